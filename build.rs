@@ -36,7 +36,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     keep_events_encoded(&mut descriptors);
     tonic_prost_build::configure()
         .bytes(".")
-        .codec_path("crate::rpc::Codec")
+        .codec_path("crate::api::Codec")
         .emit_rerun_if_changed(false)
         .compile_fds(descriptors)?;
     Ok(())

@@ -21,7 +21,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use wattle::dispatch::{Filter, Tree};
+use wattle::api::Filter;
+use wattle::dispatch::Tree;
 use wattle::engine::embedded::{Durability, EmbeddedEngine};
 use wattle::model::call::{Action, Batch, Failure, HandleError, Handled, Handler};
 

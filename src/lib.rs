@@ -8,6 +8,7 @@
 //! that it draws, and that `tests/house/floors.rs` keeps, are the order of the modules below: each may use those under
 //! it and never those above.
 
+pub mod api;
 pub mod app;
 pub mod bench;
 pub mod cli;
@@ -19,7 +20,6 @@ pub mod engine;
 pub mod limits;
 pub mod log;
 pub mod model;
-pub mod rpc;
 pub mod server;
 pub mod telemetry;
 pub mod topology;

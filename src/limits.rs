@@ -16,6 +16,9 @@ pub const MESSAGE_BYTES_MAX: usize = 8 << 20;
 /// keys.
 pub const UNIT_BYTES_MAX: usize = 32 << 20;
 
+/// The largest accepted component. Python's is 18 MB; ten times its compile time is still bearable.
+pub const COMPONENT_BYTES_MAX: u64 = 64 << 20;
+
 /// Largest capsule of a failed event in bytes: the largest event and all recorded reads, both as text.
 pub const CAPSULE_BYTES_MAX: usize = 16 << 20;
 /// Maximum total bytes of capsules per subscriber.

@@ -8,7 +8,8 @@ use bytes::Bytes;
 use tokio::runtime::Handle;
 
 use super::{BenchError, Subject, checked, fresh, quantile, runtime, sample};
-use crate::deploy::{BeginError, Compile, Policy, Progress, Reloader, Store, begin};
+use crate::api::Policy;
+use crate::deploy::{BeginError, Compile, Progress, Reloader, Store, begin};
 use crate::dispatch::Tree;
 use crate::effects::{Clock, DiskFolder, MemoryDisk, SystemClock};
 use crate::engine::embedded::{Durability, EmbeddedEngine};

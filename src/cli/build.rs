@@ -12,9 +12,10 @@ use serde::Deserialize;
 
 use super::built::{self, Compiled, Packages, compiled};
 use super::components;
+use crate::api::Digest;
 use crate::deploy;
 use crate::topology::{ConfigSchema, Plan, PluginSource, Runs, SubscriberPlan};
-use crate::wasm::{Digest, Host, HostOptions, RegisterError, config_schema};
+use crate::wasm::{Host, HostOptions, RegisterError, config_schema};
 
 /// Build plugin folders, or the plugins of topologies.
 ///

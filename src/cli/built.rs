@@ -11,8 +11,8 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 use super::build::TARGET;
+use crate::api::Digest;
 use crate::deploy::sources;
-use crate::wasm::Digest;
 
 /// What cargo says of a build.
 #[derive(Debug, Default)]

@@ -13,6 +13,8 @@ use super::table::Table;
 use super::tree::plural;
 use super::words::{json_out, plain};
 use super::{Exit, Failure, Outcome, Output, ServerArg, args, block_on, components, load, say};
+use crate::api::reason::UNKNOWN_VERSION;
+use crate::api::times::nanoseconds;
 use crate::app::capsules::{self, Ran};
 use crate::client::{CapsuleInfo, ClientError};
 use crate::dispatch::Capsule;
@@ -21,8 +23,6 @@ use crate::effects::write_private;
 use crate::model::call::Handled;
 use crate::model::json::{Members, is_json, json_on_one_line, member, to_json};
 use crate::model::{self, Event};
-use crate::rpc::reason::UNKNOWN_VERSION;
-use crate::rpc::times::nanoseconds;
 use crate::wasm::{Host, HostOptions};
 
 /// Look at events that failed, and have the same failure again

@@ -5,12 +5,11 @@ use std::path::PathBuf;
 
 use serde_json::json;
 
-use super::components::Declared;
+use super::components::{self, Declared};
 use super::words::plain;
-use super::{Exit, Failure, Outcome, Output, ServerArg, block_on, components, say};
+use super::{Exit, Failure, Outcome, Output, ServerArg, block_on, say};
+use crate::api::{Change, Changes, Node, Proposal, What};
 use crate::client::{Client, ClientError};
-use crate::deploy::Proposal;
-use crate::dispatch::{Change, Changes, Node, What};
 
 /// Show what applying topologies would do to what runs
 ///

@@ -12,8 +12,8 @@ use clap_complete::env::{Bash, Elvish, EnvCompleter, Fish, Powershell, Zsh};
 use clap_complete::{CompleteEnv, Shell};
 
 use super::{Failure, Outcome, args, block_on};
+use crate::api::Snapshot;
 use crate::client::{Client, Patience};
-use crate::dispatch::Snapshot;
 
 /// By which a call for completions is known.
 const VARIABLE: &str = "WATTLE_COMPLETE";

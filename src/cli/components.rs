@@ -8,14 +8,16 @@ use std::path::{Path, PathBuf};
 use super::check::{WIDTH, write_diagnostics};
 use super::load::{WithoutPlugins, World, load, refuse};
 use super::{Exit, Failure, args, build, built};
+use crate::api::{Base, Proposal};
 use crate::app::Opened;
-use crate::deploy::{self, Files, Proposal, SecretFolders};
+use crate::deploy::{self, Files, SecretFolders};
+use crate::limits::COMPONENT_BYTES_MAX;
 use crate::topology::render::{self, Style};
 use crate::topology::{
-    self, Base, Code, ConfigValue, Diagnostic, Found, Merged, Plan, PluginSource, Runs, Said, Source, SubscriberPlan,
+    self, Code, ConfigValue, Diagnostic, Found, Merged, Plan, PluginSource, Runs, Said, Source, SubscriberPlan,
     Surroundings, check, check_said_on,
 };
-use crate::wasm::{COMPONENT_BYTES_MAX, Host, HostOptions, config_schema};
+use crate::wasm::{Host, HostOptions, config_schema};
 
 /// The world, with what the plugins in it declare of their configuration: those that are components, and those that were built
 /// lately, or are known to be built.

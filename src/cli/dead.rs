@@ -9,9 +9,9 @@ use super::moves::Standing;
 use super::table::Table;
 use super::tree::plural;
 use super::{Outcome, Output, ServerArg, block_on, say};
+use crate::api::reason::UNKNOWN_SUBSCRIBER;
+use crate::api::{Reason, SubscriberStatus, Times};
 use crate::client::{Client, ClientError};
-use crate::dispatch::{Reason, SubscriberStatus, Times};
-use crate::rpc::reason::UNKNOWN_SUBSCRIBER;
 
 /// Look at dead letters, redrive them or drop them
 ///

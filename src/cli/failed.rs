@@ -10,8 +10,8 @@ use super::pretty::pretty;
 use super::tree::plural;
 use super::words::json_out;
 use super::{Exit, Failure, Output, args, table::Table};
+use crate::api::{FailedEvent, Filter};
 use crate::client::{Failed, Listing};
-use crate::dispatch::{FailedEvent, Filter};
 use crate::model::json::{Members, member, to_json};
 use crate::model::{self, Event};
 
@@ -119,27 +119,26 @@ impl Listed {
 
 /// What is known of an event, without the event.
 fn json(subscriber: &str, event: &FailedEvent) -> Value {
-    let waiter = &event.waiter;
     let mut value = json!({
         "subscriber": subscriber,
         "partition": event.partition,
-        "offset": waiter.offset,
+        "offset": event.offset,
         "key": event.key,
         "id": event.id,
-        "attempts": waiter.attempts,
-        "failure": waiter.failure,
-        "reason": waiter.reason,
-        "append_time": exact_time(waiter.append_time_ns),
-        "failed_time": exact_time(waiter.failed_ns),
-        "digest": waiter.digest,
+        "attempts": event.attempts,
+        "failure": event.failure,
+        "reason": event.reason,
+        "append_time": exact_time(event.append_time_ns),
+        "failed_time": exact_time(event.failed_ns),
+        "digest": event.digest,
     });
     let more = match event.dead_partition {
         Some(partition) => json!({ "dead_partition": partition, "dead_offset": event.number }),
         None => json!({
             "number": event.number,
             "state": state(event),
-            "waiting_since": exact_time(waiter.since_ns),
-            "due_time": exact_time(waiter.due_ns),
+            "waiting_since": exact_time(event.since_ns),
+            "due_time": exact_time(event.due_ns),
         }),
     };
     if let (Some(value), Value::Object(more)) = (value.as_object_mut(), more) {
@@ -153,7 +152,7 @@ fn whole(subscriber: &str, event: &FailedEvent) -> Result<Members, Failure> {
     let decoded =
         Event::decode(&event.event).map_err(|error| Failure::failed(format!("the event {}: {error}", event.id)))?;
     let mut members = model::json::members(json(subscriber, event));
-    let backtrace = event.waiter.backtrace.as_ref().map(|text| text.lines().collect::<Vec<_>>());
+    let backtrace = event.backtrace.as_ref().map(|text| text.lines().collect::<Vec<_>>());
     members.insert("backtrace".to_owned(), member(&backtrace));
     members.insert("event".to_owned(), member(&to_json(&decoded)));
     Ok(members)
@@ -161,21 +160,20 @@ fn whole(subscriber: &str, event: &FailedEvent) -> Result<Members, Failure> {
 
 /// What a waiting event waits for.
 fn state(event: &FailedEvent) -> &'static str {
-    match &event.waiter {
-        waiter if waiter.is_parked => "parked",
-        waiter if waiter.attempts > 0 => "retrying",
+    match event {
+        _ if event.is_parked => "parked",
+        _ if event.attempts > 0 => "retrying",
         _ => "waiting for its key",
     }
 }
 
 fn row(event: &FailedEvent) -> Vec<String> {
-    let waiter = &event.waiter;
-    let last_ns = if waiter.failed_ns == 0 { waiter.since_ns } else { waiter.failed_ns };
-    let reason = match waiter.failure.as_str() {
+    let last_ns = if event.failed_ns == 0 { event.since_ns } else { event.failed_ns };
+    let reason = match event.failure.as_str() {
         "" => String::new(),
-        failure => format!("{failure}: {}", waiter.reason),
+        failure => format!("{failure}: {}", event.reason),
     };
-    let mut row = vec![event.id.clone(), event.key.clone(), event.partition.to_string(), waiter.attempts.to_string()];
+    let mut row = vec![event.id.clone(), event.key.clone(), event.partition.to_string(), event.attempts.to_string()];
     row.push(time(last_ns));
     if event.dead_partition.is_none() {
         row.push(state(event).to_owned());
@@ -202,7 +200,7 @@ pub(super) async fn list(
     let (mut found, mut parked) = (0, 0);
     while let Some(event) = if found < count { events.next().await? } else { None } {
         found += 1;
-        parked += u64::from(event.waiter.is_parked);
+        parked += u64::from(event.is_parked);
         match output {
             Output::Json => writeln!(out, "{}", json(subscriber, &event))?,
             Output::Text => table.row(&mut out, row(&event))?,

@@ -6,8 +6,7 @@ use serde_json::json;
 
 use super::words::plain;
 use super::{Exit, Failure, Outcome, Output, ServerArg, block_on};
-use crate::deploy::Garbage;
-use crate::dispatch::Node;
+use crate::api::{Garbage, Node};
 
 /// Forget what is kept of topics and subscribers that are gone
 ///

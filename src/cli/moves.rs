@@ -7,8 +7,8 @@ use serde_json::json;
 use super::table::Table;
 use super::tree::plural;
 use super::{Exit, Failure, Outcome, Output, ServerArg, block_on, say, tail};
+use crate::api::{LaneState, SeekState, SeekTo};
 use crate::client::{Client, Seek, Start};
-use crate::dispatch::{LaneState, SeekState, SeekTo};
 
 /// Have a subscriber read and call nothing more until it is resumed
 ///
@@ -148,7 +148,8 @@ pub(super) fn seek(args: &SeekArgs) -> Outcome {
     let mut out = anstream::stdout().lock();
     match args.output {
         Output::Json => {
-            let lane = |lane: &crate::dispatch::Moved| json!({ "partition": lane.partition, "from": lane.from, "to": lane.to });
+            let lane =
+                |lane: &crate::api::Moved| json!({ "partition": lane.partition, "from": lane.from, "to": lane.to });
             let moved: Vec<_> = moved.iter().map(lane).collect();
             let Standing { halted, paused } = &standing;
             let line = json!({ "dry_run": args.dry_run, "partitions": moved, "halted": halted, "paused": paused });

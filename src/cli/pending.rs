@@ -10,7 +10,7 @@ use super::table::Table;
 use super::tree::plural;
 use super::words::json_out;
 use super::{Failure, Outcome, Output, ServerArg, block_on};
-use crate::dispatch::{PendingEvent, PendingFilter, PendingKind};
+use crate::api::{PendingEvent, PendingFilter, PendingKind};
 use crate::model::Event;
 use crate::model::json::{member, members, to_json};
 

@@ -10,8 +10,7 @@ use super::table::Table;
 use super::tree::plural;
 use super::words::plain;
 use super::{Failure, Outcome, Output, ServerArg, block_on, say, shadow, trials};
-use crate::deploy::{self, KeptVersion, Policy, Standing, Summary, Unpinned};
-use crate::wasm::Digest;
+use crate::api::{DeployOutcome, Digest, KeptVersion, Policy, Standing, Summary, Unpinned};
 
 /// Change the versions of plugins while they run
 ///
@@ -209,21 +208,21 @@ fn deploy(args: &Deploy) -> Outcome {
         let client = server.connect().await?;
         let reloaded = client.deploy(subscriber, wasm.into(), policy, &cause, args.expected.version.clone()).await?;
         let trial = match reloaded.outcome {
-            deploy::Outcome::OnTrial => client.versions(subscriber).await?.into_iter().find_map(|kept| kept.trial),
+            DeployOutcome::OnTrial => client.versions(subscriber).await?.into_iter().find_map(|kept| kept.trial),
             _ => None,
         };
         Ok((reloaded, trial))
     })?;
     let (version, short) = (reloaded.version, reloaded.version.short());
     let (name, words) = match reloaded.outcome {
-        deploy::Outcome::Tried => ("tried", format!("{subscriber} tries {short}")),
-        deploy::Outcome::Runs => ("runs", format!("{subscriber} runs {short}")),
-        deploy::Outcome::OnTrial => {
+        DeployOutcome::Tried => ("tried", format!("{subscriber} tries {short}")),
+        DeployOutcome::Runs => ("runs", format!("{subscriber} runs {short}")),
+        DeployOutcome::OnTrial => {
             let stands = trial.as_ref().map(|trial| format!(": {}", trials::words(trial))).unwrap_or_default();
             ("on trial", format!("{subscriber} has {short} on trial already{stands}"))
         }
-        deploy::Outcome::Unchanged => ("unchanged", format!("{subscriber} runs {short} already")),
-        deploy::Outcome::Ignored => ("ignored", format!("{short} is ignored")),
+        DeployOutcome::Unchanged => ("unchanged", format!("{subscriber} runs {short} already")),
+        DeployOutcome::Ignored => ("ignored", format!("{short} is ignored")),
     };
     let mut out = anstream::stdout().lock();
     match output {

@@ -14,9 +14,8 @@ use super::input::{self, Form, Source, Sum, Template, Watcher, addressed, blamed
 use super::signals::Interruption;
 use super::tree::plural;
 use super::{Exit, Failure, Outcome, Output, ServerArg, args, block_on, say};
+use crate::api::{Addressed, Placement, Published, TopicStatus};
 use crate::client::ClientError;
-use crate::dispatch::{Addressed, Published, TopicStatus};
-use crate::engine::Placement;
 use crate::limits;
 use crate::model::event::{check_text, is_attribute_name};
 use crate::model::{Attribute, EventError};

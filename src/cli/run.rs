@@ -8,8 +8,9 @@ use clap::builder::FalseyValueParser;
 use super::args::{self, BusArgs};
 use super::signals::Signals;
 use super::{Exit, Failure, Outcome, components};
+use crate::api::Policy;
 use crate::app::{self, Opened, Options, Progress, StartError, Stop};
-use crate::deploy::{self, Policy};
+use crate::deploy;
 use crate::engine::Stopped;
 use crate::telemetry::{self, LogFormat};
 

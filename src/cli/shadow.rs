@@ -16,9 +16,8 @@ use super::signals::Signals;
 use super::tree::plural;
 use super::words::{json_out, plain};
 use super::{Exit, Failure, Outcome, Output, ServerArg, args, block_on, say, state};
+use crate::api::{Cost, Difference, DifferenceKind, Seen, ShadowReport, StateOfPartition};
 use crate::client::ShadowOver;
-use crate::dispatch::StateOfPartition;
-use crate::dispatch::shadow::{Cost, Difference, DifferenceKind, Seen, ShadowReport};
 use crate::model::Event;
 use crate::model::json::{Members, member, members, to_json};
 

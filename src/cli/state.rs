@@ -12,8 +12,8 @@ use super::table::Table;
 use super::tree::plural;
 use super::words::{json_out, lines};
 use super::{Failure, Outcome, Output, ServerArg, block_on, say};
+use crate::api::{SnapshotInfo, StateEntry, StateFilter, StateOfPartition, TakenBy};
 use crate::client::Client;
-use crate::dispatch::{SnapshotInfo, StateEntry, StateFilter, StateOfPartition, TakenBy};
 use crate::limits;
 use crate::model::Time;
 

@@ -12,9 +12,8 @@ use super::live::Live;
 use super::tree::{self, BAD, Shown, WARNING, plural};
 use super::words::{self, plain};
 use super::{Exit, Failure, Outcome, Output, ServerArg, block_on, changes, reader, say, topics, trials};
+use crate::api::{Changes, LaneState, MissingEvents, Room, Storage, SubscriberStatus};
 use crate::client::{BusStatus, Client};
-use crate::dispatch::{Changes, LaneState, SubscriberStatus};
-use crate::engine::{MissingEvents, Room, Storage};
 
 /// How often it is drawn again.
 const WATCH_EVERY: Duration = Duration::from_secs(1);
@@ -336,7 +335,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::dispatch::OnTrial;
+    use crate::api::OnTrial;
 
     #[test]
     fn a_version_on_trial_is_shown_with_how_far_it_is() {

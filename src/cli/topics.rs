@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::words::plain;
 use super::{Outcome, Output, ServerArg, block_on};
-use crate::dispatch::TopicStatus;
+use crate::api::TopicStatus;
 
 /// List the topics of a running bus, parents before children
 #[derive(Debug, Clone, clap::Args)]

@@ -8,9 +8,8 @@ use super::failed::{exact_time, time};
 use super::tree::{BAD, FAINT, SUBSCRIBER, TOPIC, WARNING, branch, plural};
 use super::words::plain;
 use super::{Outcome, Output, ServerArg, block_on, say, tail};
+use crate::api::{Handling, Trace, TraceOf, TraceOutcome as Became, TracedEvent};
 use crate::client::Start;
-use crate::dispatch::TraceOf;
-use crate::dispatch::trace::{Handling, Outcome as Became, Trace, TracedEvent};
 
 /// Characters of a digest that are enough to tell versions apart.
 const DIGEST_SHOWN: usize = 12;
@@ -224,7 +223,7 @@ fn handling_line(handling: &Handling) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::dispatch::trace::Origin;
+    use crate::api::Origin;
 
     fn event(topic: &str, id: &str, origin: Option<Origin>, handlings: Vec<Handling>) -> TracedEvent {
         let (topic, id, r#type, key) = (topic.to_owned(), id.to_owned(), "t".to_owned(), "k".to_owned());

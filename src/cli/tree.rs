@@ -5,7 +5,7 @@ use std::time::Duration;
 use anstyle::{AnsiColor, Style};
 
 use super::words;
-use crate::dispatch::{LaneState, Snapshot, SubscriberStatus, TopicStatus};
+use crate::api::{LaneState, Snapshot, SubscriberStatus, TopicStatus};
 
 /// Which nodes are shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -207,7 +207,7 @@ pub(super) fn plural(count: u64, what: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::Bounds;
+    use crate::api::Bounds;
 
     fn topic(name: &str, parent: Option<&str>, is_dead_letters: bool, events: u64) -> TopicStatus {
         let bounds = Bounds { start: 0, written: events, durable: events };

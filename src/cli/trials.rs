@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::dispatch::OnTrial;
+use crate::api::OnTrial;
 
 /// Such as "12 of 1,000 events, 20 s of 1 min, ends at the latest in 59 min".
 pub(super) fn words(trial: &OnTrial) -> String {

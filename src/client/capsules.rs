@@ -5,11 +5,10 @@ use tonic::{Code, Status, Streaming};
 
 use super::subscribers::{Listing, Part, Source};
 use super::{Client, ClientError, Refused};
-use crate::limits::CAPSULE_BYTES_MAX;
-use crate::rpc::v1;
-use crate::wasm::COMPONENT_BYTES_MAX;
+use crate::api::v1;
+use crate::limits::{CAPSULE_BYTES_MAX, COMPONENT_BYTES_MAX};
 
-pub use crate::rpc::v1::Capsule as CapsuleInfo;
+pub use crate::api::v1::Capsule as CapsuleInfo;
 
 /// Capsules in short.
 #[derive(Debug)]

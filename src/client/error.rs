@@ -7,7 +7,7 @@ use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
 use super::line::Trouble;
-use crate::rpc::{ERROR_DOMAIN, reason};
+use crate::api::{ERROR_DOMAIN, reason};
 
 /// Why a call failed.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -69,7 +69,7 @@ pub enum ClientError {
 pub struct Refused {
     /// The gRPC code.
     pub code: Code,
-    /// The stable reason, one of [`crate::rpc::reason`]; empty where the bus gave none.
+    /// The stable reason, one of [`crate::api::reason`]; empty where the bus gave none.
     pub reason: String,
     /// The words.
     pub message: String,

@@ -4,8 +4,8 @@ use bytes::Bytes;
 
 use super::Client;
 use super::subscribers::{Listing, Part, Source};
-use crate::dispatch::{PendingEvent, PendingFilter};
-use crate::rpc::v1;
+use crate::api::v1;
+use crate::api::{PendingEvent, PendingFilter};
 
 /// Events of a topic that are held or to come later.
 #[derive(Debug)]

@@ -5,10 +5,8 @@ use tonic::Code;
 
 use super::line::{self, Compiling};
 use super::{Client, ClientError, Refused};
-use crate::deploy::{KeptVersion, Policy, Reloaded, Summary, Unpinned};
-use crate::rpc::v1;
-use crate::rpc::v1::deploy_request::{Begin, Part};
-use crate::wasm::{Digest, NotADigest};
+use crate::api::v1::deploy_request::{Begin, Part};
+use crate::api::{Digest, KeptVersion, NotADigest, Policy, Reloaded, Summary, Unpinned, v1};
 
 /// Bytes of a component that one message has.
 const CHUNK_BYTES: usize = 1 << 20;

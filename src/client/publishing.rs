@@ -17,10 +17,10 @@ use tonic::{Status, Streaming};
 
 use super::line::{self, Patience, Unhurried};
 use super::{Client, ClientError, Refused};
-use crate::dispatch::{Numbering, Published};
+use crate::api::times::timestamp;
+use crate::api::v1;
+use crate::api::{Numbering, Published};
 use crate::limits;
-use crate::rpc::times::timestamp;
-use crate::rpc::v1;
 
 /// How much may be on its way.
 #[derive(Debug, Clone, Copy)]
@@ -64,7 +64,7 @@ pub struct Publishing {
 }
 
 type Requests = mpsc::Sender<v1::PublishStreamRequest>;
-type Answers = Streaming<v1::PublishStreamResponse>;
+type Answers = Streaming<v1::PublishResponse>;
 type Opening = Pin<Box<dyn Future<Output = Result<tonic::Response<Answers>, Status>> + Send>>;
 
 enum State {
@@ -295,7 +295,7 @@ impl Publishing {
         self.hand_over();
     }
 
-    fn answered_by(&mut self, answer: v1::PublishStreamResponse) -> Published {
+    fn answered_by(&mut self, answer: v1::PublishResponse) -> Published {
         let batch = self.unanswered.pop_front().unwrap_or_default();
         let bytes = bytes_of(&batch);
         self.unanswered_bytes -= bytes;

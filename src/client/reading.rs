@@ -5,9 +5,9 @@ use tonic::{Request, Streaming};
 
 use super::line::{self, Unhurried};
 use super::{Client, ClientError};
+use crate::api::v1;
+use crate::api::v1::read_request;
 use crate::model::Offset;
-use crate::rpc::v1;
-use crate::rpc::v1::read_request;
 
 /// What to read.
 #[derive(Debug, Clone, Default)]

@@ -10,10 +10,9 @@ use tokio_stream::wrappers::ReceiverStream;
 
 use super::line::{self, Compiling, Unhurried};
 use super::{Client, ClientError};
-use crate::dispatch::StateOfPartition;
-use crate::dispatch::shadow::ShadowReport;
-use crate::rpc::v1;
-use crate::rpc::v1::shadow_request::{Begin, Coming, Part};
+use crate::api::v1;
+use crate::api::v1::shadow_request::{Begin, Coming, Part};
+use crate::api::{ShadowReport, StateOfPartition};
 
 /// Bytes of a component that one message has.
 const CHUNK_BYTES: usize = 1 << 20;

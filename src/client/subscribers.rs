@@ -6,14 +6,14 @@ use std::vec;
 
 use super::line::Line;
 use super::{Client, ClientError};
-use crate::dispatch::{
+use crate::api::times::timestamp;
+use crate::api::v1;
+use crate::api::v1::seek_request;
+use crate::api::v1::subscriber_service_client::SubscriberServiceClient;
+use crate::api::{
     FailedEvent, Filter, LetterProgress, LettersDone, Moved, Reasons, SeekState, SeekTo, SnapshotInfo, StateEntry,
     StateFilter, StateOfPartition,
 };
-use crate::rpc::times::timestamp;
-use crate::rpc::v1;
-use crate::rpc::v1::seek_request;
-use crate::rpc::v1::subscriber_service_client::SubscriberServiceClient;
 
 /// How a subscriber is to be moved.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

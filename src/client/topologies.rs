@@ -2,10 +2,7 @@
 
 use super::line::{self, Compiling};
 use super::{Client, ClientError};
-use crate::deploy::{Garbage, Proposal};
-use crate::dispatch::Changes;
-use crate::rpc::v1;
-use crate::topology::Base;
+use crate::api::{Base, Changes, Garbage, Proposal, v1};
 
 impl Client {
     /// What is applied in these namespaces, or in all where none is named, and the revision of all that is applied.

@@ -2,9 +2,11 @@
 
 use std::path::PathBuf;
 
+use crate::api::Digest;
 use crate::deploy::record::error::StoreError;
 use crate::dispatch::{ControlError, VersionError};
-use crate::wasm::{COMPONENT_BYTES_MAX, Digest, RegisterError};
+use crate::limits::COMPONENT_BYTES_MAX;
+use crate::wasm::RegisterError;
 
 /// Why a subscriber's plugin cannot run.
 #[derive(Debug, thiserror::Error)]

@@ -28,34 +28,23 @@ mod ops;
 mod rules;
 mod tree;
 
-pub use intake::publish;
-pub use lane::{capsule, status};
-pub use ops::{shadow, snapshots, trace};
-
 pub use intake::backlog::{Admission, BacklogFull};
-pub use intake::publish::{Addressed, Diverted, Numbering, PublishError, Published, Publisher};
-pub use lane::capsule::Capsule;
+pub use intake::publish::{self, PublishError, Publisher};
+pub use lane::capsule::{self, Capsule};
 pub use lane::command::Refusal;
-pub use lane::state::StateEntry;
-pub use lane::status::{LaneState, OnTrial, Snapshot, SubscriberStatus, TopicStatus};
+pub use lane::status;
 pub use lane::versions::{Terms, Trial, TrialFailure, Verdict};
 pub use lane::waiting::{Waiter, WaitingError};
 pub use ops::collect::{CollectError, Gone, Kept, RemovedTopic};
-pub use ops::counted::{Reason, Reasons, Times};
 pub use ops::error::{ControlError, SnapshotError};
-pub use ops::letters::{LetterProgress, LettersDone};
-pub use ops::listings::{
-    FailedEvent, Filter, ListPosition, Page, StateFilter, StateOfPartition, StatePage, StatePosition,
-};
-pub use ops::moving::{Move, Moved, SeekState, SeekTo};
-pub use ops::pending::{PendingError, PendingEvent, PendingFilter, PendingKind, PendingPage};
-pub use ops::snapshots::{SnapshotInfo, TakenBy};
-pub use ops::trace::{Trace, TraceError, TraceOf};
+pub use ops::listings::{Page, StatePage};
+pub use ops::pending::{PendingError, PendingPage};
+pub use ops::trace::{self, TraceError};
 pub use ops::versions::{Called, VersionError};
+pub use ops::{shadow, snapshots};
 pub use rules::delay::DelayRefused;
 pub use rules::guards::StateUnknown;
 pub use tree::apply::{PrepareError, changes_of, prepare, rename, untouched};
-pub use tree::changes::{Change, Changes, Node, What};
 pub use tree::error::StartError;
 pub use tree::renames::{Renames, unremembered};
 pub use tree::{Starts, Tree};

@@ -14,10 +14,11 @@ use tokio::time::Instant;
 
 use super::catalogue::Catalogue;
 use super::{
-    AppendError, AppendReceipt, ApplyError, Blueprint, Bounds, Capabilities, CatalogueTopic, Chunk, Engine, Entries,
-    EntryPage, Health, Hold, LaneWrite, Numbers, PageBudget, ReadBudget, ReadError, Retention, RetentionBounds,
-    Session, SessionError, Slices, Stopped, Storage, TimeOf, Unit,
+    AppendError, AppendReceipt, ApplyError, Blueprint, Capabilities, CatalogueTopic, Chunk, Engine, Entries, EntryPage,
+    Health, Hold, LaneWrite, Numbers, PageBudget, ReadBudget, ReadError, Retention, RetentionBounds, Session,
+    SessionError, Slices, Stopped, TimeOf, Unit,
 };
+use crate::api::{Bounds, Storage};
 use crate::effects::{Disk, MemoryDisk};
 use crate::limits;
 use crate::model::{

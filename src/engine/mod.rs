@@ -26,6 +26,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use crate::api::{Bounds, Placement, Storage};
 use crate::effects::Disk;
 use crate::limits;
 use crate::model::writes::LANE_KEY_BYTES_MAX;
@@ -348,17 +349,6 @@ pub trait Entries: Clone + Send + Sync + 'static {
     fn frozen(&self) -> Result<Self, ReadError>;
 }
 
-/// The offsets of a partition.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Bounds {
-    /// The offset of the first retained event.
-    pub start: Offset,
-    /// After the last event that lanes can see.
-    pub written: Offset,
-    /// After the last event that outside readers can see.
-    pub durable: Offset,
-}
-
 /// Offsets that bound the events outside of a retention (too old or too many).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct RetentionBounds {
@@ -538,61 +528,6 @@ pub trait Engine: Clone + Send + Sync + 'static {
     fn close(&self) -> impl Future<Output = Result<(), Stopped>> + Send;
 }
 
-/// The state of an engine's disk and clock.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Storage {
-    /// There is room for events from outside, perhaps only for small publishes: see [`Self::room`].
-    pub takes_events: bool,
-    /// There is room for outputs of handlers; otherwise their lanes wait.
-    pub takes_outputs: bool,
-    /// How far the clock has jumped ahead: nothing expires until [`Engine::confirm_clock`].
-    pub clock_jumped: Option<Duration>,
-    /// The free room; `None` if unknown.
-    pub room: Option<Room>,
-    /// Retained events that cannot be read because their file is missing.
-    pub missing: Vec<MissingEvents>,
-}
-
-impl Default for Storage {
-    /// A healthy state with unknown room.
-    fn default() -> Self {
-        Self { takes_events: true, takes_outputs: true, clock_jumped: None, room: None, missing: Vec::new() }
-    }
-}
-
-impl Storage {
-    /// The largest publish that is accepted now, if that is less than the general limit.
-    pub fn publish_bytes_max(&self) -> Option<u64> {
-        let most = self.room?.publish_bytes;
-        (most < limits::MESSAGE_BYTES_MAX as u64).then_some(most)
-    }
-}
-
-/// Free room, in bytes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Room {
-    /// Free bytes, without those that accepted data will need.
-    pub left_bytes: u64,
-    /// The part reserved for handlers and for work that frees room: publishes do not get it.
-    pub reserve_bytes: u64,
-    /// The largest publish that is accepted.
-    pub publish_bytes: u64,
-}
-
-/// Events in a missing file.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct MissingEvents {
-    /// The path of the file.
-    pub file: String,
-    /// The full name of the topic.
-    pub topic: String,
-    pub partition: u32,
-    /// Offset of the first of them.
-    pub first_offset: Offset,
-    /// Offset of the last of them.
-    pub last_offset: Offset,
-}
-
 /// The result of an append.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AppendReceipt {
@@ -604,16 +539,6 @@ pub struct AppendReceipt {
     pub aside: Vec<DivertedRecord>,
     /// The recovery epoch: in another epoch, an offset may denote another event.
     pub epoch: u32,
-}
-
-/// The place of an appended event.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Placement {
-    pub partition: u32,
-    /// Its offset; `None` for a duplicate whose offset is unknown.
-    pub offset: Option<Offset>,
-    /// It was published before.
-    pub is_duplicate: bool,
 }
 
 impl AppendReceipt {

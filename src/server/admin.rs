@@ -3,11 +3,11 @@
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
+use crate::api::v1;
+use crate::api::v1::admin_service_server::AdminService;
 use crate::deploy::{Compile, Reloader};
 use crate::dispatch::Tree;
 use crate::engine::{Engine, Health, Stopped};
-use crate::rpc::v1;
-use crate::rpc::v1::admin_service_server::AdminService;
 
 /// The service.
 pub(super) struct Admin<E, C> {

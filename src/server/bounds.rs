@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::limits;
-use crate::wasm::COMPONENT_BYTES_MAX;
+use crate::limits::COMPONENT_BYTES_MAX;
 
 /// Connections at once. What comes after waits to be accepted, so that file descriptors are left for the disk.
 pub(super) const CONNECTIONS_MAX: usize = 1024;

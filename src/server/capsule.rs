@@ -14,11 +14,11 @@ use tonic::{Request, Response, Status};
 
 use super::pull::{Pull, Source};
 use super::{bounds, refusal};
+use crate::api::reason;
+use crate::api::v1;
+use crate::api::v1::capsule_service_server::CapsuleService;
 use crate::dispatch::Tree;
 use crate::engine::Engine;
-use crate::rpc::reason;
-use crate::rpc::v1;
-use crate::rpc::v1::capsule_service_server::CapsuleService;
 
 /// What a bus keeps of events that failed.
 pub trait Capsules: Send + Sync + 'static {

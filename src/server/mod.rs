@@ -34,23 +34,21 @@ use tokio_util::sync::CancellationToken;
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 
-use calls::Calls;
-pub use capsule::{Capsules, Listed, Opened};
-
+use crate::api::v1::admin_service_server::AdminServiceServer;
+use crate::api::v1::capsule_service_server::CapsuleServiceServer;
+use crate::api::v1::plugin_service_server::PluginServiceServer;
+use crate::api::v1::publisher_service_server::PublisherServiceServer;
+use crate::api::v1::reader_service_server::ReaderServiceServer;
+use crate::api::v1::shadow_service_server::ShadowServiceServer;
+use crate::api::v1::subscriber_service_server::SubscriberServiceServer;
+use crate::api::v1::topology_service_server::TopologyServiceServer;
 use crate::deploy::{Compile, Reloader};
 use crate::dispatch::Tree;
 use crate::engine::{Engine, Health};
-use crate::limits;
-use crate::rpc;
-use crate::rpc::v1::admin_service_server::AdminServiceServer;
-use crate::rpc::v1::capsule_service_server::CapsuleServiceServer;
-use crate::rpc::v1::plugin_service_server::PluginServiceServer;
-use crate::rpc::v1::publisher_service_server::PublisherServiceServer;
-use crate::rpc::v1::reader_service_server::ReaderServiceServer;
-use crate::rpc::v1::shadow_service_server::ShadowServiceServer;
-use crate::rpc::v1::subscriber_service_server::SubscriberServiceServer;
-use crate::rpc::v1::topology_service_server::TopologyServiceServer;
 use crate::wasm::Host;
+use crate::{api, limits};
+use calls::Calls;
+pub use capsule::{Capsules, Listed, Opened};
 
 /// A runtime for a service. It has a thread for every two processors: a request takes it a few tens of microseconds, less than
 /// two of its threads would spend to wake each other for it, and the lanes need the processors more.
@@ -150,14 +148,14 @@ pub struct Server {
 /// Names by which health can be asked for; the empty one is the whole.
 const HEALTH_NAMES: [&str; 9] = [
     "",
-    rpc::v1::publisher_service_server::SERVICE_NAME,
-    rpc::v1::reader_service_server::SERVICE_NAME,
-    rpc::v1::admin_service_server::SERVICE_NAME,
-    rpc::v1::subscriber_service_server::SERVICE_NAME,
-    rpc::v1::plugin_service_server::SERVICE_NAME,
-    rpc::v1::shadow_service_server::SERVICE_NAME,
-    rpc::v1::topology_service_server::SERVICE_NAME,
-    rpc::v1::capsule_service_server::SERVICE_NAME,
+    api::v1::publisher_service_server::SERVICE_NAME,
+    api::v1::reader_service_server::SERVICE_NAME,
+    api::v1::admin_service_server::SERVICE_NAME,
+    api::v1::subscriber_service_server::SERVICE_NAME,
+    api::v1::plugin_service_server::SERVICE_NAME,
+    api::v1::shadow_service_server::SERVICE_NAME,
+    api::v1::topology_service_server::SERVICE_NAME,
+    api::v1::capsule_service_server::SERVICE_NAME,
 ];
 
 async fn report(health: &HealthReporter, status: ServingStatus) {
@@ -244,7 +242,7 @@ impl Server {
         let contract = |error: tonic_reflection::server::Error| StartError::Contract(error.to_string());
         let reflection = || {
             tonic_reflection::server::Builder::configure()
-                .register_encoded_file_descriptor_set(rpc::DESCRIPTORS)
+                .register_encoded_file_descriptor_set(api::DESCRIPTORS)
                 .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         };
 

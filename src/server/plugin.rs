@@ -10,12 +10,12 @@ use tonic::{Request, Response, Status, Streaming};
 use super::calls::Calls;
 use super::room::{Room, next_part};
 use super::{bounds, door, refusal};
-use crate::deploy::{Compile, ReloadError, Reloader, Unpinned};
+use crate::api::v1::deploy_request::{Begin, Part};
+use crate::api::v1::plugin_service_server::PluginService;
+use crate::api::{Unpinned, v1};
+use crate::deploy::{Compile, ReloadError, Reloader};
 use crate::engine::Engine;
-use crate::rpc::v1;
-use crate::rpc::v1::deploy_request::{Begin, Part};
-use crate::rpc::v1::plugin_service_server::PluginService;
-use crate::wasm::COMPONENT_BYTES_MAX;
+use crate::limits::COMPONENT_BYTES_MAX;
 
 /// The service.
 pub(super) struct Plugins<E, C> {

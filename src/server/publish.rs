@@ -19,10 +19,11 @@ use super::calls::{Calls, StreamCall};
 use super::pull::{Pull, Source};
 use super::room::Room;
 use super::{bounds, door, refusal};
-use crate::dispatch::{Addressed, Admission, PublishError, Publisher};
+use crate::api::Addressed;
+use crate::api::v1;
+use crate::api::v1::publisher_service_server::PublisherService;
+use crate::dispatch::{Admission, PublishError, Publisher};
 use crate::engine::{Engine, Fence};
-use crate::rpc::v1;
-use crate::rpc::v1::publisher_service_server::PublisherService;
 
 /// The service.
 pub(super) struct Publishing<E> {
@@ -55,7 +56,7 @@ impl<E: Engine> PublisherService for Publishing<E> {
     async fn publish_together(
         &self,
         request: Request<v1::PublishTogetherRequest>,
-    ) -> Result<Response<v1::PublishTogetherResponse>, Status> {
+    ) -> Result<Response<v1::PublishResponse>, Status> {
         if self.closing.is_cancelled() {
             return Err(refusal::shutting_down());
         }
@@ -110,7 +111,7 @@ async fn admission_within(
 
 type Admitted = Result<Admission, PublishError>;
 type Admitting = Pin<Box<dyn Future<Output = Result<Admission, Status>> + Send>>;
-type Answer = Result<v1::PublishStreamResponse, Status>;
+type Answer = Result<v1::PublishResponse, Status>;
 
 /// The requests of a stream that are not answered yet.
 pub(super) struct Pipeline<E> {
@@ -262,7 +263,7 @@ impl<E: Engine> Pipeline<E> {
 }
 
 impl<E: Engine> Source for Pipeline<E> {
-    type Item = v1::PublishStreamResponse;
+    type Item = v1::PublishResponse;
 
     async fn next(&mut self) -> Option<Answer> {
         std::future::poll_fn(|cx| {

@@ -15,14 +15,15 @@ use tonic::{Request, Response, Status};
 use super::pull::{Pull, Source};
 use super::refusal::{self, ReadRefused, TIME};
 use super::{bounds, door};
+use crate::api::times::{nanoseconds, timestamp};
+use crate::api::v1;
+use crate::api::v1::read_request::Start;
+use crate::api::v1::reader_service_server::ReaderService;
+use crate::api::{Bounds, PendingFilter, PendingKind, TraceOf};
 use crate::dispatch::publish::Target;
-use crate::dispatch::{PendingFilter, PendingKind, PendingPage, TraceOf, Tree};
-use crate::engine::{Bounds, Chunk, Engine, ReadBudget, ReadError, Stopped};
+use crate::dispatch::{PendingPage, Tree};
+use crate::engine::{Chunk, Engine, ReadBudget, ReadError, Stopped};
 use crate::model::{Offset, PartitionId, Record, partition_of};
-use crate::rpc::times::{nanoseconds, timestamp};
-use crate::rpc::v1;
-use crate::rpc::v1::read_request::Start;
-use crate::rpc::v1::reader_service_server::ReaderService;
 
 /// The service.
 pub(super) struct Reading<E> {

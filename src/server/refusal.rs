@@ -9,17 +9,17 @@ use std::time::Duration;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
+use crate::api::{ERROR_DOMAIN, reason};
 use crate::deploy::{CompareError, PluginError, ReloadError, TopologyError};
-use crate::dispatch::Refusal as LaneRefusal;
 use crate::dispatch::publish::{EventRefused, NumberingRefused};
 use crate::dispatch::shadow::ShadowError;
 use crate::dispatch::{
-    BacklogFull, CollectError, ControlError, PendingError, PrepareError, PublishError, SnapshotError, TraceError,
+    BacklogFull, CollectError, ControlError, PendingError, PrepareError, PublishError, Refusal as LaneRefusal,
+    SnapshotError, TraceError,
 };
 use crate::engine::{AppendError, ApplyError, GuardReason, ReadError, SessionError, Stopped};
 use crate::limits;
 use crate::model::Offset;
-use crate::rpc::{ERROR_DOMAIN, reason};
 
 /// A status under construction.
 struct Refusal {

@@ -13,15 +13,13 @@ use tonic::{Request, Response, Status, Streaming};
 use super::calls::Calls;
 use super::room::next_part;
 use super::{bounds, door, refusal};
+use crate::api::v1::shadow_request::{Begin, Part};
+use crate::api::v1::shadow_service_server::ShadowService;
+use crate::api::{StateOfPartition, v1};
 use crate::deploy::{Compile, Reloader};
-use crate::dispatch::StateOfPartition;
 use crate::dispatch::shadow::{Over, ShadowOptions};
 use crate::engine::Engine;
-use crate::limits;
-use crate::rpc::v1;
-use crate::rpc::v1::shadow_request::{Begin, Part};
-use crate::rpc::v1::shadow_service_server::ShadowService;
-use crate::wasm::COMPONENT_BYTES_MAX;
+use crate::limits::{self, COMPONENT_BYTES_MAX};
 
 /// The service.
 pub(super) struct Shadows<E, C> {

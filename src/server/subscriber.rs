@@ -9,13 +9,14 @@ use tonic::{Request, Response, Status};
 use super::calls::Calls;
 use super::refusal::TIME;
 use super::{bounds, refusal};
+use crate::api::times::nanoseconds;
+use crate::api::v1;
+use crate::api::v1::seek_request::To;
+use crate::api::v1::subscriber_service_server::SubscriberService;
+use crate::api::{Filter, Move, SeekState, SeekTo, StateFilter, StateOfPartition, TakenBy};
 use crate::dispatch::snapshots::KEPT_DEFAULT;
-use crate::dispatch::{ControlError, Filter, Move, SeekState, SeekTo, StateFilter, StateOfPartition, TakenBy, Tree};
+use crate::dispatch::{ControlError, Tree};
 use crate::engine::Engine;
-use crate::rpc::times::nanoseconds;
-use crate::rpc::v1;
-use crate::rpc::v1::seek_request::To;
-use crate::rpc::v1::subscriber_service_server::SubscriberService;
 use crate::wasm::{STATE_BUCKET_BYTES_MAX, STATE_KEY_BYTES_MAX, STATE_VALUE_BYTES_MAX};
 
 /// The bucket of a handler that names none.

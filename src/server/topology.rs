@@ -7,11 +7,10 @@ use tonic::{Request, Response, Status};
 
 use super::calls::Calls;
 use super::refusal;
+use crate::api::v1::topology_service_server::TopologyService;
+use crate::api::{Changes, topologies, v1};
 use crate::deploy::{Compile, Reloader};
-use crate::dispatch::Changes;
 use crate::engine::Engine;
-use crate::rpc::v1::topology_service_server::TopologyService;
-use crate::rpc::{topologies, v1};
 
 /// The service.
 pub(super) struct Topologies<E, C> {

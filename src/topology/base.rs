@@ -13,7 +13,7 @@
 //! Must not know: where what is applied is kept, who asks.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::diagnostic::{Diagnostic, Severity};
 use super::namespace::Order;
@@ -22,20 +22,10 @@ use super::reader::{Key, Shared};
 use super::resolve::{self, File, Whole};
 use super::values::{Named, OrRefuse, Word};
 use super::{Found, Problems, Source, Surroundings, names, raw, read, show};
+use crate::api::Base;
 
 /// What diagnostics call a text of what is applied.
 const AS_APPLIED: &str = "as applied";
-
-/// What is applied, as texts that need nothing else to be read. What plugins are told (`config`) is not in them.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Base {
-    /// YAML texts with absolute paths; several may be of one namespace.
-    pub documents: Vec<String>,
-    /// The texts of the schemas that they name, by path.
-    pub schemas: BTreeMap<PathBuf, String>,
-    /// The source folders of plugins.
-    pub folders: BTreeSet<PathBuf>,
-}
 
 /// A plan of files and what is applied.
 #[derive(Debug, Clone, PartialEq)]

@@ -47,7 +47,7 @@ mod yaml;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-pub use base::{Base, Merged, check_on, namespaces};
+pub use base::{Merged, check_on, namespaces};
 pub use config_schema::{ConfigMisfit, ConfigSchema, ConfigTexts};
 pub use data_schema::{DataSchema, Misfit};
 pub use diagnostic::{Code, Diagnostic, Label, Severity, Span};
@@ -65,6 +65,8 @@ pub(crate) use units::{duration, show_duration, show_size, size};
 use diagnostic::{Code as C, Problems};
 use reader::{Owner, Read, Reader, Shared};
 use resolve::{File, Missed};
+
+use crate::api::Base;
 
 /// The text of one file.
 #[derive(Clone, Debug, PartialEq, Eq)]

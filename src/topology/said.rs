@@ -7,9 +7,8 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use super::{
-    Base, ConfigValue, Found, Merged, Plan, PluginSource, Source, Surroundings, check_on, diagnostic::Diagnostic,
-};
+use super::{ConfigValue, Found, Merged, Plan, PluginSource, Source, Surroundings, check_on, diagnostic::Diagnostic};
+use crate::api::Base;
 
 /// A digest of what files say. Values of variables are in it, so it is not to be kept as it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -23,7 +23,7 @@ use rustix::fs::OFlags;
 use wasmtime::Engine;
 use wasmtime::component::Component;
 
-use super::digest::Digest;
+use crate::api::Digest;
 
 /// The version in it changes with the layout.
 const MAGIC: &[u8; 16] = b"wattle code v002";

@@ -1,42 +1,12 @@
 //! The identity of a plugin's version.
 
-use std::fmt;
-use std::str::FromStr;
-
-use serde::{Deserialize, Serialize};
-
+use crate::api::Digest;
 use crate::model::call::Limits;
 
 /// Log lines per second of all plugins before topologies could set a limit.
 const LOG_LINES_UNSAID: u32 = 100;
 
-/// A BLAKE3 hash. For a version: the hash of its component, configuration, limits and ports, so that any change makes
-/// another version. Of a secret it contains only the name: a version runs with the present value.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct Digest([u8; 32]);
-
-/// The text is not a digest of 64 hexadecimal digits.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("a digest has 64 hexadecimal digits")]
-pub struct NotADigest;
-
 impl Digest {
-    /// The hash of some bytes, such as those of a component.
-    pub fn of(bytes: &[u8]) -> Digest {
-        Digest(*blake3::hash(bytes).as_bytes())
-    }
-
-    /// The 32 bytes.
-    pub fn as_bytes(&self) -> &[u8; 32] {
-        &self.0
-    }
-
-    /// The first eight bytes in hexadecimal, for display.
-    pub fn short(&self) -> String {
-        self.to_string().chars().take(16).collect()
-    }
-
     /// The digest of a version, without the values of secrets. The layout is a promise: a released digest must not
     /// change for the same inputs (in the first one, those without a secret).
     ///
@@ -49,7 +19,7 @@ impl Digest {
     ) -> Digest {
         let has_secrets = config.clone().any(|(_, value)| value.is_none());
         let mut parts = Parts::of(if has_secrets { "wattle plugin version 2" } else { "wattle plugin version 1" });
-        parts.add(&wasm.0);
+        parts.add(wasm.as_bytes());
         if has_secrets {
             parts.told(config);
         } else {
@@ -119,56 +89,7 @@ impl Parts {
     }
 
     fn end(self) -> Digest {
-        Digest(*self.0.finalize().as_bytes())
-    }
-}
-
-impl From<[u8; 32]> for Digest {
-    fn from(bytes: [u8; 32]) -> Digest {
-        Digest(bytes)
-    }
-}
-
-impl FromStr for Digest {
-    type Err = NotADigest;
-
-    fn from_str(text: &str) -> Result<Digest, NotADigest> {
-        let mut digest = [0; 32];
-        if text.len() != 64 {
-            return Err(NotADigest);
-        }
-        for (byte, digits) in digest.iter_mut().zip(text.as_bytes().chunks(2)) {
-            let digit = |at: usize| digits.get(at).and_then(|digit| char::from(*digit).to_digit(16));
-            let (high, low) = digit(0).zip(digit(1)).ok_or(NotADigest)?;
-            *byte = (high * 16 + low) as u8;
-        }
-        Ok(Digest(digest))
-    }
-}
-
-impl TryFrom<String> for Digest {
-    type Error = NotADigest;
-
-    fn try_from(text: String) -> Result<Digest, NotADigest> {
-        text.parse()
-    }
-}
-
-impl From<Digest> for String {
-    fn from(digest: Digest) -> String {
-        digest.to_string()
-    }
-}
-
-impl fmt::Display for Digest {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
-    }
-}
-
-impl fmt::Debug for Digest {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Digest({self})")
+        Digest::from(*self.0.finalize().as_bytes())
     }
 }
 
@@ -224,15 +145,6 @@ mod tests {
         }
         let other_release = Limits { handles: 7, ..limits };
         assert_eq!(of(&[], other_release, &[]), of(&[], limits, &[]));
-    }
-
-    #[test]
-    fn a_digest_is_read_as_it_is_written() {
-        let digest = Digest::of(b"x");
-        assert_eq!(digest.to_string().parse(), Ok(digest));
-        for wrong in ["", "00", &"g".repeat(64), &"0".repeat(63), &"0".repeat(65), &"ü".repeat(32)] {
-            assert_eq!(wrong.parse::<Digest>(), Err(NotADigest), "{wrong}");
-        }
     }
 
     #[test]

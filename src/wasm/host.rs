@@ -14,7 +14,6 @@ use wasmtime::component::{HasSelf, Linker};
 use super::beside::Beside;
 use super::cache::Cache;
 use super::contract::Sandbox;
-use super::digest::Digest;
 use super::engine::engine;
 use super::logs::Gate;
 use super::plugin::{Instance, Kind, Plugin, Shared, StartError};
@@ -23,6 +22,7 @@ use super::room::Room;
 use super::state::State;
 use super::ticker::Ticker;
 use super::{sections, wasi};
+use crate::api::Digest;
 use crate::effects::random;
 use crate::model::call::{Limits, PluginSettings};
 

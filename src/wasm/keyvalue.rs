@@ -13,9 +13,9 @@ use wasmtime::component::Resource;
 
 use super::contract::wasi::keyvalue::store::{self, Error, KeyResponse};
 use super::contract::wasi::keyvalue::{atomics, batch};
-use super::digest::Digest;
 use super::state::State;
 use super::store::{Found, Trouble, bucket_name};
+use crate::api::Digest;
 use crate::model::call::Keys;
 
 /// An open bucket.

@@ -10,9 +10,6 @@ use crate::model::call::{Limits, STATE_READS_BYTES_MAX};
 const KIB: u64 = 1024;
 const MIB: u64 = 1024 * KIB;
 
-/// The largest accepted component. Python's is 18 MB; ten times its compile time is still bearable.
-pub const COMPONENT_BYTES_MAX: u64 = 64 * MIB;
-
 /// The longest configuration schema of a component, in bytes: some sixty settings with a hundred words each.
 pub(super) const CONFIG_SCHEMA_BYTES_MAX: usize = 64 << 10;
 

@@ -43,11 +43,8 @@ mod wasi;
 mod words;
 
 pub use beside::give_way;
-pub use digest::{Digest, NotADigest};
 pub use host::{Hidden, Host, HostError, HostOptions, Inspection, PluginSpec};
-pub use limits::{
-    COMPONENT_BYTES_MAX, STATE_BUCKET_BYTES_MAX, STATE_CALL_BYTES_MAX, STATE_KEY_BYTES_MAX, STATE_VALUE_BYTES_MAX,
-};
+pub use limits::{STATE_BUCKET_BYTES_MAX, STATE_CALL_BYTES_MAX, STATE_KEY_BYTES_MAX, STATE_VALUE_BYTES_MAX};
 pub use plugin::{Lease, Plugin};
 pub use refusal::RegisterError;
 pub use sections::config_schema;

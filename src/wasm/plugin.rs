@@ -21,7 +21,6 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use wasmtime::{Store, UpdateDeadline};
 
 use super::contract::{Sandbox, SandboxPre};
-use super::digest::Digest;
 use super::host::HostInner;
 use super::limits::{INSTANTIATION_TIME, crossing_bytes, handles_mark, memory_mark_bytes};
 use super::logs::{Gate, Log};
@@ -29,6 +28,7 @@ use super::room::Place;
 use super::state::{State, Stop};
 use super::ticker::Slice;
 use super::{call, words};
+use crate::api::Digest;
 use crate::model::call::{Batch, CallError, CallErrorKind, Handled, InstanceError, Limits, PluginSettings};
 
 /// A checked plugin that is ready to handle events. Cheap to clone; the last clone drops its instances.

@@ -14,11 +14,12 @@ use wasmtime::component::{Component, Linker, Type};
 
 use super::cache::Cache;
 use super::contract::SandboxPre;
-use super::digest::Digest;
-use super::limits::{COMPONENT_BYTES_MAX, FUNCTION_BYTES_MAX, PORT_NAME_BYTES_MAX, PORTS_MAX};
+use super::limits::{FUNCTION_BYTES_MAX, PORT_NAME_BYTES_MAX, PORTS_MAX};
 use super::sections;
 use super::state::State;
 use super::words;
+use crate::api::Digest;
+use crate::limits::COMPONENT_BYTES_MAX;
 
 /// The contract of this host.
 const HANDLER: &str = "wattle:plugin/handler";

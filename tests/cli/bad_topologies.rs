@@ -9,8 +9,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
+use wattle::api::Proposal;
 use wattle::client::{Client, Read};
-use wattle::deploy::Proposal;
 use wattle::model::Event;
 
 use super::bus::{Bus, Ran, wattle};

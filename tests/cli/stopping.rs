@@ -5,10 +5,10 @@ use std::path::Path;
 
 use bytes::Bytes;
 use tonic::transport::{Channel, Endpoint};
+use wattle::api::v1;
+use wattle::api::v1::publisher_service_client::PublisherServiceClient;
 use wattle::client::{Client, Window};
 use wattle::model::Event;
-use wattle::rpc::v1;
-use wattle::rpc::v1::publisher_service_client::PublisherServiceClient;
 
 use super::bus::{Bus, wattle};
 use crate::common::guests::guest_path;
@@ -75,7 +75,7 @@ async fn a_bus_under_load_that_is_killed_keeps_what_it_acknowledged() {
 }
 
 /// A call that the bus can never end, since its caller takes no answers.
-async fn unending_call(bus: &Bus) -> tonic::Streaming<v1::PublishStreamResponse> {
+async fn unending_call(bus: &Bus) -> tonic::Streaming<v1::PublishResponse> {
     let endpoint = Endpoint::from_shared(format!("http://{}", bus.address)).unwrap().initial_stream_window_size(0);
     let channel: Channel = endpoint.connect().await.unwrap();
     let request =

@@ -5,7 +5,8 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use wattle::dispatch::{Snapshot, SubscriberStatus, Tree};
+use wattle::api::{Snapshot, SubscriberStatus};
+use wattle::dispatch::Tree;
 use wattle::engine::{Engine, ReadBudget};
 use wattle::model::event::Data;
 use wattle::model::{Attribute, Event, Lineage, Offset, PartitionId, Record};

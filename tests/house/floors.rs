@@ -2,7 +2,8 @@
 //! of its own at the head of its `mod.rs`. What stands side by side uses each other in one direction only, but for the
 //! circles that are named here.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
@@ -284,6 +285,31 @@ fn lanes_and_the_sandbox_are_strangers() {
     };
     let all = [uses("dispatch", "wasm"), uses("wasm", "dispatch")].concat();
     assert!(all.is_empty(), "what a call is stands in `model::call`, for handlers of any kind: {all:?}");
+}
+
+#[test]
+fn the_client_uses_nothing_of_the_bus() {
+    let strange = strangers(&House::standing(), "client", &["client", "api", "model", "limits"]);
+    assert!(strange.is_empty(), "only the contract, so that a client can be had without the bus: {strange:?}");
+}
+
+/// What a room uses beside the rooms that it may.
+fn strangers(house: &House, room: &str, may: &[&str]) -> Vec<String> {
+    let arrows = house.arrows().into_iter().filter(|(from, _)| from.first().is_some_and(|first| first == room));
+    let strange = arrows.filter(|(_, to)| !to.first().is_some_and(|first| may.contains(&first.as_str())));
+    strange.map(|(from, to)| format!("`{}` uses `{}`", from.join("::"), to.join("::"))).collect()
+}
+
+#[test]
+fn a_room_that_may_use_few_others_is_held_to_them() {
+    let rooms = house(&[
+        ("api/mod.rs", "pub use status::Status;\nmod status;"),
+        ("api/status.rs", ""),
+        ("client/mod.rs", "use crate::api::Status;"),
+        ("client/reading.rs", "fn f() { crate::engine::Engine::new() }"),
+        ("engine/mod.rs", ""),
+    ]);
+    assert_eq!(strangers(&rooms, "client", &["client", "api"]), ["`client::reading` uses `engine`"]);
 }
 
 #[test]

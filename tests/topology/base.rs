@@ -4,8 +4,9 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
+use wattle::api::Base;
 use wattle::topology::render::{self, Style};
-use wattle::topology::{Base, Found, Merged, Plan, Source, Surroundings, check, check_on};
+use wattle::topology::{Found, Merged, Plan, Source, Surroundings, check, check_on};
 
 struct World;
 

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
-use wattle::deploy::Proposal;
+use wattle::api::Proposal;
 use wattle::topology::bounds::{ALIASES_MAX, NODES_MAX, TEXT_BYTES_MAX};
 use wattle::topology::kept::KeptPlan;
 use wattle::topology::render::{self, Style};

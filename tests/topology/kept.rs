@@ -10,11 +10,12 @@ use proptest::prelude::*;
 use proptest::sample::select;
 use proptest::test_runner::TestCaseError;
 use serde_json::{Map, Value, json};
-use wattle::deploy::{Proposal, Store, adopt};
+use wattle::api::{Base, Proposal};
+use wattle::deploy::{Store, adopt};
 use wattle::effects::MemoryDisk;
 use wattle::engine::memory::MemoryEngine;
 use wattle::topology::kept::KeptPlan;
-use wattle::topology::{Base, Found, Plan, Source, Surroundings, check, check_on, show};
+use wattle::topology::{Found, Plan, Source, Surroundings, check, check_on, show};
 
 const SCHEMA: &str = "{ \"type\": \"object\", \"description\": \"\u{7f} \u{2028}\" }";
 

@@ -4,11 +4,12 @@ use std::fs;
 use std::path::Path;
 
 use tempfile::TempDir;
+use wattle::api::Digest;
 use wattle::cli::build::{BuildError, build_folder, is_plugin_folder};
 use wattle::cli::new::{Language, NewArgs, create};
 use wattle::model::call::Limits;
 use wattle::topology::{Found, Source, Surroundings, check};
-use wattle::wasm::{Digest, PluginSpec};
+use wattle::wasm::PluginSpec;
 
 use crate::common::plugin_calls::{call, host, sent};
 

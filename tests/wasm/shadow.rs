@@ -1,8 +1,9 @@
 //! A version of a real plugin beside the one that runs, on the disk.
 
 use tokio::runtime::Handle;
+use wattle::api::{DifferenceKind, ShadowReport};
 use wattle::dispatch::Tree;
-use wattle::dispatch::shadow::{DifferenceKind, Over, ShadowOptions, ShadowReport};
+use wattle::dispatch::shadow::{Over, ShadowOptions};
 use wattle::engine::embedded::EmbeddedEngine;
 use wattle::log::Durability;
 use wattle::wasm::{Host, Plugin};

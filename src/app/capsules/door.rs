@@ -8,13 +8,13 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::{EXTENSION, PLUGINS, folder, list, read};
+use crate::api::Digest;
+use crate::api::times::timestamp;
+use crate::api::v1;
 use crate::dispatch::Capsule;
 use crate::limits::CAPSULE_BYTES_MAX;
 use crate::model::Event;
-use crate::rpc::times::timestamp;
-use crate::rpc::v1;
 use crate::server::{Capsules, Listed, Opened};
-use crate::wasm::Digest;
 
 /// Bytes of capsules read per page, unless a single one is larger.
 const PAGE_BYTES: u64 = CAPSULE_BYTES_MAX as u64;

@@ -16,11 +16,12 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use crate::api::Digest;
 use crate::dispatch::Capsule;
 use crate::dispatch::capsule::{CapsuleError, ReplayError, Replayed};
 use crate::effects::{create_private, write_private};
 use crate::limits;
-use crate::wasm::{Digest, Hidden, Host, PluginSpec, RegisterError};
+use crate::wasm::{Hidden, Host, PluginSpec, RegisterError};
 
 pub(super) use door::Door;
 pub use door::file_name;

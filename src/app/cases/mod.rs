@@ -18,11 +18,10 @@ use serde_json::Value;
 use tokio::runtime::{Handle, Runtime};
 
 use super::StartError;
+use crate::api::{FailedEvent, Filter, LaneState, ListPosition, StateEntry};
 use crate::deploy::{self, PluginError};
 use crate::dispatch::capsule::{CapsuleFailure, Outcome, ReplayError};
-use crate::dispatch::{
-    Capsule, ControlError, FailedEvent, Filter, LaneState, ListPosition, PublishError, StateEntry, Tree,
-};
+use crate::dispatch::{Capsule, ControlError, PublishError, Tree};
 use crate::engine::memory::MemoryEngine;
 use crate::engine::{Blueprint, Engine, ReadBudget, ReadError, TopicSpec};
 use crate::model::call::{Action, Batch, Failure, HandleError, Handled, Handler, Output};
@@ -529,9 +528,9 @@ impl Run<'_> {
                 happened.failures.extend(found.into_iter().map(|event| Failed {
                     subscriber: index,
                     event: event.id,
-                    kind: event.waiter.failure,
-                    reason: event.waiter.reason,
-                    attempts: event.waiter.attempts,
+                    kind: event.failure,
+                    reason: event.reason,
+                    attempts: event.attempts,
                     end,
                 }));
             };
@@ -544,11 +543,10 @@ impl Run<'_> {
             let mut from = Some(ListPosition::default());
             while let Some(position) = from {
                 let page = tree.waiting(&label, &Filter::default(), position, 1_000)?;
-                let (parked, others): (Vec<_>, Vec<_>) =
-                    page.found.into_iter().partition(|event| event.waiter.is_parked);
+                let (parked, others): (Vec<_>, Vec<_>) = page.found.into_iter().partition(|event| event.is_parked);
                 failed(parked, End::Parked);
                 // Events without an attempt wait for an earlier one of their key, which is not their failure.
-                let tried = others.into_iter().filter(|event| event.waiter.attempts > 0 && halted.contains(&label));
+                let tried = others.into_iter().filter(|event| event.attempts > 0 && halted.contains(&label));
                 failed(tried.collect(), End::Halted);
                 from = page.next;
             }

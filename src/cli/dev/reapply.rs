@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use super::super::{build, changes, components, load};
+use crate::api::Changes;
 use crate::app::Running;
 use crate::deploy::Watch;
-use crate::dispatch::Changes;
 use crate::telemetry;
 use crate::topology::Source;
 

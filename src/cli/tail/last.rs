@@ -12,10 +12,10 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use super::super::Failure;
+use crate::api::TopicStatus;
+use crate::api::reason;
 use crate::client::{Client, ClientError, Position, Read, Received, Start};
-use crate::dispatch::TopicStatus;
 use crate::model::Offset;
-use crate::rpc::reason;
 
 /// How often it begins anew where retention takes away what it reads.
 const BEGUN_MAX: usize = 5;

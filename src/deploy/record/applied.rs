@@ -14,16 +14,15 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::api::{Digest, Proposal};
 use crate::deploy::record::error::StoreError;
 use crate::deploy::record::file::{Unread, Written};
 use crate::deploy::record::files::Files;
-use crate::deploy::record::proposal::Proposal;
 use crate::deploy::record::values::Values;
 use crate::dispatch::{Gone, RemovedTopic, Renames};
 use crate::engine::NameChanges;
 use crate::topology::kept::{KeptPath, KeptPlan};
 use crate::topology::{ConfigValue, Plan, SubscriberPlan};
-use crate::wasm::Digest;
 
 /// The version of records that this release writes, and the latest that it reads.
 const VERSION: u32 = 2;

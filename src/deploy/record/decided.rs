@@ -19,13 +19,14 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::api::Digest;
 use crate::deploy::record::error::StoreError;
 use crate::deploy::record::file::{Unread, Written};
 use crate::deploy::record::values::Values;
 use crate::model::call::Limits;
 use crate::topology::ConfigValue;
 use crate::topology::kept::KeptPath;
-use crate::wasm::{Digest, PluginSpec};
+use crate::wasm::PluginSpec;
 
 /// Maximum number of stored versions of a subscriber, in addition to those that run or ran last.
 pub(crate) const VERSIONS_KEPT_MAX: usize = 50;

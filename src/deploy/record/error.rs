@@ -3,7 +3,7 @@
 use std::io;
 use std::sync::Arc;
 
-use crate::wasm::Digest;
+use crate::api::Digest;
 
 /// Why versions cannot be stored or found.
 #[derive(Debug, Clone, thiserror::Error)]

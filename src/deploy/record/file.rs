@@ -9,10 +9,10 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 
+use crate::api::Digest;
 use crate::deploy::record::error::StoreError;
 use crate::deploy::record::values::Values;
 use crate::effects::Disk;
-use crate::wasm::Digest;
 
 /// The extension of a file while it is written, before it replaces another.
 pub(crate) const NEW: &str = ".new";

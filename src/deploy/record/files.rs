@@ -5,9 +5,10 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use crate::api::Proposal;
 use crate::deploy::record::applied::{Applied, Renamed, Seen, by_name};
 use crate::deploy::record::error::StoreError;
-use crate::deploy::record::proposal::{Proposal, ProposalError};
+use crate::deploy::record::proposal::ProposalError;
 use crate::deploy::record::store::Store;
 use crate::dispatch::{PrepareError, Renames, rename};
 use crate::engine::{Engine, NameChanges};

@@ -2,14 +2,12 @@
 //!
 //! Must not know: what is stored, who decides.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use serde::{Deserialize, Serialize};
-
-use crate::dispatch::Node;
+use crate::api::{Base, Node, Proposal};
 use crate::topology::{
-    Base, Code, ConfigValue, Diagnostic, Found, Merged, Plan, PluginSource, Runs, Source, SubscriberPlan, Surroundings,
+    Code, ConfigValue, Diagnostic, Found, Merged, Plan, PluginSource, Runs, Source, SubscriberPlan, Surroundings,
     check_on, documents,
 };
 
@@ -22,30 +20,6 @@ pub enum ProposalError {
     /// Its declarations conflict with the applied topology.
     #[error("{}", .0.join("\n"))]
     Refused(Vec<String>),
-}
-
-/// A topology, or a part of one, in a form that can be read anywhere and later: it depends on no other files except
-/// plugins and secrets. Its serialized form was stored in records of version 1, which are still read.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Proposal {
-    /// YAML texts with all defaults written out.
-    pub documents: Vec<String>,
-    /// The texts of the referenced schemas, by path.
-    #[serde(default)]
-    pub schemas: BTreeMap<PathBuf, String>,
-    /// The source folders of plugins.
-    #[serde(default)]
-    pub folders: BTreeSet<PathBuf>,
-    /// The component of each subscriber, by its full name.
-    #[serde(default)]
-    pub components: BTreeMap<String, PathBuf>,
-    /// Settings as written with variables in them, by subscriber and setting. The documents contain the values, which
-    /// are not shown. Not in records of version 1.
-    #[serde(skip)]
-    pub written: BTreeMap<(String, String), String>,
-    /// Items of its namespaces that are applied and not declared in it are removed. Not stored in records.
-    #[serde(skip)]
-    pub prune: bool,
 }
 
 /// A proposal combined with the applied topology.

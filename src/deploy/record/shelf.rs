@@ -6,9 +6,9 @@
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use crate::api::Digest;
 use crate::deploy::record::file::{NotKept, WASM, failed, read, sync_folder, write};
 use crate::effects::Disk;
-use crate::wasm::Digest;
 
 /// Writes components one at a time.
 #[derive(Clone)]

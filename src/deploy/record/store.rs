@@ -21,6 +21,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::{Arc, PoisonError, RwLock};
 
+use crate::api::Digest;
 use crate::deploy::record::applied::Applied;
 use crate::deploy::record::decided::{Decided, Record};
 use crate::deploy::record::error::StoreError;
@@ -30,7 +31,6 @@ use crate::deploy::record::values::Values;
 use crate::dispatch::Renames;
 use crate::effects::Disk;
 use crate::topology::Plan;
-use crate::wasm::Digest;
 
 const RECORD: &str = "record";
 const TOPOLOGY: &str = "topology";

@@ -11,11 +11,11 @@ use tokio::sync::watch::Sender;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::api::Proposal;
 use crate::deploy::compile::Compile;
 use crate::deploy::error::ReloadError;
 use crate::deploy::record::decided::Decided;
 use crate::deploy::record::history::History;
-use crate::deploy::record::proposal::Proposal;
 use crate::deploy::record::store::{AllKept, Shown, Store};
 use crate::deploy::reloader::queue::{Place, Queue};
 use crate::deploy::secrets::SecretFolders;

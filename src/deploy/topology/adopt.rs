@@ -14,13 +14,14 @@
 
 use std::path::PathBuf;
 
+use crate::api::Changes;
 use crate::deploy::record::applied::{Applied, news, taken};
 use crate::deploy::record::files::Files;
 use crate::deploy::record::store::Store;
 use crate::deploy::topology::error::TopologyError;
 use crate::deploy::versions::snapshot::snapshot_where_nothing_runs;
 use crate::deploy::versions::start::Replaced;
-use crate::dispatch::{Changes, PrepareError, Renames, changes_of, prepare, unremembered, untouched};
+use crate::dispatch::{PrepareError, Renames, changes_of, prepare, unremembered, untouched};
 use crate::engine::Engine;
 use crate::topology::Plan;
 

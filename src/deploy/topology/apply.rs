@@ -19,17 +19,17 @@ use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 
+use crate::api::{Changes, Proposal};
 use crate::deploy::compile::Compile;
 use crate::deploy::error::PluginError;
 use crate::deploy::record::applied::{Applied, news};
-use crate::deploy::record::proposal::Proposal;
 use crate::deploy::reloader::Reloader;
 use crate::deploy::topology::adopt::permit;
 use crate::deploy::topology::changes::tell_notes;
 use crate::deploy::topology::error::{TopologyError, first_of};
 use crate::deploy::versions::snapshot::snapshot_where_it_does_not_run;
 use crate::deploy::versions::start::{self, Change, Chosen, Replaced};
-use crate::dispatch::{Changes, Renames};
+use crate::dispatch::Renames;
 use crate::engine::Engine;
 use crate::topology::{Plan, SubscriberPlan};
 

@@ -3,16 +3,17 @@
 use std::path::PathBuf;
 use std::sync::PoisonError;
 
+use crate::api::{Base, Changes, Node, Proposal, What};
 use crate::deploy::compile::Compile;
 use crate::deploy::record::applied::{Retired, news, taken};
-use crate::deploy::record::proposal::{Proposal, Proposed};
+use crate::deploy::record::proposal::Proposed;
 use crate::deploy::reloader::Reloader;
 use crate::deploy::secrets::SecretFolders;
 use crate::deploy::topology::error::TopologyError;
 use crate::deploy::versions::start;
-use crate::dispatch::{Changes, Node, Renames, What};
+use crate::dispatch::Renames;
 use crate::engine::Engine;
-use crate::topology::{Base, Plan, SubscriberPlan};
+use crate::topology::{Plan, SubscriberPlan};
 
 /// Adds the notes of subscribers that start, in order.
 pub(crate) fn tell_notes(changes: &mut Changes, started: &[String], notes: &[Option<String>]) {

@@ -4,13 +4,13 @@ use std::collections::HashSet;
 
 use tokio::sync::watch;
 
+use crate::api::{Changes, Garbage};
 use crate::deploy::compile::Compile;
 use crate::deploy::record::applied::{Applied, Retired};
 use crate::deploy::reloader::Reloader;
 use crate::deploy::topology::adopt::permit;
 use crate::deploy::topology::error::TopologyError;
-use crate::deploy::topology::garbage::Garbage;
-use crate::dispatch::{Changes, Kept, RemovedTopic};
+use crate::dispatch::{Kept, RemovedTopic};
 use crate::engine::Engine;
 
 impl<E: Engine, C: Compile> Reloader<E, C> {

@@ -2,29 +2,10 @@
 
 use std::fmt;
 
+use crate::api::{Garbage, Node};
 use crate::deploy::record::applied::Retired;
-use crate::dispatch::{Kept, Node, RemovedTopic};
+use crate::dispatch::{Kept, RemovedTopic};
 use crate::topology::show_size;
-
-/// Stored data of a removed topic or subscriber.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Garbage {
-    pub node: Node,
-    /// Its full name.
-    pub name: String,
-    /// For a subscriber, the full name of its input topic.
-    pub from: Option<String>,
-    /// Events: of a topic those in it, of a subscriber those that it has not handled.
-    pub events: u64,
-    /// Retained events that a subscriber has handled: a new subscriber with its name would get them again.
-    pub handled: u64,
-    /// Approximate bytes of a topic's events.
-    pub bytes: u64,
-    /// Entries of a subscriber: of its state and its retry queue.
-    pub entries: u64,
-    /// Number of snapshots.
-    pub snapshots: u64,
-}
 
 impl Garbage {
     pub(crate) fn topic(RemovedTopic { name, events, bytes, .. }: &RemovedTopic) -> Self {
@@ -35,11 +16,6 @@ impl Garbage {
     pub(crate) fn subscriber(gone: Retired, Kept { handled, behind, entries, snapshots }: Kept) -> Self {
         let (node, Retired { name, from, .. }) = (Node::Subscriber, gone);
         Self { node, name, from: Some(from), events: behind, handled, bytes: 0, entries, snapshots }
-    }
-
-    /// Whether deleting it loses data.
-    pub fn is_loss(&self) -> bool {
-        self.events + self.handled + self.entries + self.snapshots > 0
     }
 }
 

@@ -4,15 +4,15 @@
 
 use std::path::PathBuf;
 
+use crate::api::{DeployOutcome, Digest, Policy, Reloaded, Unpinned};
 use crate::deploy::compile::Compile;
 use crate::deploy::error::ReloadError;
 use crate::deploy::record::decided::Decided;
 use crate::deploy::reloader::Reloader;
 use crate::deploy::versions::deploy::not_called;
-use crate::deploy::versions::{Outcome, Policy, Reloaded, Unpinned, source};
+use crate::deploy::versions::source;
 use crate::dispatch::{Called, ControlError};
 use crate::engine::Engine;
-use crate::wasm::Digest;
 
 impl<E: Engine, C: Compile> Reloader<E, C> {
     /// Returns to the previous version: from the candidate to the stable one, or from that to the one before it.
@@ -128,7 +128,7 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
             };
             Ok(match tried {
                 Ok(tried) => {
-                    let is_tried = |it: &Reloaded| matches!(it.outcome, Outcome::Tried | Outcome::Runs);
+                    let is_tried = |it: &Reloaded| matches!(it.outcome, DeployOutcome::Tried | DeployOutcome::Runs);
                     Unpinned { tries: tried.filter(is_tried).map(|it| it.version), refused: None }
                 }
                 Err(error) => {

@@ -13,17 +13,18 @@
 use std::path::Path;
 use std::time::Duration;
 
+use crate::api::{DeployOutcome, Digest, Policy, Reloaded};
 use crate::deploy::compile::Compile;
 use crate::deploy::error::{KeptError, ReloadError};
 use crate::deploy::record::decided::{Kept, Said};
 use crate::deploy::reloader::Reloader;
-use crate::deploy::versions::{Outcome, Policy, Reloaded, cause_of_file, source, start, terms};
+use crate::deploy::versions::{cause_of_file, source, start, terms};
 use crate::dispatch::{Called, VersionError};
 use crate::effects::{Clock, SystemClock};
 use crate::engine::Engine;
 use crate::model::call::Handler as _;
 use crate::topology::SubscriberPlan;
-use crate::wasm::{Digest, PluginSpec};
+use crate::wasm::PluginSpec;
 
 /// A component that is proposed to replace the running one.
 pub(super) struct Proposal {
@@ -102,7 +103,7 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
                 Err(error) => Err(error),
             };
             match &reloaded {
-                Ok(Reloaded { outcome: Outcome::Tried | Outcome::Runs, .. }) => place.is_done(),
+                Ok(Reloaded { outcome: DeployOutcome::Tried | DeployOutcome::Runs, .. }) => place.is_done(),
                 Ok(_) => {}
                 Err(error) => reloader.note(&subject, Some(format!("the version before runs on: {error}"))),
             }
@@ -122,8 +123,8 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
                 let decided = shown.0.subscribers.get(&plan.label());
                 let runs = decided.filter(|decided| decided.component() == Some(component) && !decided.is_pinned);
                 let (version, outcome) = match runs {
-                    Some(decided) => (decided.newest(), Outcome::Unchanged),
-                    None => (source::version(plan, &component), Outcome::Ignored),
+                    Some(decided) => (decided.newest(), DeployOutcome::Unchanged),
+                    None => (source::version(plan, &component), DeployOutcome::Ignored),
                 };
                 Looked::Nothing(Reloaded { version, outcome, notice: None })
             }
@@ -174,11 +175,11 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
             let called = self.shared.tree.called(&subject.name)?;
             let is_stale = said.is_none() && called.settings.secrets_mark != settings.secrets_mark;
             let aligned = self.align(index, is_stale).await?;
-            if outcome == Outcome::Runs {
+            if outcome == DeployOutcome::Runs {
                 self.note(&subject, Some(format!("{} runs: it was asked for again", version.short())));
             }
             let outcome = match (outcome, aligned) {
-                (Outcome::Unchanged | Outcome::OnTrial, Some(outcome)) => outcome,
+                (DeployOutcome::Unchanged | DeployOutcome::OnTrial, Some(outcome)) => outcome,
                 (outcome, _) => outcome,
             };
             return Ok(Reloaded { version, outcome, notice: None });
@@ -233,7 +234,7 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
                 called.map_err(|error| not_called(subscriber, version, error))?;
                 let but = no_snapshot.map(|trouble| format!("; {trouble}")).unwrap_or_default();
                 self.note(&subject, Some(format!("{digest} runs{but}")));
-                Outcome::Runs
+                DeployOutcome::Runs
             }
             Policy::Swap | Policy::Canary { .. } => {
                 let terms = terms(subject.plan().trial, lanes, Duration::ZERO);
@@ -241,7 +242,7 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
                 let trial = trial.map_err(|error| not_called(subscriber, version, error))?;
                 self.note(&subject, no_snapshot);
                 self.judge(index, trial);
-                Outcome::Tried
+                DeployOutcome::Tried
             }
         };
         tracing::info!(subscriber, digest, cause, ?outcome, "the new version is called from now on");
@@ -253,18 +254,23 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
 
     /// The result for a version that needs no compilation. If it is the stable one while another is the candidate, the
     /// trial ends.
-    fn look(&self, subscriber: &str, version: Digest, said: Option<Said>) -> Result<Option<Outcome>, ReloadError> {
+    fn look(
+        &self,
+        subscriber: &str,
+        version: Digest,
+        said: Option<Said>,
+    ) -> Result<Option<DeployOutcome>, ReloadError> {
         let mut store = self.store();
         let Some(decided) = store.decided(subscriber) else { return Ok(None) };
         let (is_pinned, runs) = (decided.is_pinned, decided.runs(version));
         match (said, is_pinned) {
-            (Some(_), true) => Ok(Some(Outcome::Ignored)),
+            (Some(_), true) => Ok(Some(DeployOutcome::Ignored)),
             (Some(said), false) if runs => {
                 store.decide(subscriber, |decided| decided.look_at(said))?;
-                Ok(Some(Outcome::Unchanged))
+                Ok(Some(DeployOutcome::Unchanged))
             }
-            (None, _) if runs && decided.tried.is_some() => Ok(Some(Outcome::OnTrial)),
-            (None, _) if runs => Ok(Some(Outcome::Unchanged)),
+            (None, _) if runs && decided.tried.is_some() => Ok(Some(DeployOutcome::OnTrial)),
+            (None, _) if runs => Ok(Some(DeployOutcome::Unchanged)),
             (None, true) => Err(ReloadError::Pinned { subscriber: subscriber.to_owned(), version: decided.proven }),
             (said, false) if decided.proven == version => {
                 store.decide(subscriber, |decided| {
@@ -273,7 +279,7 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
                     }
                     decided.give_up_for_proven();
                 })?;
-                Ok(Some(Outcome::Runs))
+                Ok(Some(DeployOutcome::Runs))
             }
             (_, false) => Ok(None),
         }
@@ -291,7 +297,7 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
 
     /// Makes lanes call the decided version, if they call another one or if theirs is stale. Returns the result if
     /// there was something to do. The caller must hold [`Subject::turn`].
-    async fn align(&self, index: usize, is_stale: bool) -> Result<Option<Outcome>, ReloadError> {
+    async fn align(&self, index: usize, is_stale: bool) -> Result<Option<DeployOutcome>, ReloadError> {
         let (subject, tree) = (self.at(index)?, &self.shared.tree);
         let Called { proven, tried, .. } = tree.called(&subject.name)?;
         let (plan, name) = (subject.plan(), subject.name.clone());
@@ -318,7 +324,7 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
         let mut outcome = None;
         if let Some(handler) = new_proven {
             tree.run_version(&subject.name, handler).await.map_err(not_called)?;
-            outcome = Some(Outcome::Runs);
+            outcome = Some(DeployOutcome::Runs);
         }
         if let Some((handler, lanes)) = new_tried {
             let passed = decided.tried_for(decided.newest(), SystemClock.now_ns());
@@ -326,7 +332,7 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
             let trial = tree.try_version(&subject.name, handler, terms).await.map_err(not_called)?;
             self.note(&subject, None);
             self.judge(index, trial);
-            outcome = Some(Outcome::Tried);
+            outcome = Some(DeployOutcome::Tried);
         }
         Ok(outcome)
     }

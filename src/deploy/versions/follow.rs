@@ -10,11 +10,10 @@ use std::sync::Arc;
 
 use tokio::sync::watch::Receiver;
 
+use crate::api::{Policy, Proposal};
 use crate::deploy::compile::Compile;
 use crate::deploy::error::{PluginError, ReloadError};
-use crate::deploy::record::proposal::Proposal;
 use crate::deploy::reloader::Reloader;
-use crate::deploy::versions::Policy;
 use crate::deploy::watch::{Changed, Watch};
 use crate::engine::Engine;
 

@@ -13,13 +13,13 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::api::Digest;
 use crate::deploy::compile::Compile;
 use crate::deploy::error::ReloadError;
 use crate::deploy::reloader::{Reloader, Subject};
 use crate::dispatch::{Trial, Verdict};
 use crate::effects::{Clock, SystemClock};
 use crate::engine::Engine;
-use crate::wasm::Digest;
 
 /// The result of a trial that had enough.
 enum Passed {

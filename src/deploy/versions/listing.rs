@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use crate::api::{KeptVersion, Standing, SubscriberStatus, Summary};
 use crate::deploy::compile::Compile;
 use crate::deploy::error::ReloadError;
 use crate::deploy::record::decided::Kept;
 use crate::deploy::reloader::{Reloader, Subject};
-use crate::deploy::versions::{KeptVersion, Standing, Summary, source};
-use crate::dispatch::SubscriberStatus;
+use crate::deploy::versions::source;
 use crate::engine::Engine;
 
 impl<E: Engine, C: Compile> Reloader<E, C> {

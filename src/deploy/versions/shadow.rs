@@ -5,12 +5,13 @@
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
+use crate::api::ShadowReport;
 use crate::deploy::compile::Compile;
 use crate::deploy::error::{KeptError, ReloadError};
 use crate::deploy::reloader::Reloader;
 use crate::deploy::versions::{source, start};
 use crate::dispatch::ControlError;
-use crate::dispatch::shadow::{ShadowError, ShadowOptions, ShadowReport};
+use crate::dispatch::shadow::{ShadowError, ShadowOptions};
 use crate::engine::Engine;
 use crate::wasm::give_way;
 

@@ -5,15 +5,15 @@
 
 use std::time::Duration;
 
+use crate::api::{Digest, SnapshotInfo, TakenBy};
 use crate::deploy::compile::Compile;
 use crate::deploy::error::ReloadError;
 use crate::deploy::reloader::{Reloader, Subject};
 use crate::deploy::versions::start::Replaced;
 use crate::dispatch::snapshots::{KEPT_DEFAULT, take_where_nothing_runs};
-use crate::dispatch::{Renames, SnapshotError, SnapshotInfo, TakenBy, Tree};
+use crate::dispatch::{Renames, SnapshotError, Tree};
 use crate::engine::Engine;
 use crate::topology::Plan;
-use crate::wasm::Digest;
 
 /// How long a new version waits for the snapshot. Enough for hundreds of megabytes; a lane in a call that never returns
 /// must not keep out the version that fixes it.

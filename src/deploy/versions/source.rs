@@ -11,11 +11,13 @@ use std::sync::{Mutex, PoisonError};
 
 use rustix::fs::OFlags;
 
+use crate::api::Digest;
 use crate::deploy::error::PluginError;
 use crate::deploy::secrets::SecretFolders;
+use crate::limits::COMPONENT_BYTES_MAX;
 use crate::model::call::Limits;
 use crate::topology::{ConfigSchema, ConfigValue, Plan, SubscriberPlan};
-use crate::wasm::{COMPONENT_BYTES_MAX, Digest, Hidden, Host, Plugin, PluginSpec, config_schema};
+use crate::wasm::{Hidden, Host, Plugin, PluginSpec, config_schema};
 
 /// Largest secret in bytes: certificates and keys fit, and a wrong path is detected.
 const SECRET_BYTES_MAX: u64 = 64 << 10;

@@ -14,6 +14,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use crate::api::Digest;
 use crate::deploy::compile::Compile;
 use crate::deploy::error::{KeptError, PluginError};
 use crate::deploy::record::decided::{Decided, Kept, Said};
@@ -27,7 +28,7 @@ use crate::dispatch::Starts;
 use crate::effects::{Clock, SystemClock};
 use crate::model::call::Handler as _;
 use crate::topology::{ConfigValue, Plan, SubscriberPlan};
-use crate::wasm::{Digest, PluginSpec};
+use crate::wasm::PluginSpec;
 
 /// A version that replaces another when a bus starts.
 #[derive(Debug, Clone, PartialEq, Eq)]

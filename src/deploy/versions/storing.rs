@@ -1,11 +1,11 @@
 //! Stores components of versions before the decision about them.
 
+use crate::api::Digest;
 use crate::deploy::compile::Compile;
 use crate::deploy::record::error::StoreError;
 use crate::deploy::reloader::Reloader;
 use crate::deploy::versions::start;
 use crate::engine::Engine;
-use crate::wasm::Digest;
 
 impl<E: Engine, C: Compile> Reloader<E, C> {
     /// Stores the components of changes durably: all or none. Blocks; the store is usable meanwhile.

@@ -9,8 +9,8 @@ use tokio::sync::watch::Sender;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::api::Proposal;
 use crate::deploy::compile::Compile;
-use crate::deploy::record::proposal::Proposal;
 use crate::deploy::record::store::Store;
 use crate::deploy::reloader::{Reloader, Shared, Subject};
 use crate::dispatch::Tree;

@@ -61,6 +61,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::api::LaneState;
 use crate::dispatch::apart;
 use crate::dispatch::intake::backlog::{self, Backlog};
 use crate::engine::{Chunk, Entries, ReadBudget, Session, SessionError, Unit};
@@ -80,7 +81,7 @@ use outputs::Emitter;
 use reading::{Place, Read, Reading};
 use sharing::{Part, claims_end};
 use state::LaneState as HandlerState;
-use status::{Counters, LaneState, Waits};
+use status::{Counters, Waits};
 use supervisor::{Supervised, SupervisedParts};
 use together::Together;
 use versions::{Roster, Taken};

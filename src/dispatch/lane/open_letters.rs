@@ -14,7 +14,8 @@
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use crate::engine::{Bounds, ReadError};
+use crate::api::Bounds;
+use crate::engine::ReadError;
 use crate::model::Offset;
 
 /// Runs that are remembered of a subscriber, some 40 bytes each. Where there are more it is not known how many are open.

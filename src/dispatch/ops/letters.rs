@@ -14,11 +14,12 @@ use tokio::time::Instant;
 
 use super::error::ControlError;
 use super::find::{Found, stopped};
-use super::listings::{FailedEvent, Filter, ListPosition, NUMBERS_MAX, Page, is_full};
+use super::listings::{NUMBERS_MAX, Page, is_full};
+use crate::api::{FailedEvent, Filter, LetterProgress, LettersDone, ListPosition};
 use crate::dispatch::lane::command::{Command, Letter};
 use crate::dispatch::lane::done::done_key;
 use crate::dispatch::lane::outputs::FIRST_OF_FAILURE;
-use crate::dispatch::lane::waiting::{Waiter, now_ns};
+use crate::dispatch::lane::waiting::Waiter;
 use crate::dispatch::tree::Tree;
 use crate::engine::{Engine, Entries, ReadBudget};
 use crate::model::{Offset, PartitionId, Record, TopicId};
@@ -35,25 +36,6 @@ const PART_WITHIN: Duration = Duration::from_secs(10);
 const ROOM_WITHIN: Duration = Duration::from_secs(2);
 /// How soon a lane that had no room is asked again.
 const ROOM_LOOK_EVERY: Duration = Duration::from_millis(20);
-
-/// How far something has come that is done to dead letters. It is done to those that were there when it began, so that it
-/// ends although what is redriven may fail again.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct LetterProgress {
-    /// The next one to look at.
-    pub at: ListPosition,
-    /// Behind the last one, of each partition of their topic.
-    pub ends: Vec<Offset>,
-}
-
-/// Some dead letters that something was done to.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LettersDone {
-    /// How many.
-    pub count: u64,
-    /// Where to go on; `None`: it is done to all.
-    pub next: Option<LetterProgress>,
-}
 
 /// A stored dead letter, as the event that it was.
 pub(crate) fn dead_letter(dead_partition: u32, offset: Offset, record: &[u8]) -> Option<FailedEvent> {
@@ -82,9 +64,9 @@ pub(crate) fn dead_letter(dead_partition: u32, offset: Offset, record: &[u8]) ->
         partition: lineage.partition,
         key: record.key.to_owned(),
         id: view.id.to_owned(),
-        waiter,
         event: original,
         dead_partition: Some(dead_partition),
+        ..FailedEvent::of(waiter)
     })
 }
 
@@ -304,7 +286,14 @@ impl FailedEvent {
 
     /// As its lane takes it in.
     fn letter(&self) -> Option<Letter> {
-        let waiter = Waiter { attempts: 0, since_ns: now_ns(), due_ns: 0, is_parked: false, ..self.waiter.clone() };
+        let waiter = Waiter {
+            failed_ns: self.failed_ns,
+            failure: self.failure.clone(),
+            reason: self.reason.clone(),
+            backtrace: self.backtrace.clone(),
+            digest: self.digest.clone(),
+            ..Waiter::new(self.offset, (self.append_time_ns, 0))
+        };
         let mut record = Vec::with_capacity(self.key.len() + self.event.len() + 16);
         // its key was stored before, so it fits
         Record { key: &self.key, lineage: None, event: &self.event }.write(&mut record).ok()?;

@@ -1,13 +1,12 @@
 //! What a subscriber keeps, page by page: events that wait, and its handler's state.
 
-use std::time::Duration;
-
 use bytes::Bytes;
 
 use super::error::ControlError;
 use super::places::without_positions;
+use crate::api::{FailedEvent, Filter, ListPosition, StateEntry, StateFilter, StateOfPartition, StatePosition};
 use crate::dispatch::lane::command::{Answer, Command};
-use crate::dispatch::lane::state::{self, StateEntry};
+use crate::dispatch::lane::state::{self};
 use crate::dispatch::lane::waiting::{self, Waiter, WaitingError, now_ns};
 use crate::dispatch::tree::Tree;
 use crate::engine::Engine;
@@ -22,70 +21,24 @@ const STATE_ENTRIES: usize = 32;
 /// Entries of a state that one part of a listing looks through.
 const STATE_LOOKED_AT_MAX: usize = 10_000;
 
-/// Which events are meant: those of which all that is said is true.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Filter {
-    /// Of this key.
-    pub key: Option<String>,
-    /// With this id.
-    pub id: Option<String>,
-    /// Whose failure is of this kind, or whose reason has this text in it.
-    pub reason: Option<String>,
-    /// Whose last attempt failed at least so long ago; of an event that was never tried, that waits for at least so long.
-    pub older_than: Option<Duration>,
-    /// Of this partition of the subscriber's input.
-    pub partition: Option<u32>,
-    /// Only those that are parked. Of dead letters, none is.
-    pub parked: bool,
-}
-
 impl Filter {
     pub(super) fn matches(&self, event: &FailedEvent) -> bool {
         let is = |wanted: &Option<String>, found: &str| wanted.as_ref().is_none_or(|wanted| wanted == found);
-        let waiter = &event.waiter;
         // as it is, and as it is counted
         let is_reason = |wanted: &String| {
-            waiter.failure == *wanted
-                || waiter.reason.contains(wanted.as_str())
-                || without_positions(&waiter.reason).contains(wanted.as_str())
+            event.failure == *wanted
+                || event.reason.contains(wanted.as_str())
+                || without_positions(&event.reason).contains(wanted.as_str())
         };
-        let last_ns = if waiter.failed_ns == 0 { waiter.since_ns } else { waiter.failed_ns };
+        let last_ns = if event.failed_ns == 0 { event.since_ns } else { event.failed_ns };
         let age_ns = now_ns().saturating_sub(last_ns);
         is(&self.key, &event.key)
             && is(&self.id, &event.id)
             && self.partition.is_none_or(|partition| partition == event.partition)
             && self.reason.as_ref().is_none_or(is_reason)
             && self.older_than.is_none_or(|age| u128::from(age_ns) >= age.as_nanos())
-            && (!self.parked || waiter.is_parked)
+            && (!self.parked || event.is_parked)
     }
-}
-
-/// An event that a subscriber has not handled: one that waits, or a dead letter.
-#[derive(Debug, Clone, PartialEq)]
-pub struct FailedEvent {
-    /// Where it is listed: a number in the waiting set of its lane, or the offset of the dead letter.
-    pub number: u64,
-    /// The partition of the subscriber's input that it is of.
-    pub partition: u32,
-    /// Its ordering key.
-    pub key: String,
-    /// Its CloudEvents id.
-    pub id: String,
-    /// What became of it.
-    pub waiter: Waiter,
-    /// The event, untouched, in the CloudEvents protobuf format.
-    pub event: Bytes,
-    /// The partition of the dead-letter topic, for a dead letter.
-    pub dead_partition: Option<u32>,
-}
-
-/// Where a listing goes on: a partition, and a number in it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct ListPosition {
-    /// The partition.
-    pub partition: u32,
-    /// The number or offset.
-    pub number: u64,
 }
 
 /// A part of a listing.
@@ -97,28 +50,6 @@ pub struct Page<T> {
     pub next: Option<ListPosition>,
 }
 
-/// Which entries of a subscriber's state are meant.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct StateFilter {
-    /// Of this partition.
-    pub partition: Option<u32>,
-    /// Of this bucket.
-    pub bucket: Option<String>,
-    /// Whose key begins so.
-    pub prefix: String,
-}
-
-/// Where a listing of state goes on: behind an entry.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct StatePosition {
-    /// Its partition.
-    pub partition: u32,
-    /// Its bucket.
-    pub bucket: String,
-    /// Its key; where it is empty, at the beginning of the bucket.
-    pub key: String,
-}
-
 /// A part of a listing of state.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StatePage {
@@ -126,15 +57,6 @@ pub struct StatePage {
     pub found: Vec<StateOfPartition>,
     /// Where to go on; `None`: there is no more.
     pub next: Option<StatePosition>,
-}
-
-/// An entry of the state with its partition.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct StateOfPartition {
-    /// The partition.
-    pub partition: u32,
-    /// The entry.
-    pub entry: StateEntry,
 }
 
 impl<E: Engine> Tree<E> {
@@ -363,9 +285,29 @@ pub(super) fn is_full(entries: usize, entries_max: usize, bytes: usize, more_byt
 }
 
 impl FailedEvent {
+    /// What the retry queue says of an event; nothing of the event itself.
+    pub(super) fn of(waiter: Waiter) -> Self {
+        let Waiter { offset, append_time_ns, trusted_time_ns: _, attempts, since_ns, failed_ns, due_ns, .. } = waiter;
+        let Waiter { is_parked, failure, reason, backtrace, digest, .. } = waiter;
+        Self {
+            offset,
+            append_time_ns,
+            attempts,
+            since_ns,
+            failed_ns,
+            due_ns,
+            is_parked,
+            failure,
+            reason,
+            backtrace,
+            digest,
+            ..Self::default()
+        }
+    }
+
     /// About how much room it takes in a listing.
     pub(super) fn bytes(&self) -> usize {
-        let Waiter { reason, backtrace, .. } = &self.waiter;
+        let Self { reason, backtrace, .. } = self;
         let texts = self.key.len() + self.id.len() + reason.len() + backtrace.as_ref().map_or(0, String::len);
         std::mem::size_of::<Self>() + texts + self.event.len()
     }
@@ -376,5 +318,5 @@ fn failed_event(partition: u32, number: u64, waiter: Waiter, record: Bytes) -> O
     let view = EventView::parse(parsed.event).ok()?;
     let (key, id) = (parsed.key.to_owned(), view.id.to_owned());
     let event = record.slice_ref(parsed.event);
-    Some(FailedEvent { number, partition, key, id, waiter, event, dead_partition: None })
+    Some(FailedEvent { number, partition, key, id, event, ..FailedEvent::of(waiter) })
 }

@@ -15,6 +15,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::Instant;
 
+use crate::api::{PendingEvent, PendingFilter, PendingKind};
 use crate::dispatch::intake::publish::PublishError;
 use crate::dispatch::lane::delay::{due_of, since_of};
 use crate::dispatch::lane::entries::{DELAYED, HELD, end_of};
@@ -36,51 +37,6 @@ const LOOKED_AT_BYTES_MAX: usize = 64 << 20;
 /// How long a listing waits at its beginning for lanes that have yet to take in what is theirs: nearly always none.
 const TAKEN_IN_WITHIN: Duration = Duration::from_secs(1);
 const LOOK_EVERY: Duration = Duration::from_millis(5);
-
-/// Why an event has no place in its topic yet.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum PendingKind {
-    /// Its state may not follow that of its key now.
-    Held,
-    /// It is to come later.
-    Delayed,
-}
-
-/// Which events are meant.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct PendingFilter {
-    /// Only these; `None`: both.
-    pub kind: Option<PendingKind>,
-    /// Only those of this key.
-    pub key: Option<String>,
-}
-
-/// An event that has no place in its topic yet.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PendingEvent {
-    /// Why not.
-    pub kind: PendingKind,
-    /// The full name of its topic.
-    pub topic: String,
-    /// The partition that it will have there.
-    pub partition: u32,
-    /// Its ordering key.
-    pub key: String,
-    /// Its CloudEvents id.
-    pub id: String,
-    /// Its CloudEvents type.
-    pub r#type: String,
-    /// The state that it brings to its key, of one that is held and brings one.
-    pub state: Option<String>,
-    /// When it came, by the clock of the bus; `None` where an earlier version took it in.
-    pub since_ns: Option<u64>,
-    /// When it comes, or is given up where it is held, trusted time; `None` where that will not be.
-    pub due_ns: Option<u64>,
-    /// Why it is held, in words.
-    pub reason: String,
-    /// The event in the CloudEvents protobuf format.
-    pub event: Bytes,
-}
 
 /// Some events.
 #[derive(Debug, Clone, PartialEq, Eq)]

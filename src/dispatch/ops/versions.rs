@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::error::ControlError;
-use crate::dispatch::lane::status::{OnTrial, SubscriberStatus};
+use crate::api::{OnTrial, SubscriberStatus};
 use crate::dispatch::lane::versions::{Assignment, Roster, Terms, Trial, Version};
 use crate::dispatch::tree::Tree;
 use crate::dispatch::tree::numbered::blueprint;

@@ -15,7 +15,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
-use super::changes::{self, Change, Changes, Node, What, places, topic_places};
+use super::changes::{self, places, topic_places};
 use super::error::StartError;
 use super::leftovers::{clear, count};
 use super::losses::losses;
@@ -23,6 +23,7 @@ use super::numbered::{Numbered, blueprint, blueprint_on, groups};
 use super::renames::Renames;
 use super::running::{Branch, Given, Running, Takes, Timer, assemble};
 use super::{Starts, Tree, digests, rosters};
+use crate::api::{Change, Changes, Node, What};
 use crate::dispatch::lane::claims;
 use crate::engine::{
     ApplyError, Blueprint, Engine, NameChanges, Numbers, ReadError, SessionError, Stopped, SubscriberSpec,

@@ -7,98 +7,15 @@
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use super::renames::Renames;
+use crate::api::{Change, Changes, Node, What};
 use crate::dispatch::tree::HashMap;
 use crate::topology::{ConfigValue, LifecyclePlan, OutOfOrder, Plan, StartAt, SubscriberPlan, TopicIndex, TopicPlan};
 
 /// Characters of a value that are shown.
 const VALUE_CHARS_SHOWN: usize = 80;
 
-/// A topic or a subscriber.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Node {
-    /// A topic.
-    Topic,
-    /// A subscriber.
-    Subscriber,
-}
-
-/// What happens to it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum What {
-    /// It begins.
-    Added,
-    /// It ends; what is kept of it stays.
-    Removed,
-    /// It goes on as the same, in another way.
-    Changed,
-    /// A subscriber takes from another topic, and so is another one.
-    Moved,
-    /// It goes on as the same by another name, and perhaps in another way.
-    Renamed,
-}
-
-impl Node {
-    /// As a word.
-    pub fn word(self) -> &'static str {
-        match self {
-            Self::Topic => "topic",
-            Self::Subscriber => "subscriber",
-        }
-    }
-}
-
-impl What {
-    /// As a word.
-    pub fn word(self) -> &'static str {
-        match self {
-            Self::Added => "added",
-            Self::Removed => "removed",
-            Self::Changed => "changed",
-            Self::Moved => "moved",
-            Self::Renamed => "renamed",
-        }
-    }
-}
-
 /// Of a subscriber that moves to a topic from which it never took.
 const BEGINS_WITH_NEITHER: &str = "it begins without either";
-
-/// A change of one node.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Change {
-    /// What kind of node.
-    pub node: Node,
-    /// Its full name.
-    pub name: String,
-    /// Its full name before, where that is another.
-    pub was: Option<String>,
-    /// What happens to it.
-    pub what: What,
-    /// What is to be known about it, each in words.
-    pub words: Vec<String>,
-}
-
-/// Everything that another plan changes.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Changes {
-    /// The nodes that change: topics, then subscribers, each by name.
-    pub changes: Vec<Change>,
-    /// Why it cannot be, in words.
-    pub refusals: Vec<String>,
-    /// What it would lose, in words: it has to be allowed.
-    pub losses: Vec<String>,
-    /// What runs, is not asked for, and stays all the same, by full names: it would be removed with the rest of what is not.
-    pub missing: Vec<(Node, String)>,
-    /// What stays as it is and does not run with the settings that are applied, and why, in words.
-    pub differs: Vec<String>,
-}
-
-impl Changes {
-    /// Whether everything stays as it is.
-    pub fn is_empty(&self) -> bool {
-        self.changes.is_empty() && self.refusals.is_empty()
-    }
-}
 
 impl Change {
     /// Of a subscriber that begins: it was there before, from the same topic, and continues from its position.

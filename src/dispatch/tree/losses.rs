@@ -19,12 +19,13 @@ use std::fmt;
 use std::ops::Bound;
 use std::time::Duration;
 
-use super::changes::{Node, places, topic_places};
+use super::changes::{places, topic_places};
 use super::renames::Renames;
+use crate::api::{Bounds, Node};
 use crate::dispatch::lane::delay;
 use crate::dispatch::lane::state::{self, Look};
 use crate::dispatch::rules;
-use crate::engine::{Bounds, Engine, Entries, GuardCounts, PageBudget, ReadError, RetentionBounds};
+use crate::engine::{Engine, Entries, GuardCounts, PageBudget, ReadError, RetentionBounds};
 use crate::model::{Dedupe, LaneId, PartitionId, Retention, TopicId};
 use crate::topology::{Plan, SubscriberPlan, TopicPlan, show_duration, show_size};
 

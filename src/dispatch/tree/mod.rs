@@ -22,14 +22,15 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::api::{Bounds, Snapshot, SubscriberStatus, TopicStatus};
 use crate::dispatch::intake::publish::Publisher;
 use crate::dispatch::lane::capsule::{Capsule, Sink};
 use crate::dispatch::lane::done::read_done;
 use crate::dispatch::lane::outputs::Emitter;
-use crate::dispatch::lane::status::{Counters, Snapshot, SubscriberStatus, TopicStatus};
+use crate::dispatch::lane::status::Counters;
 use crate::dispatch::lane::versions::{Roster, Terms, Version};
 use crate::dispatch::tree::turns::Turns;
-use crate::engine::{Bounds, Engine, Entries, GuardCounts, Stopped};
+use crate::engine::{Engine, Entries, GuardCounts, Stopped};
 use crate::limits;
 use crate::model::call::Handler;
 use crate::model::{LaneId, PartitionId, SubscriberId, TopicId, VersionId};

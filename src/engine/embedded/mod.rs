@@ -16,14 +16,13 @@ use std::sync::{Arc, PoisonError, RwLock};
 use bytes::Bytes;
 use tokio::sync::watch;
 
-use folder::{Folder, LOG_FOLDER};
-
 use super::catalogue::{Catalogue, CatalogueError, numbers_by_name};
 use super::{
-    AppendError, AppendReceipt, ApplyError, Blueprint, Bounds, Capabilities, CatalogueTopic, Chunk, Engine, Entries,
-    EntryPage, Health, Hold, MissingEvents, Numbers, PageBudget, ReadBudget, ReadError, Retention, RetentionBounds,
-    Room, Session, SessionError, Slices, Stopped, Storage, TimeOf, UnconsumedCounter, Unit,
+    AppendError, AppendReceipt, ApplyError, Blueprint, Capabilities, CatalogueTopic, Chunk, Engine, Entries, EntryPage,
+    Health, Hold, Numbers, PageBudget, ReadBudget, ReadError, Retention, RetentionBounds, Session, SessionError,
+    Slices, Stopped, TimeOf, UnconsumedCounter, Unit,
 };
+use crate::api::{Bounds, MissingEvents, Room, Storage};
 use crate::effects::{Clock, Disk, DiskFolder, SystemClock, random};
 use crate::limits;
 use crate::log::{
@@ -32,6 +31,7 @@ use crate::log::{
 };
 pub use crate::log::{Durability, LogOptions};
 use crate::model::{LaneId, Offset, PartitionId, SubscriberId, TopicId, VersionId, keeper_of};
+use folder::{Folder, LOG_FOLDER};
 
 /// The folder for snapshots of lanes' entries.
 const SNAPSHOTS_FOLDER: &str = "snapshots";

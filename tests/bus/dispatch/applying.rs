@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use tokio::sync::Semaphore;
-use wattle::dispatch::{Changes, PublishError, StartError, Starts, Tree, What};
+use wattle::api::{Changes, What};
+use wattle::dispatch::{PublishError, StartError, Starts, Tree};
 use wattle::engine::memory::MemoryEngine;
 use wattle::engine::{Engine, Stopped};
 use wattle::topology::Plan;

@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::Semaphore;
-use wattle::dispatch::{Addressed, LaneState, PublishError, Tree};
+use wattle::api::{Addressed, LaneState};
+use wattle::dispatch::{PublishError, Tree};
 use wattle::engine::Engine;
 use wattle::engine::embedded::EmbeddedEngine;
 use wattle::engine::memory::MemoryEngine;

@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::runtime::Handle;
-use wattle::dispatch::{Published, Tree};
+use wattle::api::Published;
+use wattle::dispatch::Tree;
 use wattle::effects::{Clock, MemoryDisk};
 use wattle::engine::Engine;
 use wattle::engine::embedded::EmbeddedEngine;

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::Semaphore;
-use wattle::dispatch::{ControlError, LaneState, Move, Refusal, SeekState, SeekTo, Tree};
+use wattle::api::{LaneState, Move, SeekState, SeekTo};
+use wattle::dispatch::{ControlError, Refusal, Tree};
 use wattle::engine::memory::MemoryEngine;
 use wattle::engine::{Engine, Entries as _, PageBudget};
 use wattle::model::LaneId;

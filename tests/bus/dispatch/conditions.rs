@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use tokio::sync::Notify;
-use wattle::dispatch::{SubscriberStatus, Tree};
+use wattle::api::SubscriberStatus;
+use wattle::dispatch::Tree;
 use wattle::engine::Engine;
 use wattle::engine::memory::MemoryEngine;
 use wattle::model::call::CallErrorKind;

@@ -14,7 +14,8 @@ use std::time::Duration;
 
 use serde_json::json;
 use tokio::runtime::Runtime;
-use wattle::dispatch::{LaneState, Tree};
+use wattle::api::LaneState;
+use wattle::dispatch::Tree;
 use wattle::effects::memory::Operation;
 use wattle::effects::{Clock, MemoryDisk, SystemClock};
 use wattle::engine::embedded::{EmbeddedEngine, LogOptions};

@@ -31,7 +31,7 @@ fn delayed<E: Engine>(tree: &Tree<E>, topic: &str) -> u64 {
     tree.snapshot().topics.iter().find(|status| status.name == topic).unwrap().delayed
 }
 
-async fn publish<E: Engine>(tree: &Tree<E>, events: &[Bytes]) -> wattle::dispatch::Published {
+async fn publish<E: Engine>(tree: &Tree<E>, events: &[Bytes]) -> wattle::api::Published {
     tree.publisher().publish("in", events, None).await.unwrap()
 }
 

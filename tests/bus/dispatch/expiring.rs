@@ -9,7 +9,8 @@ use std::sync::Mutex;
 use std::task::Poll;
 use std::time::Duration;
 
-use wattle::dispatch::{Filter, Move, SeekState, SeekTo, Tree};
+use wattle::api::{Filter, Move, SeekState, SeekTo};
+use wattle::dispatch::Tree;
 use wattle::effects::MemoryDisk;
 use wattle::engine::embedded::EmbeddedEngine;
 use wattle::engine::{Engine, PageBudget};

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use tokio::time::Instant;
-use wattle::dispatch::{Filter, ListPosition, Tree};
+use wattle::api::{Filter, ListPosition};
+use wattle::dispatch::Tree;
 use wattle::engine::Engine;
 use wattle::engine::memory::MemoryEngine;
 use wattle::limits::{RETRY_PAUSE_MAX, RETRY_PAUSE_MIN};
@@ -107,7 +108,7 @@ async fn a_pause_is_bounded(home: impl Home) {
     until("it failed", || status(&tree.snapshot(), "t/work").waiting == 1).await;
     let is_due_in = |tree: &Tree<_>| {
         let found = tree.waiting("t/work", &Filter::default(), ListPosition::default(), 9).unwrap().found;
-        Duration::from_nanos(found[0].waiter.due_ns - found[0].waiter.failed_ns)
+        Duration::from_nanos(found[0].due_ns - found[0].failed_ns)
     };
     assert_eq!(is_due_in(&tree), RETRY_PAUSE_MAX);
     ends(tree).await;
@@ -415,5 +416,5 @@ async fn a_dead_letter_of_a_dead_letter_says_once_why_and_is_handled_again_as_it
     // what is handled again is what was handled first
     let page = tree.dead_letters("mourn", &Filter::default(), ListPosition::default(), 10).await.unwrap();
     assert_eq!(page.found[0].event, first.encoded);
-    assert_eq!(page.found[0].waiter.reason, of("wattlereason"));
+    assert_eq!(page.found[0].reason, of("wattlereason"));
 }

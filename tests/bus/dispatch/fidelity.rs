@@ -5,8 +5,9 @@
 use std::collections::{HashMap, HashSet};
 
 use bytes::Bytes;
+use wattle::api::{Filter, ListPosition};
 use wattle::dispatch::capsule::{CapsuleFailure, CapsuleLimits};
-use wattle::dispatch::{Capsule, Filter, ListPosition, Tree};
+use wattle::dispatch::{Capsule, Tree};
 use wattle::engine::memory::MemoryEngine;
 use wattle::model::call::{Action, Batch, Failure, HandleError, Handled, Handler, Output};
 use wattle::model::json::{check, from_json, to_json};
@@ -132,7 +133,7 @@ async fn an_event_is_stored_handled_and_a_dead_letter_as_it_came() {
         loop {
             let page = tree.dead_letters(subscriber, &Filter::default(), from, 500).await.unwrap();
             for letter in &page.found {
-                assert_eq!(letter.event, came[&(letter.partition, letter.waiter.offset)].encoded, "of {subscriber}");
+                assert_eq!(letter.event, came[&(letter.partition, letter.offset)].encoded, "of {subscriber}");
                 let decoded = Event::decode(&letter.event).unwrap();
                 assert_eq!(capsule_of(&letter.event), decoded);
             }

@@ -1,5 +1,6 @@
 //! Lifecycles: impossible orders of states are refused, in publishes and in outputs, in the order of places.
 
+use wattle::api::Numbering;
 use wattle::dispatch::publish::EventRefused;
 use wattle::dispatch::{PublishError, Tree};
 use wattle::engine::memory::MemoryEngine;
@@ -399,7 +400,7 @@ async fn an_output_that_is_out_of_order_is_held_and_fails_nothing() {
 
 #[tokio::test(start_paused = true)]
 async fn numbered_events_that_are_held_are_recognised() {
-    use wattle::dispatch::Numbering;
+    use wattle::api::Numbering;
     let tree = start(&yaml_with(HOLD), &[("work", &Script::each(copy))]).await;
     let numbering = || Some(Numbering { producer: "p".into(), first_sequence: 1, began_ns: None });
     let events = [state("1", "a", "new"), state("2", "b", "paid"), state("3", "a", "paid"), state("4", "c", "paid")];
@@ -547,7 +548,7 @@ async fn outputs_are_diverted(home: impl Home) {
     settled(&tree).await;
     assert_eq!(ids(&tree, "out").await, ["2", "3", "5"]);
     assert_eq!(ids(&tree, "seen").await, ["1", "4"]);
-    let trace = tree.trace(&wattle::dispatch::TraceOf { id: "1".into(), ..Default::default() }).await.unwrap();
+    let trace = tree.trace(&wattle::api::TraceOf { id: "1".into(), ..Default::default() }).await.unwrap();
     let topics: Vec<_> = trace.events.iter().map(|event| event.topic.as_str()).collect();
     assert_eq!(topics, ["t/in", "t/late", "t/seen"], "its lineage goes through there");
     ends(tree).await;
@@ -580,7 +581,6 @@ async fn a_delayed_event_is_diverted_when_it_is_due() {
 
 #[tokio::test(start_paused = true)]
 async fn numbered_events_that_are_diverted_are_recognised() {
-    use wattle::dispatch::Numbering;
     let work = Script::each(copy);
     let tree = start(&diverting("in"), &[("work", &work), ("look", &work)]).await;
     let numbering = || Some(Numbering { producer: "p".into(), first_sequence: 1, began_ns: None });

@@ -15,7 +15,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::runtime::Runtime;
-use wattle::dispatch::{ControlError, LaneState, Move, Moved, SeekState, SeekTo, Tree, Waiter};
+use wattle::api::{LaneState, Move, Moved, SeekState, SeekTo};
+use wattle::dispatch::{ControlError, Tree, Waiter};
 use wattle::engine::embedded::EmbeddedEngine;
 use wattle::engine::memory::MemoryEngine;
 use wattle::engine::{Blueprint, Engine, Entries as _, Numbers, PageBudget, SubscriberSpec, TopicSpec};

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
 
 use tokio::time::Instant;
-use wattle::dispatch::{Filter, Move, SeekState, SeekTo};
+use wattle::api::{Filter, Move, SeekState, SeekTo};
 use wattle::engine::memory::MemoryEngine;
 use wattle::model::partition_of;
 use wattle::topology::Plan;

@@ -1,6 +1,7 @@
 //! What becomes of events that failed for the last time where they are not given up: parked keys, halted lanes.
 
-use wattle::dispatch::{Filter, LaneState, ListPosition, SubscriberStatus, Tree};
+use wattle::api::{Filter, LaneState, ListPosition, SubscriberStatus};
+use wattle::dispatch::Tree;
 use wattle::engine::Engine;
 use wattle::engine::memory::MemoryEngine;
 use wattle::model::call::CallErrorKind;

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use wattle::dispatch::{PendingError, PendingEvent, PendingFilter, PendingKind, Tree};
+use wattle::api::{PendingEvent, PendingFilter, PendingKind};
+use wattle::dispatch::{PendingError, Tree};
 use wattle::effects::MemoryDisk;
 use wattle::engine::Engine;
 use wattle::engine::memory::MemoryEngine;

@@ -1,10 +1,11 @@
 //! Events from outside: all of a call or nothing, and words for what is wrong.
 
 use bytes::Bytes;
+use wattle::api::{Numbering, Placement};
 use wattle::dispatch::publish::EventRefused;
-use wattle::dispatch::{Numbering, PublishError, Tree};
+use wattle::dispatch::{PublishError, Tree};
 use wattle::engine::memory::MemoryEngine;
-use wattle::engine::{AppendError, Engine, Placement, Stopped};
+use wattle::engine::{AppendError, Engine, Stopped};
 use wattle::limits::{EVENT_BYTES_MAX, PUBLISH_EVENTS_MAX, UNIT_BYTES_MAX};
 use wattle::model::record::KEY_BYTES_MAX;
 use wattle::model::{Event, EventError, RecordError, partition_of};

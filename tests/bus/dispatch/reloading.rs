@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
+use wattle::api::LaneState;
 use wattle::dispatch::capsule::KeptRead;
-use wattle::dispatch::{LaneState, Starts, Terms, Tree, Trial, Verdict};
+use wattle::dispatch::{Starts, Terms, Tree, Trial, Verdict};
 use wattle::engine::memory::MemoryEngine;
 use wattle::model::call::CallErrorKind;
 use wattle::topology::Plan;

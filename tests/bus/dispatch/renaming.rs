@@ -6,7 +6,8 @@ use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
 
 use tokio::sync::Semaphore;
-use wattle::dispatch::{Filter, Move, SeekState, SeekTo, Tree, What};
+use wattle::api::{Filter, Move, SeekState, SeekTo, What};
+use wattle::dispatch::Tree;
 use wattle::engine::Engine;
 use wattle::engine::memory::MemoryEngine;
 use wattle::model::OutputIds;

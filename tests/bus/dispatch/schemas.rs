@@ -1,7 +1,8 @@
 //! A topic's schema: what does not fit it is never stored, wherever it comes from.
 
+use wattle::api::{Addressed, Filter};
 use wattle::dispatch::publish::EventRefused;
-use wattle::dispatch::{Addressed, Filter, PublishError, Tree};
+use wattle::dispatch::{PublishError, Tree};
 use wattle::engine::memory::MemoryEngine;
 
 use crate::common::trees::{data, event, only, plan_with, settled, typed};
@@ -75,12 +76,12 @@ async fn an_output_that_does_not_fit_fails_the_event_that_it_was_made_of_and_no_
     settled(&tree).await;
     assert_eq!(data(&tree, "out").await, [r#"{"total":2}"#, r#"{"total":3}"#]);
     let dead = tree.dead_letters("work", &Filter::default(), Default::default(), 9).await.unwrap().found;
-    let reasons: Vec<_> = dead.iter().map(|letter| (letter.id.as_str(), letter.waiter.reason.as_str())).collect();
+    let reasons: Vec<_> = dead.iter().map(|letter| (letter.id.as_str(), letter.reason.as_str())).collect();
     let words = "the data of an output does not fit the schema of the topic behind its port: ";
     let expected = [
         ("bad", format!("{words}\"total\" is a required property")),
         ("text", format!("{words}the data says to be `text/plain`, not JSON")),
     ];
     assert_eq!(reasons, expected.each_ref().map(|(id, reason)| (*id, reason.as_str())));
-    assert!(dead.iter().all(|letter| letter.waiter.failure == "refused" && letter.waiter.attempts == 1), "{dead:?}");
+    assert!(dead.iter().all(|letter| letter.failure == "refused" && letter.attempts == 1), "{dead:?}");
 }

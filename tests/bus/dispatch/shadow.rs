@@ -5,8 +5,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
-use wattle::dispatch::shadow::{DifferenceKind, Over, ShadowError, ShadowOptions, ShadowReport};
-use wattle::dispatch::{ControlError, SnapshotError, StateEntry, StateOfPartition, TakenBy, Tree};
+use wattle::api::{DifferenceKind, ShadowReport, StateEntry, StateOfPartition, TakenBy};
+use wattle::dispatch::shadow::{Over, ShadowError, ShadowOptions};
+use wattle::dispatch::{ControlError, SnapshotError, Tree};
 use wattle::engine::memory::MemoryEngine;
 use wattle::model::call::CallErrorKind;
 

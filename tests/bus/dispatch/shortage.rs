@@ -11,7 +11,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use serde_json::json;
-use wattle::dispatch::{ControlError, LaneState, Move, Refusal, SeekState, SeekTo, StateEntry, Tree};
+use wattle::api::{LaneState, Move, SeekState, SeekTo, StateEntry};
+use wattle::dispatch::{ControlError, Refusal, Tree};
 use wattle::effects::memory::Operation;
 use wattle::effects::{Clock, MemoryDisk, SystemClock};
 use wattle::engine::Engine;

@@ -6,9 +6,8 @@ use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::SeqCst;
 use std::time::{Duration, Instant};
 
-use wattle::dispatch::{
-    ControlError, Filter, LaneState, Move, Refusal, SeekState, SeekTo, SnapshotError, StateEntry, TakenBy, Tree,
-};
+use wattle::api::{Filter, LaneState, Move, SeekState, SeekTo, StateEntry, TakenBy};
+use wattle::dispatch::{ControlError, Refusal, SnapshotError, Tree};
 use wattle::effects::{MemoryDisk, SystemClock};
 use wattle::engine::Engine;
 use wattle::engine::embedded::EmbeddedEngine;
@@ -173,7 +172,7 @@ async fn what_waited_waits_again_unless_it_comes_again() {
     assert_eq!(waiting(), 2);
     let found = tree.waiting("work", &Filter::default(), Default::default(), 9).unwrap().found;
     assert_eq!(found.iter().map(|found| found.id.as_str()).collect::<Vec<_>>(), ["bad", "behind"]);
-    assert_eq!((found[0].waiter.attempts, found[0].waiter.is_parked), (1, true));
+    assert_eq!((found[0].attempts, found[0].is_parked), (1, true));
     // from the start they come again, so they are not among what waits as well
     tree.seek("work", Move { to: SeekTo::Start, drops_waiting: true, ..back_to(1) }).await.unwrap();
     settled(&tree).await;

@@ -418,7 +418,7 @@ async fn outputs_and_state_that_are_more_than_a_unit_together_are_committed_in_p
 async fn what_does_not_fit_is_not_put_in() {
     let work = counting(|_| None);
     let tree = start_on(MemoryEngine::default(), &plan("state: { max: 1KiB }"), &[("work", &work)]).await;
-    let entry = |key: &str, bytes: usize| wattle::dispatch::StateEntry {
+    let entry = |key: &str, bytes: usize| wattle::api::StateEntry {
         bucket: "b".into(),
         key: key.into(),
         written_ns: 1,

@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use wattle::dispatch::{Filter, LaneState, Tree};
+use wattle::api::{Filter, LaneState};
+use wattle::dispatch::Tree;
 use wattle::effects::MemoryDisk;
 use wattle::effects::memory::Operation;
 use wattle::engine::Engine;

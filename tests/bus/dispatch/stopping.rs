@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::Semaphore;
-use wattle::dispatch::{ControlError, LaneState, Move, SeekState, SeekTo, Tree};
+use wattle::api::{LaneState, Move, SeekState, SeekTo};
+use wattle::dispatch::{ControlError, Tree};
 use wattle::engine::embedded::EmbeddedEngine;
 use wattle::engine::memory::MemoryEngine;
 use wattle::engine::{Engine, Stopped};

@@ -1,7 +1,8 @@
 //! Events for several roots in one commit: all of them or none, in order, each once.
 
 use bytes::Bytes;
-use wattle::dispatch::{Addressed, Numbering, PublishError, Tree};
+use wattle::api::{Addressed, Numbering};
+use wattle::dispatch::{PublishError, Tree};
 use wattle::engine::Engine;
 use wattle::engine::memory::MemoryEngine;
 use wattle::limits::PUBLISH_EVENTS_MAX;

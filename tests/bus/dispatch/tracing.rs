@@ -1,8 +1,8 @@
 //! The lineage of an event: found by its id, followed up and down, and what became of each.
 
+use wattle::api::{Filter, Trace, TraceOf, TraceOutcome, TracedEvent};
 use wattle::dispatch::publish::PublishError;
-use wattle::dispatch::trace::{Outcome, Trace, TracedEvent};
-use wattle::dispatch::{Filter, TraceError, TraceOf, Tree};
+use wattle::dispatch::{TraceError, Tree};
 use wattle::engine::Engine;
 use wattle::engine::embedded::EmbeddedEngine;
 use wattle::engine::memory::MemoryEngine;
@@ -138,14 +138,14 @@ async fn a_trace_says_what_waits_and_why() {
             .extend(trace.events.into_iter().flat_map(|event| event.handlings).filter(|it| it.subscriber == "t/other"));
     }
     // the first event of each key, and all that came behind it
-    let (parked, behind): (Vec<_>, Vec<_>) = waiting.into_iter().partition(|it| it.outcome == Outcome::Parked);
+    let (parked, behind): (Vec<_>, Vec<_>) = waiting.into_iter().partition(|it| it.outcome == TraceOutcome::Parked);
     assert_eq!((parked.len(), behind.len()), (2, 70));
     for it in parked {
         assert_eq!((it.attempts, it.failure.as_str()), (Some(2), "retry"));
         assert!(it.reason.starts_with("no {"), "{it:?}");
         assert_eq!(it.digest.as_deref(), Some("01".repeat(32).as_str()));
     }
-    assert!(behind.iter().all(|it| (it.outcome, it.attempts) == (Outcome::Waiting, Some(0))), "{behind:?}");
+    assert!(behind.iter().all(|it| (it.outcome, it.attempts) == (TraceOutcome::Waiting, Some(0))), "{behind:?}");
 }
 
 #[tokio::test]

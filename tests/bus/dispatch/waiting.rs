@@ -7,7 +7,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::time::Instant;
-use wattle::dispatch::{LaneState, Tree};
+use wattle::api::LaneState;
+use wattle::dispatch::Tree;
 use wattle::engine::Engine;
 use wattle::engine::memory::MemoryEngine;
 use wattle::limits::EVENT_BYTES_MAX;

@@ -7,17 +7,16 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
+use wattle::api::{DeployOutcome, Digest, Garbage, Policy, Proposal, TakenBy};
 use wattle::deploy::{
-    BeginError, Garbage, Outcome, Policy, Proposal, ReloadError, Reloader, SecretFolders, Store, StoreError,
-    TopologyError, adopt, begin,
+    BeginError, ReloadError, Reloader, SecretFolders, Store, StoreError, TopologyError, adopt, begin,
 };
-use wattle::dispatch::{TakenBy, Tree};
+use wattle::dispatch::Tree;
 use wattle::effects::MemoryDisk;
 use wattle::effects::memory::Operation;
 use wattle::engine::Engine;
 use wattle::engine::memory::MemoryEngine;
 use wattle::topology::Plan;
-use wattle::wasm::Digest;
 
 use crate::common::random::Random;
 use crate::common::trees::{data, plan_of, plan_with, settled, status, until};
@@ -83,7 +82,7 @@ async fn a_subscriber_is_added_and_its_plugin_is_changed_and_taken_out_again() {
     assert_eq!(data(&bus.tree, "extra").await, ["m 1", "m 2"]);
     assert_eq!(data(&bus.tree, "out").await, ["a 1", "a 2"]);
     let deployed = bus.reloader.deploy("more", b"n".to_vec(), Policy::Replace, "a test").await.unwrap();
-    assert_eq!(deployed.outcome, Outcome::Runs);
+    assert_eq!(deployed.outcome, DeployOutcome::Runs);
     bus.publish(&["3"]).await;
     assert_eq!(data(&bus.tree, "extra").await.last().unwrap(), "n 3");
     let loss = bus.reloader.apply(proposal(&world, &before), false).await.unwrap_err();

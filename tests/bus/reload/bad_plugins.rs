@@ -5,11 +5,13 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Instant;
 
 use tokio::runtime::Handle;
-use wattle::deploy::{Outcome, Policy, ReloadError, Reloader, Store, begin};
+use wattle::api::{DeployOutcome, Policy};
+use wattle::deploy::{ReloadError, Reloader, Store, begin};
 use wattle::dispatch::Tree;
 use wattle::effects::MemoryDisk;
 use wattle::engine::memory::MemoryEngine;
-use wattle::wasm::{COMPONENT_BYTES_MAX, Host, HostOptions};
+use wattle::limits::COMPONENT_BYTES_MAX;
+use wattle::wasm::{Host, HostOptions};
 
 use crate::common::guests::{guest, guest_path};
 use crate::common::trees::{contents, event, plan_of, settled, status, until};
@@ -150,7 +152,7 @@ async fn one_that_compiles_and_handles_nothing_is_rolled_back_by_the_first_event
     let began = Instant::now();
     let reloaded = shop.reloader.deploy("validate", guest("hostile"), Policy::Swap, "a test").await.unwrap();
     println!("compiled beside, kept and handed to the lanes in {:?}", began.elapsed());
-    assert_eq!(reloaded.outcome, Outcome::Tried);
+    assert_eq!(reloaded.outcome, DeployOutcome::Tried);
     for _ in 0..10 {
         shop.order().await;
     }

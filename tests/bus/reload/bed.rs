@@ -8,8 +8,9 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 use tokio::runtime::Handle;
-use wattle::deploy::{BeginError, Begun, Compile, Outcome, Policy, Reloader, SecretFolders, Store, begin};
-use wattle::dispatch::{SubscriberStatus, Tree};
+use wattle::api::{DeployOutcome, Digest, Policy, SubscriberStatus};
+use wattle::deploy::{BeginError, Begun, Compile, Reloader, SecretFolders, Store, begin};
+use wattle::dispatch::Tree;
 use wattle::effects::MemoryDisk;
 use wattle::engine::Engine;
 use wattle::engine::memory::MemoryEngine;
@@ -17,7 +18,7 @@ use wattle::model::call::{
     Action, Batch, CallError, CallErrorKind, Failure, HandleError, Handled, Handler, Output, PluginSettings, StateWrite,
 };
 use wattle::topology::{Plan, TrialPlan};
-use wattle::wasm::{Digest, PluginSpec, RegisterError};
+use wattle::wasm::{PluginSpec, RegisterError};
 
 use crate::common::trees::{data, event, plan_of, settled, status, until};
 
@@ -251,11 +252,11 @@ impl World {
 }
 
 impl<E: Engine> Bus<E> {
-    pub(crate) async fn deploy(&self, text: &str, policy: Policy) -> Outcome {
+    pub(crate) async fn deploy(&self, text: &str, policy: Policy) -> DeployOutcome {
         self.reloader.deploy("work", text.as_bytes().to_vec(), policy, "a test").await.unwrap().outcome
     }
 
-    pub(crate) async fn propose(&self, world: &World) -> Outcome {
+    pub(crate) async fn propose(&self, world: &World) -> DeployOutcome {
         self.reloader.propose("work", &world.file(), Policy::Swap).await.unwrap().outcome
     }
 

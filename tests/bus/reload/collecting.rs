@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use wattle::deploy::{Garbage, TopologyError};
-use wattle::dispatch::Node;
+use wattle::api::{Garbage, Node};
+use wattle::deploy::TopologyError;
 use wattle::effects::{Disk, MemoryDisk};
 use wattle::engine::Engine;
 use wattle::engine::embedded::EmbeddedEngine;

@@ -7,13 +7,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::runtime::Runtime;
-use wattle::deploy::{
-    Begun, Files, Outcome, Policy, ReloadError, Replaced, Standing, Store, adopt, begin_with, instead,
-};
+use wattle::api::{DeployOutcome, Digest, Policy, Standing};
+use wattle::deploy::{Begun, Files, ReloadError, Replaced, Store, adopt, begin_with, instead};
 use wattle::effects::MemoryDisk;
 use wattle::effects::memory::Operation;
 use wattle::topology::{Plan, Said};
-use wattle::wasm::Digest;
 
 use crate::common::random::Random;
 use crate::common::trees::{plan_of, until};
@@ -280,7 +278,7 @@ async fn what_failed_and_could_not_be_taken_back_is_tried_again_where_it_is_depl
     bus.publish(&["1", "2"]).await;
     noted(&bus).await.unwrap_err();
     assert_eq!(bus.who().await, "a");
-    assert_eq!(bus.deploy("b reject=2 reject=3", Policy::Swap).await, Outcome::Tried);
+    assert_eq!(bus.deploy("b reject=2 reject=3", Policy::Swap).await, DeployOutcome::Tried);
     assert_eq!(bus.who().await, "b");
     agree(&bus, "again");
     world.disk.clear_fault();

@@ -2,8 +2,9 @@
 
 use std::sync::atomic::Ordering;
 
-use wattle::deploy::{Outcome, Policy, ReloadError, Standing};
-use wattle::dispatch::{LaneState, Terms};
+use wattle::api::{DeployOutcome, LaneState, Policy, Standing};
+use wattle::deploy::ReloadError;
+use wattle::dispatch::Terms;
 use wattle::topology::TrialPlan;
 
 use crate::common::trees::{PATIENCE, data, event, settled, until};
@@ -23,7 +24,7 @@ fn stands(bus: &Bus) -> Vec<Standing> {
 async fn a_version_that_handles_enough_is_proven() {
     let world = World::of(ONE, "a", SHORT);
     let bus = world.start().await;
-    assert_eq!(bus.deploy("b", Policy::Swap).await, Outcome::Tried);
+    assert_eq!(bus.deploy("b", Policy::Swap).await, DeployOutcome::Tried);
     assert_eq!(stands(&bus), [Standing::Proven, Standing::Tried]);
     let on_trial = bus.status().on_trial.unwrap();
     assert_eq!((on_trial.lanes, on_trial.handled, on_trial.events), (1, 0, 2));
@@ -39,23 +40,23 @@ async fn a_version_that_handles_enough_is_proven() {
 async fn a_version_that_fails_is_taken_back_and_its_file_ignored_until_it_changes() {
     let world = World::new("a");
     let bus = world.start().await;
-    assert_eq!(bus.propose(&world).await, Outcome::Unchanged);
+    assert_eq!(bus.propose(&world).await, DeployOutcome::Unchanged);
     world.write("b reject=2");
-    assert_eq!(bus.propose(&world).await, Outcome::Tried);
-    assert_eq!(bus.propose(&world).await, Outcome::Unchanged, "while it is tried");
+    assert_eq!(bus.propose(&world).await, DeployOutcome::Tried);
+    assert_eq!(bus.propose(&world).await, DeployOutcome::Unchanged, "while it is tried");
     bus.publish(&["1", "2", "3"]).await;
     let said = bus.is_taken_back().await;
     assert!(said.contains("rolled back") && said.contains("event 2 (partition 0, offset 1): b rejects 2"), "{said}");
     assert_eq!(data(&bus.tree, "out").await, ["b 1", "a 2", "a 3"]);
     assert!(data(&bus.tree, "work.dead").await.is_empty());
     assert_eq!(stands(&bus), [Standing::Proven, Standing::TakenBack]);
-    assert_eq!(bus.propose(&world).await, Outcome::Ignored);
+    assert_eq!(bus.propose(&world).await, DeployOutcome::Ignored);
     assert_eq!(bus.who().await, "a");
     world.write("c");
-    assert_eq!(bus.propose(&world).await, Outcome::Tried);
+    assert_eq!(bus.propose(&world).await, DeployOutcome::Tried);
     assert_eq!(bus.who().await, "c");
     world.write("b reject=2");
-    assert_eq!(bus.propose(&world).await, Outcome::Tried, "it has changed since");
+    assert_eq!(bus.propose(&world).await, DeployOutcome::Tried, "it has changed since");
 }
 
 #[tokio::test]
@@ -64,8 +65,8 @@ async fn what_is_reloaded_unchanged_does_nothing() {
     let bus = world.start().await;
     for _ in 0..3 {
         world.write("a");
-        assert_eq!(bus.propose(&world).await, Outcome::Unchanged);
-        assert_eq!(bus.deploy("a", Policy::Replace).await, Outcome::Unchanged);
+        assert_eq!(bus.propose(&world).await, DeployOutcome::Unchanged);
+        assert_eq!(bus.deploy("a", Policy::Replace).await, DeployOutcome::Unchanged);
     }
     assert_eq!(world.texts.begun.load(std::sync::atomic::Ordering::SeqCst), 0, "nothing was compiled");
     assert_eq!(stands(&bus), [Standing::Proven]);
@@ -75,7 +76,7 @@ async fn what_is_reloaded_unchanged_does_nothing() {
 async fn a_version_that_is_replaced_is_not_compared() {
     let world = World::new("a");
     let bus = world.start().await;
-    assert_eq!(bus.deploy("b reject=2", Policy::Replace).await, Outcome::Runs);
+    assert_eq!(bus.deploy("b reject=2", Policy::Replace).await, DeployOutcome::Runs);
     bus.publish(&["1", "2"]).await;
     assert_eq!(data(&bus.tree, "out").await, ["b 1"]);
     assert_eq!(data(&bus.tree, "work.dead").await, ["2"]);
@@ -115,10 +116,10 @@ async fn a_pinned_subscriber_takes_no_other_version() {
     let error = bus.reloader.deploy("work", b"d".to_vec(), Policy::Swap, "a test").await.unwrap_err();
     assert!(matches!(error, ReloadError::Pinned { version, .. } if version == a), "{error}");
     world.write("e");
-    assert_eq!(bus.propose(&world).await, Outcome::Ignored);
+    assert_eq!(bus.propose(&world).await, DeployOutcome::Ignored);
     assert_eq!(bus.who().await, "a");
     bus.reloader.unpin("work").await.unwrap();
-    assert_eq!(bus.propose(&world).await, Outcome::Tried, "the file has its say again");
+    assert_eq!(bus.propose(&world).await, DeployOutcome::Tried, "the file has its say again");
     assert_eq!(bus.who().await, "e");
     let error = bus.reloader.pin("nobody", None).await.unwrap_err();
     assert!(matches!(error, ReloadError::Control(_)), "{error}");
@@ -137,7 +138,7 @@ async fn what_does_not_compile_or_cannot_be_read_changes_nothing() {
     assert!(matches!(error, ReloadError::Source(_)), "{error}");
     assert_eq!((bus.who().await.as_str(), stands(&bus)), ("a", vec![Standing::Proven]));
     world.write("b");
-    assert_eq!(bus.propose(&world).await, Outcome::Tried, "once it is whole");
+    assert_eq!(bus.propose(&world).await, DeployOutcome::Tried, "once it is whole");
 }
 
 #[tokio::test]
@@ -159,8 +160,8 @@ async fn one_reload_is_under_way_and_the_newest_waits() {
     }
     assert_eq!(bus.who().await, "a", "the old one serves");
     world.texts.shut(false);
-    assert_eq!(under_way.await.unwrap().unwrap().outcome, Outcome::Runs);
-    assert_eq!(waiting.pop().unwrap().await.unwrap().unwrap().outcome, Outcome::Runs);
+    assert_eq!(under_way.await.unwrap().unwrap().outcome, DeployOutcome::Runs);
+    assert_eq!(waiting.pop().unwrap().await.unwrap().unwrap().outcome, DeployOutcome::Runs);
     for superseded in waiting {
         let error = superseded.await.unwrap().unwrap_err();
         assert!(matches!(error, ReloadError::Superseded { .. }), "{error}");
@@ -197,8 +198,8 @@ async fn what_waits_is_superseded_by_what_takes_place_and_not_by_what_is_asked_f
         world.texts.shut(false);
         under_way.await.unwrap().unwrap();
         let newer = newer.await.unwrap();
-        assert!(newer.is_err() || newer.unwrap().outcome == Outcome::Ignored, "{later}");
-        assert_eq!(valid.await.unwrap().unwrap().outcome, Outcome::Runs, "{later}");
+        assert!(newer.is_err() || newer.unwrap().outcome == DeployOutcome::Ignored, "{later}");
+        assert_eq!(valid.await.unwrap().unwrap().outcome, DeployOutcome::Runs, "{later}");
         assert_eq!(bus.who().await, format!("c{round}"), "{later}");
     }
 }
@@ -267,7 +268,7 @@ async fn a_canary_goes_from_some_lanes_to_all_and_is_proven_there() {
     let yaml = ONE.replace("partitions: 1", "partitions: 8").replace("out: {}", "out: { partitions: 1 }");
     let world = World::of(&yaml, "a", SHORT);
     let bus = world.start().await;
-    assert_eq!(bus.deploy("b", Policy::Canary { percent: 20 }).await, Outcome::Tried);
+    assert_eq!(bus.deploy("b", Policy::Canary { percent: 20 }).await, DeployOutcome::Tried);
     let lanes = || bus.status().on_trial.map(|on_trial| on_trial.lanes);
     assert_eq!(lanes(), Some(2), "of eight, rounded up");
     let mut events = (0..).map(|number| number.to_string());
@@ -314,10 +315,10 @@ async fn a_file_that_is_put_back_while_its_change_is_tried_ends_that() {
     let bus = world.start().await;
     for by_hand in [false, true] {
         world.write(if by_hand { "b" } else { "c" });
-        assert_eq!(bus.propose(&world).await, Outcome::Tried);
+        assert_eq!(bus.propose(&world).await, DeployOutcome::Tried);
         world.write("a");
         let outcome = if by_hand { bus.deploy("a", Policy::Swap).await } else { bus.propose(&world).await };
-        assert_eq!(outcome, Outcome::Runs);
+        assert_eq!(outcome, DeployOutcome::Runs);
         assert_eq!((bus.who().await.as_str(), bus.status().on_trial), ("a", None));
     }
     assert_eq!(stands(&bus), [Standing::Proven, Standing::TakenBack, Standing::TakenBack]);

@@ -1,9 +1,7 @@
 //! What a component declares of its configuration is held against what the topology says, whichever of the two is new.
 
-use wattle::deploy::{Policy, Proposal, Standing};
-use wattle::dispatch::Change;
+use wattle::api::{Change, Digest, Policy, Proposal, Standing};
 use wattle::topology::Plan;
-use wattle::wasm::Digest;
 
 use crate::common::components::declaring;
 use crate::common::trees::plan_of;

@@ -7,14 +7,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
+use wattle::api::v1::deploy_request::{Begin, Part};
+use wattle::api::v1::plugin_service_client::PluginServiceClient;
+use wattle::api::v1::shadow_service_client::ShadowServiceClient;
+use wattle::api::{DeployOutcome, Policy, Standing, reason, v1};
 use wattle::client::{Client, ClientError};
-use wattle::deploy::{Outcome, Policy, Standing};
-use wattle::rpc::v1::deploy_request::{Begin, Part};
-use wattle::rpc::v1::plugin_service_client::PluginServiceClient;
-use wattle::rpc::v1::shadow_service_client::ShadowServiceClient;
-use wattle::rpc::{reason, v1};
+use wattle::limits::COMPONENT_BYTES_MAX;
 use wattle::server::{Options, Port, Server};
-use wattle::wasm::COMPONENT_BYTES_MAX;
 
 use crate::common::trees::data;
 use crate::reload::bed::{Bus, World};
@@ -39,7 +38,7 @@ impl Door {
         Self { bus, client, address, _server: server, world }
     }
 
-    async fn deploy(&self, text: &'static str, policy: Policy) -> Result<Outcome, ClientError> {
+    async fn deploy(&self, text: &'static str, policy: Policy) -> Result<DeployOutcome, ClientError> {
         let reloaded = self.client.deploy("work", Bytes::from_static(text.as_bytes()), policy, "a test", None).await?;
         Ok(reloaded.outcome)
     }
@@ -66,9 +65,9 @@ fn refused<T: std::fmt::Debug>(result: Result<T, ClientError>, code: Code, reaso
 #[tokio::test]
 async fn a_version_is_deployed_listed_taken_back_and_pinned() {
     let door = Door::open().await;
-    assert_eq!(door.deploy("b", Policy::Replace).await.unwrap(), Outcome::Runs);
-    assert_eq!(door.deploy("b", Policy::Replace).await.unwrap(), Outcome::Unchanged);
-    assert_eq!(door.deploy("c", Policy::Canary { percent: 50 }).await.unwrap(), Outcome::Tried);
+    assert_eq!(door.deploy("b", Policy::Replace).await.unwrap(), DeployOutcome::Runs);
+    assert_eq!(door.deploy("b", Policy::Replace).await.unwrap(), DeployOutcome::Unchanged);
+    assert_eq!(door.deploy("c", Policy::Canary { percent: 50 }).await.unwrap(), DeployOutcome::Tried);
     let status = door.client.status().await.unwrap().tree.subscribers[0].clone();
     let versions = door.client.versions("work").await.unwrap();
     assert_eq!(status.digest, versions[1].version.to_string());
@@ -87,7 +86,7 @@ async fn a_version_is_deployed_listed_taken_back_and_pinned() {
     assert_eq!((summary.is_pinned, summary.kept), (true, 3));
     refused(door.deploy("d", Policy::Swap).await, Code::FailedPrecondition, reason::PINNED);
     door.client.unpin("work").await.unwrap();
-    assert_eq!(door.deploy("d", Policy::Swap).await.unwrap(), Outcome::Tried);
+    assert_eq!(door.deploy("d", Policy::Swap).await.unwrap(), DeployOutcome::Tried);
     assert_eq!(door.bus.who().await, "d");
     assert!(data(&door.bus.tree, "work.dead").await.is_empty());
 }
@@ -167,7 +166,7 @@ async fn callers_that_send_nothing_keep_nobody_from_deploying() {
     }
     tokio::time::sleep(Duration::from_millis(50)).await;
     let deployed = tokio::time::timeout(Duration::from_secs(5), door.deploy("b", Policy::Replace)).await;
-    assert_eq!(deployed.expect("nobody waits for those").unwrap(), Outcome::Runs);
+    assert_eq!(deployed.expect("nobody waits for those").unwrap(), DeployOutcome::Runs);
     while let Some(ended) = silent.join_next().await {
         let status = ended.unwrap().unwrap_err();
         assert_eq!(status.code(), Code::Aborted, "{status:?}");

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::runtime::Handle;
-use wattle::deploy::Policy;
+use wattle::api::Policy;
 use wattle::effects::Disk;
 use wattle::engine::embedded::EmbeddedEngine;
 use wattle::topology::Plan;
@@ -80,7 +80,7 @@ type Versions = BTreeMap<String, (String, Option<String>)>;
 /// By the record.
 fn decided(bus: &Bus<EmbeddedEngine>) -> Versions {
     let versions =
-        |it: wattle::deploy::Summary| (it.subscriber, (it.proven.to_string(), it.tried.map(|tried| tried.to_string())));
+        |it: wattle::api::Summary| (it.subscriber, (it.proven.to_string(), it.tried.map(|tried| tried.to_string())));
     bus.reloader.list().into_iter().map(versions).collect()
 }
 

@@ -6,11 +6,11 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use wattle::deploy::{Files, Proposal, SecretFolders, Store, TopologyError, adopt, instead, rooted};
+use wattle::api::{Digest, Proposal};
+use wattle::deploy::{Files, SecretFolders, Store, TopologyError, adopt, instead, rooted};
 use wattle::effects::{Disk, MemoryDisk};
 use wattle::engine::memory::MemoryEngine;
 use wattle::topology::{ConfigValue, Found, Plan, PluginSource, Runs, Said, Source, Surroundings, check_said};
-use wattle::wasm::Digest;
 
 use crate::common::trees::plan_of;
 use crate::reload::bed::ONE;

@@ -7,7 +7,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::runtime::Handle;
-use wattle::deploy::{Policy, Proposal, Reloader, Store, TopologyError, adopt, begin_with};
+use wattle::api::{Policy, Proposal};
+use wattle::deploy::{Reloader, Store, TopologyError, adopt, begin_with};
 use wattle::dispatch::Tree;
 use wattle::effects::memory::Operation;
 use wattle::effects::{MemoryDisk, SystemClock};
@@ -133,7 +134,7 @@ impl Disks {
 async fn begun(world: &World, disks: &Disks) -> Bus<EmbeddedEngine> {
     let before = plan_of(&[ONE]);
     let (bus, _) = start(open(&disks.log), disks.plugins.clone(), world, Some(&before)).await.unwrap();
-    assert_eq!(bus.deploy("b reject=bad", Policy::Replace).await, wattle::deploy::Outcome::Runs);
+    assert_eq!(bus.deploy("b reject=bad", Policy::Replace).await, wattle::api::DeployOutcome::Runs);
     publish(&bus, "in", "1").await;
     publish(&bus, "in", "bad").await;
     bus

@@ -4,10 +4,10 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use wattle::deploy::{Files, Policy, Proposal, ReloadError, Store, TopologyError, adopt, instead};
-use wattle::dispatch::{Node, What};
+use wattle::api::{Base, Node, Policy, Proposal, What};
+use wattle::deploy::{Files, ReloadError, Store, TopologyError, adopt, instead};
 use wattle::engine::memory::MemoryEngine;
-use wattle::topology::{Base, Found, Merged, Plan, Said, Source, Surroundings, check_on, check_said_on};
+use wattle::topology::{Found, Merged, Plan, Said, Source, Surroundings, check_on, check_said_on};
 
 use crate::common::trees::{data, plan_of, settled};
 use crate::reload::bed::{Bus, LONG, ONE, World};

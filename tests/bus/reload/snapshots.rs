@@ -4,8 +4,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
-use wattle::deploy::{Outcome, Policy};
-use wattle::dispatch::{Move, Renames, SeekState, SeekTo, TakenBy, Tree};
+use wattle::api::{DeployOutcome, Move, Policy, SeekState, SeekTo, TakenBy};
+use wattle::dispatch::{Renames, Tree};
 use wattle::effects::memory::Operation;
 use wattle::effects::{MemoryDisk, SystemClock};
 use wattle::engine::Engine;
@@ -30,14 +30,14 @@ async fn a_deploy_leaves_the_state_that_it_found_in_a_snapshot() {
     let world = World::new("a keeps");
     let bus = world.start().await;
     let digest = bus.status().digest;
-    assert_eq!(bus.deploy("a2 keeps", Policy::Replace).await, Outcome::Runs);
+    assert_eq!(bus.deploy("a2 keeps", Policy::Replace).await, DeployOutcome::Runs);
     assert_eq!(notes(&bus), [""; 0], "there is nothing to be kept yet");
     bus.publish(&["1"]).await;
     assert_eq!(last(&bus.tree), "a2");
 
     let before = bus.status().digest;
     assert_ne!(before, digest);
-    assert_eq!(bus.deploy("b keeps", Policy::Swap).await, Outcome::Tried);
+    assert_eq!(bus.deploy("b keeps", Policy::Swap).await, DeployOutcome::Tried);
     bus.publish(&["2"]).await;
     assert_eq!(last(&bus.tree), "b");
     let taken = bus.tree.snapshots("work").unwrap();
@@ -54,7 +54,7 @@ async fn a_deploy_leaves_the_state_that_it_found_in_a_snapshot() {
     bus.tree.resume("work").await.unwrap();
 
     // what changes nothing, and what is refused, takes none
-    assert_eq!(bus.deploy("b keeps", Policy::Swap).await, Outcome::OnTrial);
+    assert_eq!(bus.deploy("b keeps", Policy::Swap).await, DeployOutcome::OnTrial);
     bus.reloader.deploy("work", b"bad".to_vec(), Policy::Swap, "a test").await.unwrap_err();
     bus.reloader.rollback("work").await.unwrap();
     assert_eq!(notes(&bus).len(), 1);
@@ -71,9 +71,9 @@ async fn a_deploy_goes_on_where_there_can_be_no_snapshot_and_says_so() {
     let bus = world.start_on(engine, world.begin().unwrap(), &tokio::runtime::Handle::current()).await;
     bus.publish(&["1"]).await;
     for (text, policy, outcome) in [
-        ("b keeps", Policy::Swap, Outcome::Tried),
-        ("c keeps", Policy::Canary { percent: 1 }, Outcome::Tried),
-        ("d keeps", Policy::Replace, Outcome::Runs),
+        ("b keeps", Policy::Swap, DeployOutcome::Tried),
+        ("c keeps", Policy::Canary { percent: 1 }, DeployOutcome::Tried),
+        ("d keeps", Policy::Replace, DeployOutcome::Runs),
     ] {
         assert_eq!(bus.deploy(text, policy).await, outcome);
         let said = bus.status().reload.unwrap();

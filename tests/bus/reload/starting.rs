@@ -1,6 +1,7 @@
 //! Which version a bus starts with: what was decided, and what its files propose.
 
-use wattle::deploy::{BeginError, Policy};
+use wattle::api::Policy;
+use wattle::deploy::BeginError;
 
 use crate::common::trees::{data, plan_of};
 use crate::reload::bed::{ONE, SHORT, World};

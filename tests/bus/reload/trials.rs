@@ -2,11 +2,10 @@
 
 use std::time::Duration;
 
-use wattle::deploy::{Outcome, Policy, Proposal, ReloadError, Standing};
-use wattle::dispatch::OnTrial;
+use wattle::api::{DeployOutcome, Digest, OnTrial, Policy, Proposal, Standing};
+use wattle::deploy::ReloadError;
 use wattle::effects::MemoryDisk;
 use wattle::topology::TrialPlan;
-use wattle::wasm::Digest;
 
 use crate::common::trees::{PATIENCE, until};
 use crate::reload::bed::{Bus, LONG, ONE, SHORT, World, tried};
@@ -147,8 +146,8 @@ async fn somebody_ends_a_trial_at_once_also_of_a_canary_and_one_that_asks() {
 async fn what_is_on_trial_already_is_said_to_be() {
     let world = World::new("a");
     let bus = world.start().await;
-    assert_eq!(bus.deploy("b", Policy::Swap).await, Outcome::Tried);
-    assert_eq!(bus.deploy("b", Policy::Swap).await, Outcome::OnTrial);
+    assert_eq!(bus.deploy("b", Policy::Swap).await, DeployOutcome::Tried);
+    assert_eq!(bus.deploy("b", Policy::Swap).await, DeployOutcome::OnTrial);
     let kept = bus.reloader.versions("work").unwrap();
     assert_eq!((kept[0].trial.clone(), kept[1].trial.as_ref().unwrap().events), (None, 1_000));
     bus.stop().await;

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::task::JoinHandle;
-use wattle::deploy::Policy;
+use wattle::api::Policy;
 use wattle::dispatch::Tree;
 use wattle::engine::embedded::EmbeddedEngine;
 use wattle::log::Durability;

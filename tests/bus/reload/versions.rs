@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use wattle::deploy::{KeptVersion, Outcome, Policy, Proposal, ReloadError, Standing, Store};
-use wattle::dispatch::{Capsule, Changes};
+use wattle::api::{Changes, DeployOutcome, Digest, KeptVersion, Policy, Proposal, Standing};
+use wattle::deploy::{ReloadError, Store};
+use wattle::dispatch::Capsule;
 use wattle::effects::{Disk, MemoryDisk};
 use wattle::topology::Plan;
-use wattle::wasm::{Digest, Hidden, PluginSpec};
+use wattle::wasm::{Hidden, PluginSpec};
 
 use crate::common::trees::{PATIENCE, plan_of};
 use crate::reload::bed::{Bus, LONG, ONE, SHORT, World, tried};
@@ -93,7 +94,7 @@ async fn new_settings_while_a_version_is_on_trial_are_for_that_one_in_as_many_la
     let wide = |plan: &str| plan.replace("partitions: 1", "partitions: 8");
     let mut world = World::of(&wide(ONE), "a", LONG);
     let bus = world.start().await;
-    assert_eq!(bus.deploy("b", Policy::Canary { percent: 20 }).await, Outcome::Tried);
+    assert_eq!(bus.deploy("b", Policy::Canary { percent: 20 }).await, DeployOutcome::Tried);
     bus.stop().await;
     world.plan = plan_of(&[&wide(ONE).replace("to: {", "config: { a: b }, to: {")]);
     let bus = world.start().await;
@@ -143,7 +144,7 @@ async fn a_pinned_version_has_its_settings_until_it_is_let_go() {
     assert_eq!((unpinned.tries, tried.wasm), (Some(tried.version), Digest::of(b"a")));
     assert!(tried.cause.contains("other settings"), "its file is as it was: {}", tried.cause);
     assert_eq!(other(&bus), (false, String::new()));
-    assert_eq!(bus.propose(&world).await, Outcome::Unchanged);
+    assert_eq!(bus.propose(&world).await, DeployOutcome::Unchanged);
     // what was applied and taken back is told of as long as it is applied
     bus.reloader.rollback("work").await.unwrap();
     let changes = bus.reloader.apply(same, false).await.unwrap();
@@ -153,7 +154,7 @@ async fn a_pinned_version_has_its_settings_until_it_is_let_go() {
     );
     let (is_pinned, why) = other(&bus);
     assert!(!is_pinned && why.contains("`wattle plugin deploy t/work FILE` tries the applied ones again"), "{why}");
-    assert_eq!(bus.deploy("a", Policy::Swap).await, Outcome::Tried);
+    assert_eq!(bus.deploy("a", Policy::Swap).await, DeployOutcome::Tried);
     assert_eq!(other(&bus), (false, String::new()));
     bus.stop().await;
 }
@@ -246,14 +247,14 @@ async fn after_a_secret_was_rotated_one_goes_back_and_pins_as_before() {
 async fn what_runs_is_deployed_again_to_run_with_the_secrets_of_the_day() {
     let world = with_secret("a tells=key", "first");
     let bus = world.start().await;
-    assert_eq!(bus.deploy("a tells=key", Policy::Swap).await, Outcome::Unchanged);
+    assert_eq!(bus.deploy("a tells=key", Policy::Swap).await, DeployOutcome::Unchanged);
     rotate(&world, "second");
     assert_eq!(bus.who().await, "a:first");
-    assert_eq!(bus.deploy("a tells=key", Policy::Swap).await, Outcome::Runs, "the same version");
+    assert_eq!(bus.deploy("a tells=key", Policy::Swap).await, DeployOutcome::Runs, "the same version");
     assert_eq!((bus.who().await.as_str(), bus.reloader.versions("work").unwrap().len()), ("a:second", 1));
     bus.deploy("b tells=key", Policy::Swap).await;
     rotate(&world, "third");
-    assert_eq!(bus.deploy("b tells=key", Policy::Swap).await, Outcome::Tried, "it is tried with it");
+    assert_eq!(bus.deploy("b tells=key", Policy::Swap).await, DeployOutcome::Tried, "it is tried with it");
     assert_eq!(bus.who().await, "b:third");
     bus.reloader.rollback("work").await.unwrap();
     assert_eq!(bus.who().await, "a:third");
@@ -412,7 +413,7 @@ async fn what_was_taken_back_is_not_gone_back_to() {
     for text in ["b", "c"] {
         bus.deploy(text, Policy::Replace).await;
     }
-    assert_eq!(bus.deploy("b", Policy::Swap).await, Outcome::Tried);
+    assert_eq!(bus.deploy("b", Policy::Swap).await, DeployOutcome::Tried);
     bus.reloader.rollback("work").await.unwrap();
     assert_eq!(bus.who().await, "c");
     bus.reloader.rollback("work").await.unwrap();

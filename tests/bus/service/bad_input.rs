@@ -6,12 +6,12 @@ use tonic::codegen::http::uri::PathAndQuery;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request, Status};
 use tonic_types::StatusExt;
+use wattle::api::v1::publisher_service_client::PublisherServiceClient;
+use wattle::api::v1::reader_service_client::ReaderServiceClient;
+use wattle::api::v1::{self, read_request};
 use wattle::client::{Read, Start};
 use wattle::limits;
 use wattle::model::Event;
-use wattle::rpc::v1::publisher_service_client::PublisherServiceClient;
-use wattle::rpc::v1::reader_service_client::ReaderServiceClient;
-use wattle::rpc::v1::{self, read_request};
 
 use super::bed::{CHILD, LOG, ORDERS, all_of, bed, event, id, read_all};
 

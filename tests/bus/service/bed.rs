@@ -6,14 +6,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::watch;
+use wattle::api::{Bounds, Storage};
 use wattle::client::{Client, Read, Received};
 use wattle::dispatch::Tree;
 use wattle::effects::Disk;
 use wattle::engine::memory::MemoryEngine;
 use wattle::engine::{
-    AppendError, AppendReceipt, ApplyError, Blueprint, Bounds, Capabilities, CatalogueTopic, Chunk, Engine, Health,
-    Hold, Numbers, ProducerUnknown, ReadBudget, ReadError, Retention, RetentionBounds, SessionError, Slices, Stopped,
-    Storage, TimeOf,
+    AppendError, AppendReceipt, ApplyError, Blueprint, Capabilities, CatalogueTopic, Chunk, Engine, Health, Hold,
+    Numbers, ProducerUnknown, ReadBudget, ReadError, Retention, RetentionBounds, SessionError, Slices, Stopped, TimeOf,
 };
 use wattle::model::call::{Action, Batch, Failure, HandleError, Handled, Handler, Output, StateWrite};
 use wattle::model::event::Data;

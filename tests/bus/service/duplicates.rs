@@ -4,12 +4,12 @@ use std::sync::atomic::Ordering;
 
 use tonic::Code;
 use tonic_types::StatusExt;
+use wattle::api::v1;
+use wattle::api::v1::publisher_service_client::PublisherServiceClient;
+use wattle::api::{Numbering, Placement, Published};
 use wattle::client::{Client, Read, Window};
-use wattle::dispatch::{Numbering, Published};
-use wattle::engine::{Health, Placement};
+use wattle::engine::Health;
 use wattle::limits::PRODUCER_BYTES_MAX;
-use wattle::rpc::v1;
-use wattle::rpc::v1::publisher_service_client::PublisherServiceClient;
 
 use super::bed::{Gate, LOG, ORDERS, PAYMENTS, all_of, bed, event, id, read_all};
 

@@ -4,12 +4,12 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tonic::{Code, Request};
+use wattle::api::v1;
+use wattle::api::v1::publisher_service_client::PublisherServiceClient;
+use wattle::api::{Addressed, Numbering};
 use wattle::client::{Client, ClientError, Received, Window};
-use wattle::dispatch::{Addressed, Numbering};
 use wattle::model::Event;
 use wattle::model::event::Data;
-use wattle::rpc::v1;
-use wattle::rpc::v1::publisher_service_client::PublisherServiceClient;
 
 use super::bed::{Gate, LOG, ORDERS, PAYMENTS, all_of, bed, event, id, read_all};
 use crate::common::trees::{PATIENCE, until};

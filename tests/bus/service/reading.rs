@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 
 use tonic::Code;
+use wattle::api::TraceOf;
 use wattle::client::{ClientError, Position, Read, Start};
-use wattle::dispatch::TraceOf;
 use wattle::model::Event;
 
 use super::bed::{Bed, LOG, ORDERS, all_of, bed, event, id, read_all};
@@ -143,7 +143,7 @@ async fn the_lineage_of_an_event_is_asked_for_by_its_id() {
 
 #[tokio::test]
 async fn a_listing_of_what_has_no_place_yet_is_refused_where_it_is_not_one() {
-    use wattle::rpc::v1::{ListPendingRequest, reader_service_client::ReaderServiceClient};
+    use wattle::api::v1::{ListPendingRequest, reader_service_client::ReaderServiceClient};
     let bed = bed().await;
     let mut reader = ReaderServiceClient::connect(format!("http://{}", bed.address)).await.unwrap();
     let request = |topic: &str, page_token: &'static [u8], kind| ListPendingRequest {

@@ -6,9 +6,9 @@ use tonic::Code;
 use tonic::transport::Endpoint;
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
+use wattle::api::v1;
+use wattle::api::v1::publisher_service_client::PublisherServiceClient;
 use wattle::client::{Client, ClientError, Read, Window};
-use wattle::rpc::v1;
-use wattle::rpc::v1::publisher_service_client::PublisherServiceClient;
 
 use super::bed::{Gate, LOG, all_of, bed, event, read_all};
 

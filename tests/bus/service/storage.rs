@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use tonic::Code;
+use wattle::api::{MissingEvents, Room, Storage};
 use wattle::client::{ClientError, Window};
-use wattle::engine::{MissingEvents, Room, Storage};
 
 use super::bed::{LOG, all_of, bed, event, read_all};
 

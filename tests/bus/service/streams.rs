@@ -2,9 +2,9 @@
 
 use tonic::Code;
 use tonic_types::StatusExt;
-use wattle::dispatch::Numbering;
-use wattle::rpc::v1;
-use wattle::rpc::v1::publisher_service_client::PublisherServiceClient;
+use wattle::api::Numbering;
+use wattle::api::v1;
+use wattle::api::v1::publisher_service_client::PublisherServiceClient;
 
 use super::bed::{Bed, Gate, STEPS, all_of, bed, id, read_all, step};
 

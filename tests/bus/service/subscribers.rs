@@ -7,16 +7,16 @@ use bytes::Bytes;
 use tonic::transport::Endpoint;
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
-use wattle::client::{Client, ClientError, Listing, Seek, Source};
-use wattle::dispatch::{
+use wattle::api::v1;
+use wattle::api::v1::subscriber_service_client::SubscriberServiceClient;
+use wattle::api::{
     FailedEvent, Filter, LaneState, SeekState, SeekTo, StateEntry, StateFilter, StateOfPartition, SubscriberStatus,
 };
+use wattle::client::{Client, ClientError, Listing, Seek, Source};
 use wattle::engine::Engine;
 use wattle::limits;
 use wattle::model::event::Data;
 use wattle::model::{Event, partition_of};
-use wattle::rpc::v1;
-use wattle::rpc::v1::subscriber_service_client::SubscriberServiceClient;
 
 use super::bed::{Bed, JOBS, ORDERS, SMALL, VALIDATE, WORK, all_of, bed, id, read_all};
 use crate::common::trees::{event, settled, status, until};
@@ -83,13 +83,13 @@ async fn what_waits_is_listed_with_all_that_is_known_of_it() {
     publish(&bed, JOBS, &[("a", "k", "fail"), ("b", "k", "fine"), ("c", "other", "fine")]).await;
     let events = all(bed.client.waiting(WORK, Filter::default())).await.unwrap();
     let [a, b] = events.as_slice() else { panic!("{events:?}") };
-    assert_eq!((a.id.as_str(), a.key.as_str(), a.waiter.attempts, a.waiter.is_parked), ("a", "k", 1, true));
-    assert_eq!((a.waiter.failure.as_str(), a.waiter.reason.as_str()), ("retry", "there is no paper"));
-    assert_eq!((a.waiter.offset, a.dead_partition), (0, None));
-    assert_eq!(a.waiter.digest, "07".repeat(32));
-    assert!(a.waiter.append_time_ns > 0 && a.waiter.failed_ns > 0 && a.waiter.since_ns > 0);
+    assert_eq!((a.id.as_str(), a.key.as_str(), a.attempts, a.is_parked), ("a", "k", 1, true));
+    assert_eq!((a.failure.as_str(), a.reason.as_str()), ("retry", "there is no paper"));
+    assert_eq!((a.offset, a.dead_partition), (0, None));
+    assert_eq!(a.digest, "07".repeat(32));
+    assert!(a.append_time_ns > 0 && a.failed_ns > 0 && a.since_ns > 0);
     assert_eq!(a.event, event("a", "k", "fail"), "as it was published");
-    assert_eq!((b.waiter.attempts, b.waiter.is_parked, b.waiter.failed_ns), (0, false, 0));
+    assert_eq!((b.attempts, b.is_parked, b.failed_ns), (0, false, 0));
     let status = of(&bed, WORK);
     assert_eq!((status.waiting, status.parked), (2, 1));
 }
@@ -157,10 +157,10 @@ async fn dead_letters_are_listed_as_the_events_that_they_were() {
     let letters = all(bed.client.dead_letters(VALIDATE, Filter::default())).await.unwrap();
     assert_eq!(ids(&letters), "a b");
     let b = letters.iter().find(|letter| letter.id == "b").unwrap();
-    assert_eq!((b.waiter.failure.as_str(), b.waiter.reason.as_str()), ("reject", "it is no job"));
-    assert_eq!((b.waiter.attempts, b.key.as_str(), b.waiter.digest.as_str()), (1, "l", &*"07".repeat(32)));
+    assert_eq!((b.failure.as_str(), b.reason.as_str()), ("reject", "it is no job"));
+    assert_eq!((b.attempts, b.key.as_str(), b.digest.as_str()), (1, "l", &*"07".repeat(32)));
     assert_eq!(b.event, event("b", "l", "reject"), "nothing is added to it");
-    assert!(b.waiter.append_time_ns > 0 && b.waiter.failed_ns > 0 && b.dead_partition.is_some());
+    assert!(b.append_time_ns > 0 && b.failed_ns > 0 && b.dead_partition.is_some());
     assert_eq!(dead(&bed.client, Filter { reason: Some("reject".into()), ..Filter::default() }).await, "b");
     assert_eq!(dead(&bed.client, key("k")).await, "a");
     assert_eq!(dead(&bed.client, Filter { parked: true, ..Filter::default() }).await, "");
@@ -213,7 +213,7 @@ async fn long_lists_come_in_pages_that_fit_a_message() {
     settled(&bed.tree).await;
     let events = all(bed.client.waiting(WORK, Filter::default())).await.unwrap();
     assert_eq!(events.len(), 1 + 12 + 2_500);
-    assert!(events.is_sorted_by_key(|event| event.waiter.offset), "in their order");
+    assert!(events.is_sorted_by_key(|event| event.offset), "in their order");
     let mut client = service(&bed).await;
     let request = v1::ListWaitingRequest { subscriber: WORK.into(), page_size: 5_000, ..Default::default() };
     let page = client.list_waiting(request.clone()).await.unwrap().into_inner();
@@ -265,7 +265,7 @@ async fn a_subscriber_is_moved_and_a_dry_run_says_how() {
     publish(&bed, ORDERS, &[("a", "k", "emit"), ("b", "k", "emit"), ("c", "k", "emit")]).await;
     let partition = bed.client.publish(ORDERS, vec![event("d", "k", "emit")]).await.unwrap().places[0].partition;
     settled(&bed.tree).await;
-    let at = |moved: &[wattle::dispatch::Moved]| {
+    let at = |moved: &[wattle::api::Moved]| {
         let moved = moved.iter().find(|moved| moved.partition == partition).unwrap();
         (moved.from, moved.to)
     };
@@ -576,13 +576,13 @@ async fn lanes_that_have_stopped_say_so() {
 async fn a_progress_that_somebody_made_up_does_no_harm() {
     let bed = bed().await;
     publish(&bed, ORDERS, &[("a", "k", "fail")]).await;
-    let far = wattle::dispatch::LetterProgress {
-        at: wattle::dispatch::ListPosition { partition: 77, number: 5 },
+    let far = wattle::api::LetterProgress {
+        at: wattle::api::ListPosition { partition: 77, number: 5 },
         ends: vec![u64::MAX; 9],
     };
     let done = bed.client.redrive(VALIDATE, Filter::default(), Some(far)).await.unwrap();
     assert_eq!((done.count, done.next), (0, None));
-    let none = wattle::dispatch::LetterProgress::default();
+    let none = wattle::api::LetterProgress::default();
     let done = bed.client.redrive(VALIDATE, Filter::default(), Some(none)).await.unwrap();
     assert_eq!((done.count, done.next), (0, None));
     assert_eq!(dead(&bed.client, Filter::default()).await, "a");

@@ -6,11 +6,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::Instant;
 
+use wattle::api::{Digest, TraceOf};
 use wattle::client::Client;
 use wattle::deploy::Store;
-use wattle::dispatch::TraceOf;
 use wattle::effects::DiskFolder;
-use wattle::wasm::Digest;
 
 use crate::common::guests::guest;
 use crate::faults::bus::{Home, PATIENCE, event, events, quick_folder};
@@ -115,7 +114,7 @@ fn other(wasm: &[u8]) -> Vec<u8> {
 
 async fn runs(client: &Client) -> Runs {
     let subscribers = client.status().await.unwrap().tree.subscribers.into_iter();
-    let versions = |it: wattle::dispatch::SubscriberStatus| (it.name, (it.digest, it.on_trial.map(|it| it.digest)));
+    let versions = |it: wattle::api::SubscriberStatus| (it.name, (it.digest, it.on_trial.map(|it| it.digest)));
     subscribers.map(versions).collect()
 }
 

@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use wattle::api::reason;
 use wattle::client::{Client, ClientError};
-use wattle::rpc::reason;
 
 use crate::common::mounted::Mounted;
 use crate::faults::bus::{Bus, Home, Sent, TOPOLOGY, read};

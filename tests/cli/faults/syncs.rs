@@ -6,7 +6,7 @@
 
 use std::time::{Duration, Instant};
 
-use wattle::rpc::reason;
+use wattle::api::reason;
 
 use crate::faults::bus::{Bus, Home, Sent, read};
 use crate::faults::steps;

@@ -1,8 +1,8 @@
 //! Publishes orders over a connection of its own, and remembers what was acknowledged.
 
 use bytes::Bytes;
+use wattle::api::Published;
 use wattle::client::{Client, ClientError, Window};
-use wattle::dispatch::Published;
 use wattle::model::event::Data;
 use wattle::model::{Attribute, Event};
 
@@ -87,7 +87,7 @@ impl Producer {
             if self.number.is_multiple_of(2) { self.one_by_one(&client).await } else { self.streaming(&client).await };
         match broken {
             ClientError::Lost { .. } | ClientError::Unreachable { .. } => {}
-            ClientError::Refused(refused) if refused.reason == wattle::rpc::reason::SHUTTING_DOWN => {}
+            ClientError::Refused(refused) if refused.reason == wattle::api::reason::SHUTTING_DOWN => {}
             error => panic!("there is nothing to refuse: {error:?}"),
         }
     }

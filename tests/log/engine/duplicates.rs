@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
+use wattle::api::Placement;
 use wattle::engine::{
-    AppendReceipt, Blueprint, Duplicate, Engine, Mark, Placement, Slices, SubscriberSpec, TopicSettings, TopicSpec,
+    AppendReceipt, Blueprint, Duplicate, Engine, Mark, Slices, SubscriberSpec, TopicSettings, TopicSpec,
 };
 use wattle::model::{Compression, Dedupe, EventId, PartitionId, ProducerId, Retention, TopicId};
 

@@ -11,60 +11,17 @@ use bytes::Bytes;
 use tokio::sync::Semaphore;
 
 use super::backlog::{self, Admission, Backlog, Wanted};
+use crate::api::{Addressed, Diverted, Numbering, Published};
 use crate::dispatch::apart;
 use crate::dispatch::rules::{delay, guards, keys};
 use crate::engine::{
-    AppendError, Engine, Fence, Guard, GuardRefused, Health, Mark, Placement, ProducerUnknown, SliceFull, Slices,
+    AppendError, Engine, Fence, Guard, GuardRefused, Health, Mark, ProducerUnknown, SliceFull, Slices,
 };
 use crate::limits;
 use crate::model::event::bad_character;
 use crate::model::{EventId, EventView, PartitionId, ProducerId, Record, partition_of};
 pub use refused::{EventRefused, NumberingRefused, PublishError};
 pub use targets::{Target, Targets};
-
-/// Where the events of a call went.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Published {
-    /// The recovery epoch in which the offsets hold.
-    pub epoch: u32,
-    /// One for each event, in their order; that of a duplicate is where the first one is.
-    pub places: Vec<Placement>,
-    /// The indices of those that come later, ascending. They have no offset before they are due.
-    pub delayed: Vec<u32>,
-    /// The indices of those that are held until their key is in another state, ascending. They have no offset before that.
-    pub held: Vec<u32>,
-    /// Those that are in another topic, since their state may not follow that of their key, ascending.
-    pub diverted: Vec<Diverted>,
-}
-
-/// An event that is in another topic than the one that it was published to.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Diverted {
-    /// Its index; its place is that in the other topic.
-    pub index: u32,
-    /// The full name of that.
-    pub topic: Arc<str>,
-}
-
-impl Published {
-    /// How many of the events had been published before.
-    pub fn duplicates(&self) -> usize {
-        self.places.iter().filter(|place| place.is_duplicate).count()
-    }
-}
-
-/// The numbers of a call's events among all that their producer ever sends to the topic. They only grow, and calls are
-/// made one after another: what has a number that is not above the last one is taken for something that came before.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Numbering {
-    /// Name of the producer, 1 to [`limits::PRODUCER_BYTES_MAX`] bytes; nobody else may have it.
-    pub producer: String,
-    /// Number of the call's first event; the others follow without gaps.
-    pub first_sequence: u64,
-    /// When the producer began with its first number, Unix nanoseconds by its own clock, the same in all its calls. Another time
-    /// makes another producer. Topics that forget producers take none that they do not know and that does not say it.
-    pub began_ns: Option<u64>,
-}
 
 impl Numbering {
     /// That it can be for so many events, at this time.
@@ -366,15 +323,6 @@ impl Room {
 
 /// Bytes of a record beside its event: its length, a key as long as most are, and what tells them apart.
 const RECORD_HEAD_BYTES: usize = 48;
-
-/// An event with its topic, for a call to several.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Addressed {
-    /// The topic, by its full or its short name; empty for that of the event in front of it.
-    pub topic: String,
-    /// The event in the CloudEvents protobuf format.
-    pub event: Bytes,
-}
 
 /// By what the events of a call are recognised when they come again.
 enum Marks {

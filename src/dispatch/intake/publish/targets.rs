@@ -6,7 +6,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::super::backlog::Backlog;
-use super::{Addressed, PublishError};
+use super::PublishError;
+use crate::api::Addressed;
 use crate::dispatch::rules::guards::TopicGuard;
 use crate::dispatch::rules::names::{nearest, shown};
 use crate::model::TopicId;

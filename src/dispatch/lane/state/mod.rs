@@ -21,6 +21,7 @@ use std::time::Duration;
 use bytes::{BufMut, Bytes};
 
 use super::entries::{STATE, TOLD, end_of};
+use crate::api::StateEntry;
 use crate::engine::{Entries, LaneWrite, PageBudget, ReadError};
 use crate::model::call::{Keys, StateError, StateView, StateWrite};
 use crate::topology::StatePlan;
@@ -112,19 +113,6 @@ fn entry_key(bucket: &str, key: &str) -> Vec<u8> {
     entry.push(0);
     entry.extend_from_slice(key.as_bytes());
     entry
-}
-
-/// An entry of the state, for whoever looks from outside.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct StateEntry {
-    /// The bucket.
-    pub bucket: String,
-    /// The key.
-    pub key: String,
-    /// When it was written, trusted time, Unix nanoseconds.
-    pub written_ns: u64,
-    /// The value.
-    pub value: Bytes,
 }
 
 impl StateEntry {

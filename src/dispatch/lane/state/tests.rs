@@ -8,7 +8,8 @@ use bytes::Bytes;
 use proptest::prelude::*;
 
 use super::super::entries::WRITTEN;
-use super::{StateEntry, lock, time_of, write_of, *};
+use super::{lock, time_of, write_of, *};
+use crate::api::StateEntry;
 use crate::dispatch::lane::entries::STATE;
 use crate::engine::{Entries, EntryPage, LaneWrite, PageBudget, ReadError};
 use crate::model::call::StateWrite;

@@ -13,11 +13,11 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use super::run::States;
-use super::{ShadowError, ShadowReport, Versions};
+use super::{ShadowError, Versions};
+use crate::api::{ShadowReport, StateOfPartition};
 use crate::dispatch::lane::state;
 use crate::dispatch::ops::error::{ControlError, SnapshotError};
 use crate::dispatch::ops::find::Found;
-use crate::dispatch::ops::listings::StateOfPartition;
 use crate::dispatch::tree::Tree;
 use crate::engine::{Engine, Entries};
 use crate::limits;

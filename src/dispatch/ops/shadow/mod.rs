@@ -30,18 +30,17 @@ mod run;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use tokio_util::sync::CancellationToken;
 
+use crate::api::{Cost, Difference, DifferenceKind, Seen, SeenOutput, ShadowReport, StateOfPartition};
 use crate::dispatch::ops::error::ControlError;
 use crate::dispatch::ops::find::Found;
-use crate::dispatch::ops::listings::StateOfPartition;
 use crate::dispatch::tree::Tree;
 use crate::engine::{Engine, ReadError, Stopped};
+use crate::model::EventView;
 use crate::model::call::{Handler, InstanceError};
-use crate::model::{EventView, Offset};
 use record::{Recorded, Selected};
 use run::{Ran, States};
 
@@ -107,118 +106,6 @@ pub enum ShadowError {
         /// How many bytes they may have.
         max: usize,
     },
-}
-
-/// How two versions compare.
-#[derive(Debug, Clone, Default)]
-pub struct ShadowReport {
-    /// Events that were handled by both.
-    pub events: u64,
-    /// Events that the subscriber's `when` passes over.
-    pub passed_over: u64,
-    /// Events that wait in a lane for another attempt or their key, and were left out.
-    pub waiting: u64,
-    /// Events that may be another's of those that share the topic (`claim`): nothing is recorded that this one made of them.
-    pub not_its_own: u64,
-    /// Of events that come: those that had been handled when it ended or were gone when it came to them.
-    pub not_reached: u64,
-    /// Of events that come: it ended since another version was proven, or the subscriber is another one.
-    pub is_superseded: bool,
-    /// Of events that come: why it ended before there were enough, where something went wrong.
-    pub broke_off: Option<String>,
-    /// Events of which something is recorded, by the running version, and all of it is still there.
-    pub held_against_record: u64,
-    /// Events with which the running version does not differ from itself, so that the other one was held against it.
-    pub compared: u64,
-    /// Events with which the running version differs from itself.
-    pub not_deterministic: u64,
-    /// Events with which it differs from what was recorded, though not from itself, and has read no state.
-    pub not_as_recorded: u64,
-    /// Events with which it differs from what was recorded, and has read its state, which was another one then.
-    pub over_other_state: u64,
-    /// Events with which the other version differs.
-    pub differing: u64,
-    /// Those of them with other outputs.
-    pub outputs: u64,
-    /// Those of them with other writes to the state.
-    pub state: u64,
-    /// Those of them with which only one of the two fails, or both in other ways.
-    pub failures: u64,
-    /// What the running version cost.
-    pub running: Cost,
-    /// What the other version cost.
-    pub other: Cost,
-    /// Differences, by partition and offset; no more than were asked for.
-    pub shown: Vec<Difference>,
-}
-
-/// What a version cost.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Cost {
-    /// Calls.
-    pub calls: u64,
-    /// Events that failed for the last time.
-    pub failed: u64,
-    /// Time in calls.
-    pub took: Duration,
-    /// The most memory that an instance had, in bytes.
-    pub memory_peak_bytes: Option<u64>,
-}
-
-/// An event with which something differs.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Difference {
-    /// Its partition.
-    pub partition: u32,
-    /// Its offset.
-    pub offset: Offset,
-    /// Its id.
-    pub id: String,
-    /// Its key.
-    pub key: String,
-    /// What differs from what.
-    pub kind: DifferenceKind,
-    /// What is expected: of the running version.
-    pub running: Seen,
-    /// What there is instead.
-    pub other: Seen,
-}
-
-/// What differs from what.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum DifferenceKind {
-    /// The running version from itself, in other batches.
-    NotDeterministic,
-    /// The running version from what it recorded, which does not hang on state.
-    NotAsRecorded,
-    /// The running version from what it recorded over other state.
-    OverOtherState,
-    /// The other version from the running one.
-    OtherVersion,
-}
-
-/// What comes of an event.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Seen {
-    /// Its outputs by their ids.
-    pub outputs: BTreeMap<String, SeenOutput>,
-    /// What it writes, by bucket and key; `None` deletes.
-    pub writes: BTreeMap<(String, String), Option<Bytes>>,
-    /// How it fails: the kind, and why. Of what was recorded nothing but that it did.
-    pub failure: Option<(String, String)>,
-}
-
-/// An output.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SeenOutput {
-    /// Full name of the topic.
-    pub topic: String,
-    /// Its key.
-    pub key: String,
-    /// The event in the CloudEvents protobuf format.
-    pub event: Bytes,
-    /// It comes later, so it need not be there yet.
-    pub is_delayed: bool,
 }
 
 impl<E: Engine> Tree<E> {

@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::{Seen, ShadowError, TopicNames, output_of};
+use super::{ShadowError, TopicNames, output_of};
+use crate::api::Seen;
 use crate::dispatch::lane::batch::Held;
 use crate::dispatch::lane::waiting;
 use crate::dispatch::ops::error::ControlError;

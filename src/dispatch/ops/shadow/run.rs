@@ -9,12 +9,12 @@ use bytes::Bytes;
 use xxhash_rust::xxh3;
 
 use super::record::Selected;
-use super::{Cost, Seen, ShadowError, TopicNames, output_of};
+use super::{ShadowError, TopicNames, output_of};
+use crate::api::{Cost, Seen, StateOfPartition};
 use crate::dispatch::lane::batch::{Context, Held, Parsed, call_events, content_type};
 use crate::dispatch::lane::failure::LastFailure;
 use crate::dispatch::lane::outputs::{Emitter, Fit};
 use crate::dispatch::lane::state::{entry_bytes, too_large};
-use crate::dispatch::ops::listings::StateOfPartition;
 use crate::dispatch::tree::Tree;
 use crate::engine::Engine;
 use crate::model::call::{

@@ -19,7 +19,7 @@ use std::sync::Arc;
 use bytes::{Buf, BufMut, Bytes};
 use serde::{Deserialize, Serialize};
 
-use super::TakenBy;
+use crate::api::TakenBy;
 use crate::effects::{Disk, DiskFile};
 use crate::model::{Offset, SubscriberId};
 

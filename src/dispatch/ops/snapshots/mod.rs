@@ -19,18 +19,17 @@ use std::io;
 use std::ops::Bound;
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 use super::error::SnapshotError;
+use crate::api::{SnapshotInfo, StateEntry, StateOfPartition, TakenBy};
 use crate::dispatch::lane::command::{Command, Look, Restored};
 use crate::dispatch::lane::entries::{RECORD, STATE, end_of};
-use crate::dispatch::lane::state::{self, StateEntry};
+use crate::dispatch::lane::state::{self};
 use crate::dispatch::lane::waiting::now_ns;
 use crate::dispatch::ops::error::ControlError;
 use crate::dispatch::ops::find::{ANSWER_WITHIN, Found, late};
-use crate::dispatch::ops::listings::StateOfPartition;
 use crate::dispatch::tree::Tree;
 use crate::dispatch::tree::renames::Renames;
 use crate::dispatch::tree::turns::Turns;
@@ -48,38 +47,6 @@ const BLOCKS_AHEAD: usize = 4;
 /// Snapshots of a subscriber that stay where nobody says otherwise: so many of those that somebody took, and so many of
 /// those that deploys took.
 pub const KEPT_DEFAULT: usize = 8;
-
-/// Who had a snapshot taken. What is in a file is its name here.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum TakenBy {
-    /// Somebody who wanted one.
-    #[default]
-    Hand,
-    /// A version that was about to take the place of another.
-    Deploy,
-}
-
-/// A snapshot.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SnapshotInfo {
-    /// Its number among those of its subscriber, which grow.
-    pub number: u64,
-    /// When it was taken, Unix nanoseconds.
-    pub taken_ns: u64,
-    /// The version that ran, hexadecimal digest.
-    pub digest: String,
-    /// Why it was taken, in words.
-    pub note: String,
-    /// Who had it taken.
-    pub by: TakenBy,
-    /// Where each lane was, by partition.
-    pub positions: Vec<Offset>,
-    /// How many entries it has: keys of the state, and two for each event that waits.
-    pub entries: u64,
-    /// Bytes of those.
-    pub bytes: u64,
-}
 
 fn unusable(number: u64) -> impl Fn(FileError) -> SnapshotError {
     move |error| SnapshotError::Unusable { number, reason: error.to_string() }

@@ -20,11 +20,11 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use super::letters::dead_letter;
+use crate::api::{FailedEvent, Handling, Origin, Trace, TraceOf, TraceOutcome, TracedEvent};
 use crate::dispatch::Tree;
 use crate::dispatch::intake::publish::PublishError;
 use crate::dispatch::lane::done::done_key;
 use crate::dispatch::lane::waiting::{self, Waiter, WaitingError};
-use crate::dispatch::ops::listings::FailedEvent;
 use crate::dispatch::rules::when;
 use crate::dispatch::trace::search::{Budget, Search};
 use crate::dispatch::tree::running::Running;
@@ -41,19 +41,6 @@ const BYTES_MAX: usize = 4 << 20;
 const LOOKED_AT_MAX: u64 = 4_000_000;
 /// Waiting events that are read at once.
 const WAITING_PAGE: usize = 1_000;
-
-/// Which event is meant: of those of which all that is said is true, the latest.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct TraceOf {
-    /// Its CloudEvents id.
-    pub id: String,
-    /// Its CloudEvents source.
-    pub source: Option<String>,
-    /// The topic that it is in, by its full or its short name.
-    pub topic: Option<String>,
-    /// It was appended at this time or later, Unix nanoseconds.
-    pub since_ns: Option<u64>,
-}
 
 /// Why there is no trace.
 #[derive(Debug, thiserror::Error)]
@@ -102,95 +89,6 @@ impl From<WaitingError> for TraceError {
     fn from(error: WaitingError) -> Self {
         Self::Unreadable(error.to_string())
     }
-}
-
-/// The lineage of an event.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Trace {
-    /// Parents before children; the first is what all others were made from, as far back as it is kept.
-    pub events: Vec<TracedEvent>,
-    /// Which of them was asked for.
-    pub found: usize,
-    /// There may be more than what is shown: it would have been too much, or too much had to be looked at.
-    pub is_cut: bool,
-}
-
-/// An event of a trace.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct TracedEvent {
-    /// The full name of its topic.
-    pub topic: String,
-    /// Its partition.
-    pub partition: u32,
-    /// Its offset.
-    pub offset: Offset,
-    /// When it was appended, engine time, Unix nanoseconds.
-    pub append_time_ns: u64,
-    /// Its ordering key.
-    pub key: String,
-    /// Its CloudEvents id.
-    pub id: String,
-    /// Its CloudEvents source.
-    pub source: String,
-    /// Its CloudEvents type.
-    pub r#type: String,
-    /// Who made it, and from what; `None` for one that came from outside.
-    pub origin: Option<Origin>,
-    /// What became of it, one for each subscriber of its topic.
-    pub handlings: Vec<Handling>,
-}
-
-/// Where an event comes from.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Origin {
-    /// Which event of the trace it was made from; `None` where that is not kept any more.
-    pub parent: Option<usize>,
-    /// The full name of the subscriber that made it; `None` where it is not in the topology any more.
-    pub subscriber: Option<String>,
-    /// The version that made it, hexadecimal digest; `None` where the engine does not know it.
-    pub digest: Option<String>,
-    /// It is what that subscriber could not handle.
-    pub is_dead_letter: bool,
-}
-
-/// What became of an event at a subscriber.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Handling {
-    /// The subscriber's full name.
-    pub subscriber: String,
-    /// What became of it.
-    pub outcome: Outcome,
-    /// Events that were made of it, dead letters not among them.
-    pub outputs: u64,
-    /// Attempts so far, where they are known: of what waits, and of dead letters.
-    pub attempts: Option<u32>,
-    /// The version that handled it, or that failed last, hexadecimal digest; `None` where that left no trace.
-    pub digest: Option<String>,
-    /// The kind of the last failure; empty where there was none, or none is known.
-    pub failure: String,
-    /// The same in words.
-    pub reason: String,
-    /// When it is tried again, Unix nanoseconds.
-    pub due_ns: Option<u64>,
-}
-
-/// What became of an event.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Outcome {
-    /// Nothing: the subscriber has not come to it.
-    NotYet,
-    /// It was handled.
-    Handled,
-    /// The subscriber does not want it, as its `when` says now.
-    PassedOver,
-    /// It waits for another attempt, or behind one of its key that does.
-    Waiting,
-    /// It waits until it is released.
-    Parked,
-    /// It was given up.
-    DeadLetter,
-    /// It was given up, and its dead letter was redriven or dropped; nothing came of that.
-    DeadLetterDone,
 }
 
 impl<E: Engine> Tree<E> {
@@ -409,7 +307,7 @@ impl<E: Engine> Walk<'_, E> {
             return Ok((handling, Vec::new()));
         }
         let made = self.outputs(subscriber, lane, found).await?;
-        handling.outcome = Outcome::Handled;
+        handling.outcome = TraceOutcome::Handled;
         handling.outputs = made.len() as u64;
         if let Some(lineage) = made.first().map(Found::lineage).transpose()?.flatten() {
             handling.digest = self.digest(lineage);
@@ -418,7 +316,7 @@ impl<E: Engine> Walk<'_, E> {
         if let (Some((_, letter, is_done)), true) = (&letter, made.is_empty()) {
             handling.given_up(letter, *is_done);
         } else if made.is_empty() && Self::is_passed_over(subscriber, found)? {
-            handling.outcome = Outcome::PassedOver;
+            handling.outcome = TraceOutcome::PassedOver;
         }
         Ok((handling, made.into_iter().chain(letter.map(|(found, ..)| found)).collect()))
     }
@@ -517,7 +415,7 @@ impl Handling {
         let (failure, reason) = (String::new(), String::new());
         Self {
             subscriber,
-            outcome: Outcome::NotYet,
+            outcome: TraceOutcome::NotYet,
             outputs: 0,
             attempts: None,
             digest: None,
@@ -527,21 +425,21 @@ impl Handling {
         }
     }
 
-    fn failed(&mut self, waiter: &Waiter) {
-        self.attempts = Some(waiter.attempts);
-        self.digest = Some(waiter.digest.clone()).filter(|digest| !digest.is_empty());
-        self.failure = waiter.failure.clone();
-        self.reason = waiter.reason.clone();
+    fn failed(&mut self, attempts: u32, digest: &str, [failure, reason]: [&str; 2]) {
+        self.attempts = Some(attempts);
+        self.digest = Some(digest.to_owned()).filter(|digest| !digest.is_empty());
+        self.failure = failure.to_owned();
+        self.reason = reason.to_owned();
     }
 
     fn waits(&mut self, waiter: &Waiter) {
-        self.failed(waiter);
-        self.outcome = if waiter.is_parked { Outcome::Parked } else { Outcome::Waiting };
+        self.failed(waiter.attempts, &waiter.digest, [&waiter.failure, &waiter.reason]);
+        self.outcome = if waiter.is_parked { TraceOutcome::Parked } else { TraceOutcome::Waiting };
         self.due_ns = Some(waiter.due_ns).filter(|due_ns| *due_ns > 0 && !waiter.is_parked);
     }
 
     fn given_up(&mut self, letter: &FailedEvent, is_done: bool) {
-        self.failed(&letter.waiter);
-        self.outcome = if is_done { Outcome::DeadLetterDone } else { Outcome::DeadLetter };
+        self.failed(letter.attempts, &letter.digest, [&letter.failure, &letter.reason]);
+        self.outcome = if is_done { TraceOutcome::DeadLetterDone } else { TraceOutcome::DeadLetter };
     }
 }

@@ -1,10 +1,102 @@
-//! Versions of plugins in the contract's words, and back.
-
-use crate::deploy::{KeptVersion, Outcome, Policy, Reloaded, Standing, Summary};
-use crate::wasm::{Digest, NotADigest};
+//! Versions of plugins.
 
 use super::times::{nanoseconds, timestamp};
-use super::v1;
+use super::{Digest, NotADigest, OnTrial, v1};
+
+/// How a version replaces another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Policy {
+    /// All lanes call the candidate.
+    Swap,
+    /// A share of the lanes calls the candidate first, then all do.
+    Canary {
+        /// Percentage of lanes, rounded up.
+        percent: u32,
+    },
+    /// All lanes call it without a comparison: for a version that is meant to refuse events that the previous one
+    /// accepted.
+    Replace,
+}
+
+/// A requested version, and the result.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reloaded {
+    pub version: Digest,
+    pub outcome: DeployOutcome,
+    /// A note, as a message.
+    pub notice: Option<String>,
+}
+
+/// The result of an unpin.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Unpinned {
+    /// The candidate from now on, because the file or the topology has changed meanwhile.
+    pub tries: Option<Digest>,
+    /// Why that was refused, as a message.
+    pub refused: Option<String>,
+}
+
+/// A summary of a subscriber's versions.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Summary {
+    /// The subscriber's full name.
+    pub subscriber: String,
+    /// The stable version.
+    pub proven: Digest,
+    /// The candidate, while a trial runs.
+    pub tried: Option<Digest>,
+    /// Other versions may not replace the stable one.
+    pub is_pinned: bool,
+    /// Number of stored versions.
+    pub kept: u64,
+}
+
+/// The role of a version for its subscriber.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// The stable version, which runs.
+    Proven,
+    /// It is the candidate.
+    Tried,
+    /// It was rolled back.
+    TakenBack,
+    /// It is stored.
+    Kept,
+}
+
+/// A stored version.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeptVersion {
+    pub version: Digest,
+    /// The digest of its component.
+    pub wasm: Digest,
+    /// Its role for its subscriber.
+    pub standing: Standing,
+    /// `rollback` returns to it.
+    pub is_next_back: bool,
+    /// Its origin, as a message.
+    pub cause: String,
+    /// The time of the last decision about it, Unix nanoseconds.
+    pub decided_ns: u64,
+    /// Why it was rolled back, if it was.
+    pub taken_back: Option<String>,
+    /// The state of its trial, if it is the candidate.
+    pub trial: Option<OnTrial>,
+}
+
+/// The result of a reload.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DeployOutcome {
+    /// It is the candidate.
+    Tried,
+    Runs,
+    /// It was already running.
+    Unchanged,
+    /// It was already the candidate.
+    OnTrial,
+    /// Its file is unchanged since it was last decided, or its subscriber is pinned.
+    Ignored,
+}
 
 /// Lanes of a hundred that call a canary first where nobody says how many.
 const CANARY_PERCENT_DEFAULT: u32 = 10;
@@ -38,12 +130,12 @@ impl v1::deploy_request::Begin {
 impl From<Reloaded> for v1::DeployResponse {
     fn from(Reloaded { version, outcome, notice }: Reloaded) -> Self {
         let outcome = match outcome {
-            Outcome::Tried => v1::DeployOutcome::Tried,
-            Outcome::Runs => v1::DeployOutcome::Runs,
-            Outcome::Unchanged => v1::DeployOutcome::Unchanged,
-            Outcome::OnTrial => v1::DeployOutcome::OnTrial,
+            DeployOutcome::Tried => v1::DeployOutcome::Tried,
+            DeployOutcome::Runs => v1::DeployOutcome::Runs,
+            DeployOutcome::Unchanged => v1::DeployOutcome::Unchanged,
+            DeployOutcome::OnTrial => v1::DeployOutcome::OnTrial,
             // only what a file proposes is ignored
-            Outcome::Ignored => v1::DeployOutcome::Unspecified,
+            DeployOutcome::Ignored => v1::DeployOutcome::Unspecified,
         };
         Self { version: version.to_string(), outcome: outcome.into(), notice }
     }
@@ -54,11 +146,11 @@ impl TryFrom<v1::DeployResponse> for Reloaded {
 
     fn try_from(response: v1::DeployResponse) -> Result<Self, NotADigest> {
         let outcome = match response.outcome() {
-            v1::DeployOutcome::Tried => Outcome::Tried,
-            v1::DeployOutcome::Runs => Outcome::Runs,
-            v1::DeployOutcome::Unchanged => Outcome::Unchanged,
-            v1::DeployOutcome::OnTrial => Outcome::OnTrial,
-            v1::DeployOutcome::Unspecified => Outcome::Ignored,
+            v1::DeployOutcome::Tried => DeployOutcome::Tried,
+            v1::DeployOutcome::Runs => DeployOutcome::Runs,
+            v1::DeployOutcome::Unchanged => DeployOutcome::Unchanged,
+            v1::DeployOutcome::OnTrial => DeployOutcome::OnTrial,
+            v1::DeployOutcome::Unspecified => DeployOutcome::Ignored,
         };
         Ok(Self { version: response.version.parse()?, outcome, notice: response.notice })
     }

@@ -1,11 +1,157 @@
-//! Topologies in the contract's words, and back.
+//! Topologies on their way to a bus, and what they change.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
+use serde::{Deserialize, Serialize};
+
 use super::v1;
-use crate::deploy::{Garbage, Proposal};
-use crate::dispatch::{Change, Changes, Node, What};
-use crate::topology::Base;
+
+/// A topic or a subscriber.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Node {
+    /// A topic.
+    Topic,
+    /// A subscriber.
+    Subscriber,
+}
+
+/// What happens to it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum What {
+    /// It begins.
+    Added,
+    /// It ends; what is kept of it stays.
+    Removed,
+    /// It goes on as the same, in another way.
+    Changed,
+    /// A subscriber takes from another topic, and so is another one.
+    Moved,
+    /// It goes on as the same by another name, and perhaps in another way.
+    Renamed,
+}
+
+/// A change of one node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Change {
+    /// What kind of node.
+    pub node: Node,
+    /// Its full name.
+    pub name: String,
+    /// Its full name before, where that is another.
+    pub was: Option<String>,
+    /// What happens to it.
+    pub what: What,
+    /// What is to be known about it, each in words.
+    pub words: Vec<String>,
+}
+
+/// Everything that another plan changes.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Changes {
+    /// The nodes that change: topics, then subscribers, each by name.
+    pub changes: Vec<Change>,
+    /// Why it cannot be, in words.
+    pub refusals: Vec<String>,
+    /// What it would lose, in words: it has to be allowed.
+    pub losses: Vec<String>,
+    /// What runs, is not asked for, and stays all the same, by full names: it would be removed with the rest of what is not.
+    pub missing: Vec<(Node, String)>,
+    /// What stays as it is and does not run with the settings that are applied, and why, in words.
+    pub differs: Vec<String>,
+}
+
+/// Stored data of a removed topic or subscriber.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Garbage {
+    pub node: Node,
+    /// Its full name.
+    pub name: String,
+    /// For a subscriber, the full name of its input topic.
+    pub from: Option<String>,
+    /// Events: of a topic those in it, of a subscriber those that it has not handled.
+    pub events: u64,
+    /// Retained events that a subscriber has handled: a new subscriber with its name would get them again.
+    pub handled: u64,
+    /// Approximate bytes of a topic's events.
+    pub bytes: u64,
+    /// Entries of a subscriber: of its state and its retry queue.
+    pub entries: u64,
+    /// Number of snapshots.
+    pub snapshots: u64,
+}
+
+/// A topology, or a part of one, in a form that can be read anywhere and later: it depends on no other files except
+/// plugins and secrets. Its serialized form was stored in records of version 1, which are still read.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Proposal {
+    /// YAML texts with all defaults written out.
+    pub documents: Vec<String>,
+    /// The texts of the referenced schemas, by path.
+    #[serde(default)]
+    pub schemas: BTreeMap<PathBuf, String>,
+    /// The source folders of plugins.
+    #[serde(default)]
+    pub folders: BTreeSet<PathBuf>,
+    /// The component of each subscriber, by its full name.
+    #[serde(default)]
+    pub components: BTreeMap<String, PathBuf>,
+    /// Settings as written with variables in them, by subscriber and setting. The documents contain the values, which
+    /// are not shown. Not in records of version 1.
+    #[serde(skip)]
+    pub written: BTreeMap<(String, String), String>,
+    /// Items of its namespaces that are applied and not declared in it are removed. Not stored in records.
+    #[serde(skip)]
+    pub prune: bool,
+}
+
+/// What is applied, as texts that need nothing else to be read. What plugins are told (`config`) is not in them.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Base {
+    /// YAML texts with absolute paths; several may be of one namespace.
+    pub documents: Vec<String>,
+    /// The texts of the schemas that they name, by path.
+    pub schemas: BTreeMap<PathBuf, String>,
+    /// The source folders of plugins.
+    pub folders: BTreeSet<PathBuf>,
+}
+
+impl Node {
+    /// As a word.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Topic => "topic",
+            Self::Subscriber => "subscriber",
+        }
+    }
+}
+
+impl What {
+    /// As a word.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Added => "added",
+            Self::Removed => "removed",
+            Self::Changed => "changed",
+            Self::Moved => "moved",
+            Self::Renamed => "renamed",
+        }
+    }
+}
+
+impl Changes {
+    /// Whether everything stays as it is.
+    pub fn is_empty(&self) -> bool {
+        self.changes.is_empty() && self.refusals.is_empty()
+    }
+}
+
+impl Garbage {
+    /// Whether something is lost when it is forgotten.
+    pub fn is_loss(&self) -> bool {
+        self.events + self.handled + self.entries + self.snapshots > 0
+    }
+}
 
 fn shown(path: PathBuf) -> String {
     path.to_string_lossy().into_owned()

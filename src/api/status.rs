@@ -1,14 +1,226 @@
-//! The tree's words in the contract's, and back.
+//! What runs and how it is: topics, subscribers, storage.
 
 use std::time::Duration;
 
-use crate::dispatch::{
-    Addressed, Diverted, LaneState, Numbering, OnTrial, Published, Snapshot, SubscriberStatus, TopicStatus,
-};
-use crate::engine::{Bounds, GuardCounts, MissingEvents, Placement, Room, Storage};
-
-use super::times::{nanoseconds, timestamp};
 use super::v1;
+use crate::limits;
+use crate::model::{GuardCounts, Offset};
+
+/// Every node of the tree at about one moment, parents before children.
+#[derive(Debug, Clone, Default)]
+pub struct Snapshot {
+    /// The topics.
+    pub topics: Vec<TopicStatus>,
+    /// The subscribers.
+    pub subscribers: Vec<SubscriberStatus>,
+    /// How long the tree has run: what is counted since its start is counted since then.
+    pub uptime: Duration,
+}
+
+/// A topic.
+#[derive(Debug, Clone)]
+pub struct TopicStatus {
+    /// Full name (`namespace/name`).
+    pub name: String,
+    /// The subscriber that writes to it, by full name; `None` for a root.
+    pub parent: Option<String>,
+    /// The topic that diverts to it, by full name; `None` where none does.
+    pub diverted_from: Option<String>,
+    /// It takes what that subscriber could not handle.
+    pub is_dead_letters: bool,
+    /// Events that are to come later.
+    pub delayed: u64,
+    /// Those of them that are due by the machine's clock and wait until it is confirmed, counted up to
+    /// [`crate::limits::AWAITS_CLOCK_COUNTED`].
+    pub awaits_clock: u64,
+    /// Why those do not come at the moment, where that is so.
+    pub delay_failure: Option<String>,
+    /// Keys whose lives go on and have ended, and events that are held, where it has a lifecycle.
+    pub states: Option<GuardCounts>,
+    /// Why those that are held are not judged again at the moment, where that is so.
+    pub held_failure: Option<String>,
+    /// What is published again within [`crate::limits::RETRIED_FOR`] is recognised and stored once.
+    pub recognises_retries: bool,
+    /// Events that came in within the last minute.
+    pub events_per_minute: u64,
+    /// What each partition holds.
+    pub partitions: Vec<Bounds>,
+}
+
+/// A subscriber.
+#[derive(Debug, Clone, Default)]
+pub struct SubscriberStatus {
+    /// Full name (`namespace/name`).
+    pub name: String,
+    /// The topic that it consumes, by full name.
+    pub from: String,
+    /// Its ports and the topics behind them, by full name.
+    pub to: Vec<(String, String)>,
+    /// The topic of its dead letters, by full name.
+    pub dead_letters: Option<String>,
+    /// Digest of the proven version, hexadecimal: the one that runs, but where another is on trial.
+    pub digest: String,
+    /// The version that is on trial.
+    pub on_trial: Option<OnTrial>,
+    /// It is pinned: nothing takes the place of the version that runs.
+    pub is_pinned: bool,
+    /// Why what runs has other settings than those that are applied, and what to do, in words; `None` where it has them.
+    pub other_settings: Option<String>,
+    /// What became of the last reload, in words.
+    pub reload: Option<String>,
+    /// Events that it has handled or given up since the start of the process.
+    pub handled: u64,
+    /// Events that it has emitted since the start of the process.
+    pub emitted: u64,
+    /// Calls that failed and were tried again since the start of the process.
+    pub retried: u64,
+    /// Events that went to dead letters since the start of the process.
+    pub dead_lettered: u64,
+    /// Events that it has passed over, since its `when` does not want them or they are not its own in its group, since the start of
+    /// the process.
+    pub passed_over: u64,
+    /// Events that its whole group leaves out, since one of their identity was given to it before, since the start of the process;
+    /// counted where that was found out, by one member.
+    pub repeated: u64,
+    /// Events of its input that it has yet to look at.
+    pub lag: u64,
+    /// How old the oldest of those is, by trusted time; `None` where there are none, or that cannot be read at the moment.
+    pub lag_age: Option<Duration>,
+    /// Events that came into its input within the last minute.
+    pub arrived_per_minute: u64,
+    /// Events that it has handled or given up within the last minute.
+    pub handled_per_minute: u64,
+    /// Dead letters that are kept and were neither redriven nor dropped; `None` where they cannot be counted at the moment.
+    pub open_dead_letters: Option<u64>,
+    /// Events behind its position that wait for another attempt, for one of their key, or to be released.
+    pub waiting: u64,
+    /// How long the one has waited that has waited for the longest time.
+    pub waiting_age: Option<Duration>,
+    /// Those of them that wait to be released.
+    pub parked: u64,
+    /// How its lanes are, one for each partition.
+    pub lanes: Vec<LaneState>,
+    /// The latest failure in words.
+    pub last_failure: Option<String>,
+}
+
+/// A version of a subscriber that is on trial.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct OnTrial {
+    /// Its digest, hexadecimal.
+    pub digest: String,
+    /// Lanes that call it.
+    pub lanes: u32,
+    /// Events that it has handled.
+    pub handled: u64,
+    /// Events that it has to handle before it can be proven.
+    pub events: u64,
+    /// How long it has been tried since the process began, or since it began in all lanes, at most `time`.
+    pub lasted: Duration,
+    /// How long it is tried at least.
+    pub time: Duration,
+    /// How long until it is proven at the latest, where it does not fail.
+    pub ends_in: Duration,
+}
+
+/// How a lane is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LaneState {
+    /// Handling or waiting for events.
+    Running,
+    /// The same, and some events wait to be tried again.
+    Retrying,
+    /// Somebody told it to pause.
+    Paused,
+    /// An event failed for the last time, and its topology says that it halts then.
+    Halted,
+    /// As many events wait as may, so nothing more is read.
+    Full,
+    /// A topic that it publishes to is full, so it makes no call.
+    Blocked,
+    /// It cannot go on, and is started again after a pause: the latest failure says why.
+    Failing,
+    /// Stopped: the process is going down, or the engine has stopped.
+    Stopped,
+}
+
+/// The offsets of a partition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Bounds {
+    /// The offset of the first retained event.
+    pub start: Offset,
+    /// After the last event that lanes can see.
+    pub written: Offset,
+    /// After the last event that outside readers can see.
+    pub durable: Offset,
+}
+
+/// The state of an engine's disk and clock.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Storage {
+    /// There is room for events from outside, perhaps only for small publishes: see [`Self::room`].
+    pub takes_events: bool,
+    /// There is room for outputs of handlers; otherwise their lanes wait.
+    pub takes_outputs: bool,
+    /// How far the clock has jumped ahead: nothing expires until the clock is confirmed.
+    pub clock_jumped: Option<Duration>,
+    /// The free room; `None` if unknown.
+    pub room: Option<Room>,
+    /// Retained events that cannot be read because their file is missing.
+    pub missing: Vec<MissingEvents>,
+}
+
+/// Free room, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Room {
+    /// Free bytes, without those that accepted data will need.
+    pub left_bytes: u64,
+    /// The part reserved for handlers and for work that frees room: publishes do not get it.
+    pub reserve_bytes: u64,
+    /// The largest publish that is accepted.
+    pub publish_bytes: u64,
+}
+
+/// Events in a missing file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MissingEvents {
+    /// The path of the file.
+    pub file: String,
+    /// The full name of the topic.
+    pub topic: String,
+    pub partition: u32,
+    /// Offset of the first of them.
+    pub first_offset: Offset,
+    /// Offset of the last of them.
+    pub last_offset: Offset,
+}
+
+impl TopicStatus {
+    /// Events that are kept, as lanes see them.
+    pub fn events(&self) -> u64 {
+        self.partitions.iter().map(|bounds| bounds.written - bounds.start).sum()
+    }
+
+    /// Events that are held until their key is in another state.
+    pub fn held(&self) -> u64 {
+        self.states.map_or(0, |states| states.held)
+    }
+}
+
+impl Default for Storage {
+    /// All is well, and it is not known how much room there is.
+    fn default() -> Self {
+        Self { takes_events: true, takes_outputs: true, clock_jumped: None, room: None, missing: Vec::new() }
+    }
+}
+
+impl Storage {
+    /// The largest publish that is taken, where that is less than a publish may be: larger ones are refused until there is room.
+    pub fn publish_bytes_max(&self) -> Option<u64> {
+        let most = self.room?.publish_bytes;
+        (most < limits::MESSAGE_BYTES_MAX as u64).then_some(most)
+    }
+}
 
 impl From<&TopicStatus> for v1::Topic {
     fn from(topic: &TopicStatus) -> Self {
@@ -169,100 +381,6 @@ impl From<v1::LaneState> for LaneState {
             v1::LaneState::Failing => Self::Failing,
             v1::LaneState::Stopped | v1::LaneState::Unspecified => Self::Stopped,
         }
-    }
-}
-
-impl From<Published> for v1::PublishResponse {
-    fn from(published: Published) -> Self {
-        let Published { epoch, places, delayed, held, diverted } = published;
-        let duplicates = (0..).zip(&places).filter(|(_, place)| place.is_duplicate);
-        let duplicates =
-            duplicates.map(|(index, place)| v1::Duplicate { index, is_place_known: place.offset.is_some() }).collect();
-        let (partitions, offsets) =
-            places.into_iter().map(|place| (place.partition, place.offset.unwrap_or_default())).unzip();
-        let diverted =
-            diverted.into_iter().map(|Diverted { index, topic }| v1::Diverted { index, topic: topic.to_string() });
-        Self { epoch, partitions, offsets, duplicates, delayed, held, diverted: diverted.collect() }
-    }
-}
-
-impl From<v1::PublishResponse> for Published {
-    fn from(response: v1::PublishResponse) -> Self {
-        let v1::PublishResponse { epoch, partitions, offsets, duplicates, delayed, held, diverted } = response;
-        let place = |(partition, offset)| Placement { partition, offset: Some(offset), is_duplicate: false };
-        let mut places: Vec<Placement> = partitions.into_iter().zip(offsets).map(place).collect();
-        for v1::Duplicate { index, is_place_known } in duplicates {
-            if let Some(place) = places.get_mut(index as usize) {
-                place.offset = place.offset.filter(|_| is_place_known);
-                place.is_duplicate = true;
-            }
-        }
-        for index in delayed.iter().chain(&held) {
-            if let Some(place) = places.get_mut(*index as usize) {
-                place.offset = None;
-            }
-        }
-        let diverted =
-            diverted.into_iter().map(|v1::Diverted { index, topic }| Diverted { index, topic: topic.into() });
-        Self { epoch, places, delayed, held, diverted: diverted.collect() }
-    }
-}
-
-impl From<Published> for v1::PublishTogetherResponse {
-    fn from(published: Published) -> Self {
-        let v1::PublishResponse { epoch, partitions, offsets, duplicates, delayed, held, diverted } = published.into();
-        Self { epoch, partitions, offsets, duplicates, delayed, held, diverted }
-    }
-}
-
-impl From<v1::PublishTogetherResponse> for Published {
-    fn from(response: v1::PublishTogetherResponse) -> Self {
-        let v1::PublishTogetherResponse { epoch, partitions, offsets, duplicates, delayed, held, diverted } = response;
-        v1::PublishResponse { epoch, partitions, offsets, duplicates, delayed, held, diverted }.into()
-    }
-}
-
-impl From<v1::AddressedEvent> for Addressed {
-    fn from(event: v1::AddressedEvent) -> Self {
-        let v1::AddressedEvent { topic, event } = event;
-        Self { topic, event }
-    }
-}
-
-impl From<Addressed> for v1::AddressedEvent {
-    fn from(event: Addressed) -> Self {
-        let Addressed { topic, event } = event;
-        Self { topic, event }
-    }
-}
-
-impl From<Published> for v1::PublishStreamResponse {
-    fn from(published: Published) -> Self {
-        let v1::PublishResponse { epoch, partitions, offsets, duplicates, delayed, held, diverted } = published.into();
-        Self { epoch, partitions, offsets, duplicates, delayed, held, diverted }
-    }
-}
-
-impl From<v1::PublishStreamResponse> for Published {
-    fn from(response: v1::PublishStreamResponse) -> Self {
-        let v1::PublishStreamResponse { epoch, partitions, offsets, duplicates, delayed, held, diverted } = response;
-        v1::PublishResponse { epoch, partitions, offsets, duplicates, delayed, held, diverted }.into()
-    }
-}
-
-impl From<Numbering> for v1::Numbering {
-    fn from(numbering: Numbering) -> Self {
-        let Numbering { producer, first_sequence, began_ns } = numbering;
-        Self { producer, first_sequence, began: began_ns.map(timestamp) }
-    }
-}
-
-impl From<v1::Numbering> for Numbering {
-    fn from(numbering: v1::Numbering) -> Self {
-        let v1::Numbering { producer, first_sequence, began } = numbering;
-        // what is no time is too far away
-        let began_ns = began.map(|began| nanoseconds(&began).unwrap_or(u64::MAX));
-        Self { producer, first_sequence, began_ns }
     }
 }
 

@@ -1,8 +1,54 @@
-//! Events that have no place yet in the contract's words, and back.
+//! Events that have no offset yet.
+
+use bytes::Bytes;
 
 use super::times::{nanoseconds, timestamp};
 use super::v1;
-use crate::dispatch::{PendingEvent, PendingKind};
+
+/// Why an event has no place in its topic yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PendingKind {
+    /// Its state may not follow that of its key now.
+    Held,
+    /// It is to come later.
+    Delayed,
+}
+
+/// Which events are meant.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PendingFilter {
+    /// Only these; `None`: both.
+    pub kind: Option<PendingKind>,
+    /// Only those of this key.
+    pub key: Option<String>,
+}
+
+/// An event that has no place in its topic yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PendingEvent {
+    /// Why not.
+    pub kind: PendingKind,
+    /// The full name of its topic.
+    pub topic: String,
+    /// The partition that it will have there.
+    pub partition: u32,
+    /// Its ordering key.
+    pub key: String,
+    /// Its CloudEvents id.
+    pub id: String,
+    /// Its CloudEvents type.
+    pub r#type: String,
+    /// The state that it brings to its key, of one that is held and brings one.
+    pub state: Option<String>,
+    /// When it came, by the clock of the bus; `None` where an earlier version took it in.
+    pub since_ns: Option<u64>,
+    /// When it comes, or is given up where it is held, trusted time; `None` where that will not be.
+    pub due_ns: Option<u64>,
+    /// Why it is held, in words.
+    pub reason: String,
+    /// The event in the CloudEvents protobuf format.
+    pub event: Bytes,
+}
 
 impl From<PendingKind> for v1::PendingKind {
     fn from(kind: PendingKind) -> Self {

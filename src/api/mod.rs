@@ -1,0 +1,55 @@
+//! The contract with callers: what `proto/` says, as Rust, and the plain data of requests and answers.
+//!
+//! Promises: each message is translated in one place, beside the data that it carries. Events stay encoded: they are
+//! [`bytes::Bytes`], slices of the message that carried them, never decoded and, inwards, never copied.
+//! Must not know: where events come from or go to, how an answer is found. Server and client share this module and do not see
+//! each other; the client uses nothing else of the bus.
+
+mod codec;
+mod digest;
+mod failed;
+mod pending;
+mod publishing;
+pub mod reason;
+mod seek;
+mod shadow;
+mod snapshots;
+mod state;
+mod status;
+pub mod times;
+pub(crate) mod topologies;
+mod trace;
+mod versions;
+
+pub use codec::Codec;
+pub use digest::{Digest, NotADigest};
+pub use failed::{FailedEvent, Filter, LetterProgress, LettersDone, ListPosition, Reason, Reasons, Times};
+pub use pending::{PendingEvent, PendingFilter, PendingKind};
+pub use publishing::{Addressed, Diverted, Numbering, Placement, Published};
+pub use seek::{Move, Moved, SeekState, SeekTo};
+pub use shadow::{Cost, Difference, DifferenceKind, Seen, SeenOutput, ShadowReport};
+pub use snapshots::{SnapshotInfo, TakenBy};
+pub use state::{StateEntry, StateFilter, StateOfPartition, StatePosition};
+pub use status::{Bounds, LaneState, MissingEvents, OnTrial, Room, Snapshot, Storage, SubscriberStatus, TopicStatus};
+pub use topologies::{Base, Change, Changes, Garbage, Node, Proposal, What};
+pub use trace::{Handling, Origin, Trace, TraceOf, TraceOutcome, TracedEvent};
+pub use versions::{DeployOutcome, KeptVersion, Policy, Reloaded, Standing, Summary, Unpinned};
+
+/// What the generator made of `proto/wattle/v1`.
+#[allow(
+    missing_docs,
+    unreachable_pub,
+    clippy::all,
+    clippy::allow_attributes_without_reason,
+    clippy::large_futures,
+    reason = "generated: the comments are in proto/"
+)]
+pub mod v1 {
+    tonic::include_proto!("wattle.v1");
+}
+
+/// The contract as it is written, an encoded `FileDescriptorSet`, for reflection.
+pub const DESCRIPTORS: &[u8] = tonic::include_file_descriptor_set!("descriptors");
+
+/// The domain of the reasons in `google.rpc.ErrorInfo`.
+pub const ERROR_DOMAIN: &str = "wattle";

@@ -1,0 +1,77 @@
+//! Entries of a handler's state.
+
+use bytes::Bytes;
+
+use super::times::{nanoseconds, timestamp};
+use super::v1;
+
+/// An entry of the state, for whoever looks from outside.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StateEntry {
+    /// The bucket.
+    pub bucket: String,
+    /// The key.
+    pub key: String,
+    /// When it was written, trusted time, Unix nanoseconds.
+    pub written_ns: u64,
+    /// The value.
+    pub value: Bytes,
+}
+
+/// An entry of the state with its partition.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StateOfPartition {
+    /// The partition.
+    pub partition: u32,
+    /// The entry.
+    pub entry: StateEntry,
+}
+
+/// Which entries of a subscriber's state are meant.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct StateFilter {
+    /// Of this partition.
+    pub partition: Option<u32>,
+    /// Of this bucket.
+    pub bucket: Option<String>,
+    /// Whose key begins so.
+    pub prefix: String,
+}
+
+/// Where a listing of state goes on: behind an entry.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct StatePosition {
+    /// Its partition.
+    pub partition: u32,
+    /// Its bucket.
+    pub bucket: String,
+    /// Its key; where it is empty, at the beginning of the bucket.
+    pub key: String,
+}
+
+impl From<StateOfPartition> for v1::StateEntry {
+    fn from(StateOfPartition { partition, entry }: StateOfPartition) -> Self {
+        let StateEntry { bucket, key, written_ns, value } = entry;
+        Self { partition, bucket, key, write_time: Some(timestamp(written_ns)), value }
+    }
+}
+
+impl From<v1::StateEntry> for StateOfPartition {
+    fn from(entry: v1::StateEntry) -> Self {
+        let v1::StateEntry { partition, bucket, key, write_time, value } = entry;
+        let written_ns = write_time.as_ref().and_then(nanoseconds).unwrap_or(0);
+        Self { partition, entry: StateEntry { bucket, key, written_ns, value } }
+    }
+}
+
+impl From<StatePosition> for v1::StatePosition {
+    fn from(StatePosition { partition, bucket, key }: StatePosition) -> Self {
+        Self { partition, bucket, key }
+    }
+}
+
+impl From<v1::StatePosition> for StatePosition {
+    fn from(v1::StatePosition { partition, bucket, key }: v1::StatePosition) -> Self {
+        Self { partition, bucket, key }
+    }
+}
