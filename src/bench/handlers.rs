@@ -106,7 +106,7 @@ struct CarriedEvent {
 
 fn bare_loop(subject: &Subject, orders: &[Bytes]) -> Result<(u64, Duration), BenchError> {
     // Only the calls count: inputs are prepared before, and outputs are kept until after.
-    let runtime = tokio::runtime::Builder::new_current_thread().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
     let mut topics: BTreeMap<TopicIndex, Vec<CarriedEvent>> = BTreeMap::new();
     for (index, topic) in (0u32..).zip(&subject.plan.topics) {
         if topic.is_root() {

@@ -20,6 +20,7 @@ use std::time::Duration;
 use crate::client::ClientError;
 use crate::deploy::{BeginError, ReloadError};
 use crate::dispatch::StartError;
+use crate::effects::{Disk as _, DiskFolder};
 use crate::engine::AppendError;
 use crate::engine::embedded::EmbeddedError;
 use crate::model::call::HandleError;
@@ -175,8 +176,7 @@ fn checked(text: &str) -> Result<Plan, BenchError> {
 /// Waits until the disk has everything that was written to a folder's file system, so that writeback of one measurement
 /// does not disturb the next.
 fn quiet(folder: &Path) -> io::Result<()> {
-    std::fs::create_dir_all(folder)?;
-    Ok(rustix::fs::syncfs(std::fs::File::open(folder)?)?)
+    DiskFolder::create(folder)?.sync_all()
 }
 
 /// An empty subfolder of `folder`.

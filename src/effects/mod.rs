@@ -6,6 +6,7 @@
 pub mod memory;
 mod read_only;
 mod real;
+mod system;
 mod watched;
 
 use std::io;

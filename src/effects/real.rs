@@ -9,7 +9,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 
-use super::{Clock, Disk, DiskFile, Space};
+use super::{Clock, Disk, DiskFile, Space, system};
 
 /// A folder of the file system.
 pub struct DiskFolder {
@@ -116,7 +116,7 @@ impl Disk for DiskFolder {
     }
 
     fn sync_all(&self) -> io::Result<()> {
-        Ok(rustix::fs::syncfs(&self.folder)?)
+        system::sync_all(&self.folder, &self.path)
     }
 
     fn space(&self) -> io::Result<Space> {
@@ -170,9 +170,7 @@ impl DiskFile for RealFile {
     }
 
     fn start_writing(&self, position: u64, length: u64) {
-        // On Linux this advice starts the writeback, and pages under writeback stay cached.
-        let length = std::num::NonZeroU64::new(length);
-        let _ = rustix::fs::fadvise(&self.0, position, length, rustix::fs::Advice::DontNeed);
+        system::start_writing(&self.0, position, length);
     }
 
     fn length(&self) -> io::Result<u64> {
@@ -180,18 +178,7 @@ impl DiskFile for RealFile {
     }
 
     fn allocate(&self, length: u64) -> io::Result<()> {
-        use rustix::io::Errno;
-        if length == 0 {
-            return Ok(()); // the system call treats 0 as an error
-        }
-        loop {
-            match rustix::fs::fallocate(&self.0, rustix::fs::FallocateFlags::empty(), 0, length) {
-                Err(Errno::INTR) => {}
-                // a file system without preallocation: later writes may find no room
-                Err(Errno::OPNOTSUPP) => return self.0.set_len(length.max(self.length()?)),
-                done => return Ok(done?),
-            }
-        }
+        system::allocate(&self.0, length)
     }
 
     fn truncate(&self, length: u64) -> io::Result<()> {
@@ -208,9 +195,7 @@ impl Clock for SystemClock {
     }
 
     fn elapsed_ns(&self) -> u64 {
-        // Also counts while the machine is suspended; `Instant` does not.
-        let since_boot = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
-        since_boot.tv_sec as u64 * 1_000_000_000 + since_boot.tv_nsec as u64
+        system::elapsed().as_nanos() as u64
     }
 }
 

@@ -14,11 +14,13 @@ const SEATS: usize = 4;
 /// How long a task waits for the previous one. A component with an interpreter takes less on an idle machine.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Their `nice` value: a tenth of the processor if others want all of it.
+#[cfg(target_os = "linux")]
 const NICENESS: i32 = 10;
 
 /// Permanently lowers the priority of the calling thread.
 pub fn give_way() {
-    // On Linux this applies to the calling thread. A failure is ignored.
+    // On Linux this applies to the calling thread; elsewhere it would be the whole process. A failure is ignored.
+    #[cfg(target_os = "linux")]
     let _ = rustix::process::setpriority_process(None, NICENESS);
 }
 

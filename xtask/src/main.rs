@@ -6,8 +6,10 @@
 //!
 //! `cargo xtask sim --seeds N` runs many simulated histories of the log, optimised, on two cores.
 //!
-//! `cargo xtask prove NAME` runs an example against a real bus and says in one line what that holds (`prove.rs`).
+//! `cargo xtask prove NAME` runs an example against a real bus and says in one line what that holds (`prove`).
+//! `cargo xtask upgrade` does so with an older program until half of the kills.
 
+mod dist;
 mod prove;
 
 use std::process::{Child, Command, ExitCode, Stdio};
@@ -109,6 +111,8 @@ fn main() -> ExitCode {
             }
         },
         "prove" => prove::prove(names),
+        "upgrade" => prove::upgrade(names),
+        "dist" => dist::dist(names),
         "help" | "--help" | "-h" => {
             println!("cargo xtask test [STEP…]   everything that has to hold, or only some of it:\n");
             for step in STEPS {
@@ -123,6 +127,12 @@ fn main() -> ExitCode {
             println!("  WATTLE_SIM_SEED=n cargo test --release --test simulation");
             println!("\ncargo xtask prove NAME… | --all   an example of topologies/ against a real bus:\n");
             prove::list();
+            println!(
+                "\ncargo xtask upgrade [COMMIT]   a data folder that an older commit wrote under load, until it was killed"
+            );
+            println!(
+                "cargo xtask dist [TARGET…]     archives of a release, with completions, manual pages, licences and checksums"
+            );
             ExitCode::SUCCESS
         }
         other => {

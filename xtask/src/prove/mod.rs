@@ -10,12 +10,15 @@ mod late_orders;
 mod order_status;
 mod three_semantics;
 mod two_groups;
+mod upgrade;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
+pub(crate) use upgrade::upgrade;
+
 /// What went wrong, in words.
-type Outcome<T> = Result<T, String>;
+pub(crate) type Outcome<T> = Result<T, String>;
 
 struct Proof {
     name: &'static str,
@@ -113,15 +116,20 @@ pub(crate) fn prove(names: &[String]) -> ExitCode {
 }
 
 fn in_folder(proof: &Proof, program: &Path) -> Outcome<String> {
-    let folder = std::env::temp_dir().join(format!("wattle-prove-{}-{}", proof.name, std::process::id()));
+    in_folder_with(proof.name, program, |given| (proof.run)(given))
+}
+
+/// Runs something in a folder of its own, which stays where it fails.
+fn in_folder_with(name: &str, program: &Path, run: impl FnOnce(&Given) -> Outcome<String>) -> Outcome<String> {
+    let folder = std::env::temp_dir().join(format!("wattle-prove-{name}-{}", std::process::id()));
     let io = |error: std::io::Error| format!("{}: {error}", folder.display());
     std::fs::create_dir_all(&folder).map_err(io)?;
     let topologies = Path::new(env!("CARGO_MANIFEST_DIR")).join("../topologies");
     let topologies = topologies.canonicalize().map_err(|error| format!("{}: {error}", topologies.display()))?;
-    let line = (proof.run)(&Given { program: program.to_owned(), topologies, folder: folder.clone() });
+    let line = run(&Given { program: program.to_owned(), topologies, folder: folder.clone() });
     match &line {
         Ok(_) => std::fs::remove_dir_all(&folder).map_err(io)?,
-        Err(_) => eprintln!("xtask: what is left of {} is in {}", proof.name, folder.display()),
+        Err(_) => eprintln!("xtask: the data of {name} are in {}", folder.display()),
     }
     line
 }
@@ -130,15 +138,15 @@ fn in_folder(proof: &Proof, program: &Path) -> Outcome<String> {
 fn build() -> Outcome<PathBuf> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let plugins = ["build", "--locked", "--release", "--target", "wasm32-wasip2", "--target-dir", "target"];
-    run_cargo(&root.join("plugins"), &plugins)?;
-    run_cargo(&root, &["build", "--locked", "--bin", "wattle"])?;
+    cargo_in(&root.join("plugins"), &plugins)?;
+    cargo_in(&root, &["build", "--locked", "--bin", "wattle"])?;
     // this program is built by the same cargo into the same folder
     let here = std::env::current_exe().map_err(|error| error.to_string())?;
     let program = here.with_file_name(format!("wattle{}", std::env::consts::EXE_SUFFIX));
     program.is_file().then_some(program).ok_or_else(|| "the bus was built, and is not beside this program".to_owned())
 }
 
-fn run_cargo(folder: &Path, arguments: &[&str]) -> Outcome<()> {
+pub(crate) fn cargo_in(folder: &Path, arguments: &[&str]) -> Outcome<()> {
     let mut cargo = Command::new("cargo");
     // What the cargo that runs this says about itself is not for another workspace.
     for name in ["CARGO", "CARGO_MANIFEST_DIR", "CARGO_MANIFEST_PATH"] {

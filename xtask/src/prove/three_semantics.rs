@@ -16,7 +16,7 @@ const NAMES: [&str; 3] = ["semantics/most", "semantics/least", "semantics/exact"
 /// How often the input is published, each time with other ids and amounts.
 const COPIES: usize = 30;
 /// The bus is killed as often.
-const KILLS: usize = 4;
+pub(super) const KILLS: usize = 4;
 /// Each of them has handled as many since the start by then.
 const HANDLED: u64 = 300;
 /// Lines that the producer gives at once, and the pause behind them: it is at work when the bus is killed.
@@ -35,10 +35,15 @@ struct Counted {
 }
 
 pub(super) fn run(given: &Given) -> Outcome<String> {
-    let load = load(&given.input("three-semantics.ndjson")?)?;
+    run_with(|_| given)
+}
+
+/// The same where each start has a program of its own: the starts before each kill, by number, and the last one.
+pub(super) fn run_with<'a>(given: impl Fn(usize) -> &'a Given) -> Outcome<String> {
+    let load = load(&given(KILLS).input("three-semantics.ndjson")?)?;
     let part = load.len() / (KILLS + 1);
     for kill in 0..KILLS {
-        let mut bus = Bus::start(given, &[TREE], "data")?;
+        let mut bus = Bus::start(given(kill), &[TREE], "data")?;
         let mut producer = bus.producer("payments")?;
         let lines = load.get((kill * part).saturating_sub(AGAIN)..).unwrap_or_default();
         std::thread::scope(|scope| {
@@ -56,7 +61,7 @@ pub(super) fn run(given: &Given) -> Outcome<String> {
         })?;
         producer.end()?;
     }
-    let bus = Bus::start(given, &[TREE], "data")?;
+    let bus = Bus::start(given(KILLS), &[TREE], "data")?;
     let mut producer = bus.producer("payments")?;
     if !load.iter().all(|line| producer.give(line)) || !producer.end()? {
         return Err("the producer was refused".to_owned());
