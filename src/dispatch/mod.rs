@@ -1,4 +1,4 @@
-//! From topics to handlers: lanes, delivery policy, admission.
+//! Delivery from topics to handlers: lanes, delivery policy, admission.
 //!
 //! ```floors
 //! ops
@@ -8,18 +8,17 @@
 //! rules apart
 //! ```
 //!
-//! | room | what is in it |
+//! | room | content |
 //! |---|---|
-//! | `ops` | what people ask of a bus that runs: listings, dead letters, seek, snapshots, traces, comparisons of versions |
-//! | `tree` | what runs: it is started, changed by a plan, drained |
-//! | `lane` | one subscriber on one partition: it reads, calls its handler, commits; and all that it keeps |
-//! | `intake` | producers: admission, and a place for each event |
-//! | `rules` | what the topology says about one event: its key, conditions, guards, delays; pure |
+//! | `ops` | operations on a running bus: listings, dead letters, seek, snapshots, traces, comparison of versions |
+//! | `tree` | the running plan: starts it, replaces it, drains it |
+//! | `lane` | one subscriber on one partition: reads, calls the handler, commits, and stores all data of the lane |
+//! | `intake` | producers: admission, and the partition of each event |
+//! | `rules` | the topology's rules for a single event: key, conditions, guards, delays; pure |
 //!
-//! Promises: every event of a topic reaches every subscriber of it once, in order per key; what cannot be handled goes
-//! the way that the topology says and holds up nothing but its key.
-//! Relies on: the engine's sessions for exactly once, the Wasm host for isolation.
-//! Must not know: gRPC, the command line, how an engine keeps what it keeps.
+//! Promises: every event of a topic reaches every subscriber of it once, in order per key; a failing event goes the way
+//! that the topology says and blocks only its own key. Relies on: the engine's sessions for exactly-once, the Wasm host
+//! for isolation. Must not know: gRPC, the command line, how an engine stores data.
 
 mod apart;
 mod intake;

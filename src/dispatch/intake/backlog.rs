@@ -1,18 +1,18 @@
-//! How much may wait in a topic, and what happens to whoever brings more.
+//! Limits the unconsumed events of a topic (`backlog`), and holds back producers that exceed it.
 //!
 //! ```text
 //!   start        slowest position                     written
-//!     │  consumed        │  unconsumed  + what is on its way │      <= backlog
+//!     │  consumed        │  unconsumed  + being published     │      <= backlog
 //! ```
 //!
-//! A producer is refused, or waits for its turn and then for room, and its room is reserved until its events are durable, so
-//! that producers together never bring more than there is room for; a little less, since what is written already counts twice
-//! until then. A lane waits in front of a call, whose outputs nobody
-//! knows beforehand: what one call of each lane makes may come on top.
+//! A producer is refused, or queues and then waits for room. Its room stays reserved until its events are durable, so
+//! that concurrent producers together never exceed the limit; they may fall slightly short of it, since written but not
+//! yet durable events count twice. A lane waits before a call, whose number of outputs nobody knows in advance: the
+//! outputs of one call per lane may exceed the limit.
 //!
-//! Cannot deadlock: room comes from those who take from the topic, and they wait for nothing but topics below. Whoever brings
-//! events for several topics reserves room in all of them at once, and waits in one order.
-//! Must not know: what an event is, how an engine keeps it.
+//! Cannot deadlock: subscribers of the topic free the room, and they wait only for topics further down the tree. A call
+//! with events for several topics reserves room in all of them at once, and locks them in one order. Must not know:
+//! what an event is, how an engine stores it.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
@@ -23,28 +23,28 @@ use crate::engine::{Engine, Numbers, UnconsumedCounter};
 use crate::model::{SubscriberId, TopicId};
 use crate::topology::{Plan, TopicPlan, WhenFull};
 
-/// How soon it is looked again whether there is room.
+/// Interval at which a waiting producer checks for room.
 pub(crate) const LOOK_EVERY: Duration = Duration::from_millis(20);
-/// What a producer that was refused is told to wait: handlers are slower than disks.
+/// Retry delay reported to refused producers. Longer than a disk write, since room depends on handlers.
 const RETRY_AFTER: Duration = Duration::from_millis(200);
 
 /// The backlog of a topic.
 pub(crate) struct Backlog {
-    /// By it, everybody takes turns and locks in one order.
+    /// Defines the order in which calls queue and lock.
     number: TopicId,
-    /// The topic's full name, which may become another one.
+    /// The topic's full name, which a rename changes.
     topic: Mutex<String>,
     max_events: u64,
     when_full: WhenFull,
-    /// Events that the slowest of those who take from it has yet to consume.
+    /// Events that the slowest subscriber has not consumed.
     unconsumed: RwLock<UnconsumedCounter>,
-    /// Events that are on their way from outside.
+    /// Events of producers that are being published.
     reserved: Mutex<u64>,
-    /// Those who wait do so one behind the other.
+    /// Queue of the waiting producers.
     turn: tokio::sync::Mutex<()>,
 }
 
-/// A topic has no room for so many events.
+/// A topic has no room for the events of a call.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "topic `{topic}` has no room for {events} more: {waiting} events wait in it, and {max} may; try again in {} ms",
@@ -53,18 +53,17 @@ pub(crate) struct Backlog {
 pub struct BacklogFull {
     /// The topic's full name.
     pub topic: String,
-    /// How many were brought.
+    /// Events of the call.
     pub events: u64,
-    /// How many wait or are on their way.
+    /// Unconsumed and reserved events.
     pub waiting: u64,
-    /// How many may.
     pub max: u64,
-    /// When to try again.
+    /// Suggested retry delay.
     pub retry_after: Duration,
 }
 
 impl Backlog {
-    /// That of a topic, where the topology bounds it.
+    /// The backlog of a topic, if the topology sets a limit.
     pub(crate) fn of<E: Engine>(
         engine: &E,
         topic: &TopicPlan,
@@ -83,7 +82,7 @@ impl Backlog {
         }))
     }
 
-    /// Others take from the topic from now on, which may be called otherwise.
+    /// Changes the subscribers and the name of the topic.
     pub(crate) fn follow<E: Engine>(&self, engine: &E, topic: &TopicPlan, readers: &[SubscriberId]) {
         *self.topic.lock().unwrap_or_else(PoisonError::into_inner) = topic.label();
         let unconsumed = engine.unconsumed(self.number, topic.partitions, readers);
@@ -94,7 +93,7 @@ impl Backlog {
         (self.unconsumed.read().unwrap_or_else(PoisonError::into_inner))()
     }
 
-    /// Whether a lane may make a call whose outputs come here.
+    /// Whether a lane may make a call whose outputs go to this topic.
     pub(crate) fn has_room(&self) -> bool {
         self.unconsumed() < self.max_events
     }
@@ -103,8 +102,8 @@ impl Backlog {
         self.reserved.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Why there is no room for so many events beside those that are reserved. There always is where nothing waits: what is
-    /// more than the backlog would never come in otherwise.
+    /// The error for `events` more events in addition to the reserved ones; `None` if there is room. An empty backlog
+    /// accepts any number, or a call larger than the limit would never succeed.
     fn refusal(&self, reserved: u64, events: u64) -> Option<BacklogFull> {
         let waiting = self.unconsumed() + reserved;
         let is_full = waiting > 0 && waiting + events > self.max_events;
@@ -118,7 +117,7 @@ impl Backlog {
     }
 }
 
-/// Those who take from each topic of a plan, by the topic.
+/// The subscribers of each topic of a plan.
 pub(crate) fn readers(plan: &Plan, numbers: &Numbers) -> Vec<Vec<SubscriberId>> {
     let mut readers = vec![Vec::new(); plan.topics.len()];
     for (reader, number) in plan.subscribers.iter().zip(&numbers.subscribers) {
@@ -129,23 +128,23 @@ pub(crate) fn readers(plan: &Plan, numbers: &Numbers) -> Vec<Vec<SubscriberId>> 
     readers
 }
 
-/// Room that is reserved for events on their way; given back when it is dropped.
+/// Room reserved for events that are being published; released on drop.
 #[derive(Default)]
 #[must_use = "it is given back at once"]
 pub struct Admission {
     reserved: Vec<Wanted>,
-    /// Its turn among the calls whose events may take long to be looked at.
+    /// Permit for calls that take long to check.
     turn: Option<OwnedSemaphorePermit>,
 }
 
 impl Admission {
-    /// With its turn.
+    /// Adds the permit.
     pub(super) fn with_turn(mut self, turn: OwnedSemaphorePermit) -> Self {
         self.turn = Some(turn);
         self
     }
 
-    /// Gives its turn to the next one.
+    /// Releases the permit.
     pub(super) fn end_turn(&mut self) {
         self.turn = None;
     }
@@ -160,11 +159,11 @@ impl Drop for Admission {
     }
 }
 
-/// So many events for a topic.
+/// A number of events for a topic.
 pub(crate) type Wanted = (Arc<Backlog>, u64);
 
-/// Reserves room in all of these topics at once, waiting for it as far as the topics say so. `look` says whether whoever
-/// waits still may.
+/// Reserves room in all of these topics at once; waits for it if all full topics say `wait`. `look` is called while
+/// waiting, and ends it with an error.
 pub(crate) async fn admit<F: From<BacklogFull>>(
     mut wanted: Vec<Wanted>,
     look: impl Fn() -> Result<(), F>,
@@ -173,7 +172,7 @@ pub(crate) async fn admit<F: From<BacklogFull>>(
     let waits = |(backlog, _): &&Wanted| backlog.when_full == WhenFull::Wait;
     let mut turns = Vec::new();
     for (backlog, _) in wanted.iter().filter(waits) {
-        // Nobody waits for a turn who is refused anyway.
+        // A call that is refused anyway does not queue.
         if let Err((WhenFull::Reject, refusal)) = check(&wanted) {
             return Err(refusal.into());
         }
@@ -191,10 +190,10 @@ pub(crate) async fn admit<F: From<BacklogFull>>(
     Ok(Admission { reserved: wanted, turn: None })
 }
 
-/// How many are reserved in each of some topics.
+/// The locked reservations of several topics.
 type Reserved<'a> = Vec<MutexGuard<'a, u64>>;
 
-/// Which topic has no room, those that refuse first.
+/// The first topic without room; topics that reject before topics that wait.
 fn check(wanted: &[Wanted]) -> Result<Reserved<'_>, (WhenFull, BacklogFull)> {
     let reserved: Reserved<'_> = wanted.iter().map(|(backlog, _)| backlog.reserved()).collect();
     for when_full in [WhenFull::Reject, WhenFull::Wait] {
@@ -209,7 +208,7 @@ fn check(wanted: &[Wanted]) -> Result<Reserved<'_>, (WhenFull, BacklogFull)> {
     Ok(reserved)
 }
 
-/// Reserves room in all of them, or says which one has none.
+/// Reserves room in all topics, or returns one that has none.
 fn reserve(wanted: &[Wanted]) -> Result<(), (WhenFull, BacklogFull)> {
     for (reserved, (_, events)) in check(wanted)?.iter_mut().zip(wanted) {
         **reserved += *events;

@@ -1,4 +1,4 @@
-//! Producers: what they publish is admitted, judged, and given its place.
+//! Producers: admits published events, checks them, and assigns their partitions.
 
 pub(super) mod backlog;
 pub mod publish;

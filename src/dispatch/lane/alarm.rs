@@ -1,44 +1,44 @@
-//! A wait that ends on time.
+//! A timer that is accurate to about 0.1 ms.
 //!
-//! The runtime's timer has a grain of a millisecond and rounds up: asked for 10 us it comes after 1,150. So it is used until
-//! shortly before the time, and a thread of the runtime's pool sleeps for the rest, which is good to about 0.1 ms.
+//! The runtime's timer has a resolution of a millisecond and rounds up: 10 us become 1,150. So it is used until shortly
+//! before the time, and a thread of the runtime's pool sleeps for the rest, which is accurate to about 0.1 ms.
 //!
-//! Promises: one thread at a time sleeps for an alarm, for [`TIMER_LATE`] twice at the most, unless an earlier time is asked for
-//! meanwhile; and [`SLEEPERS_MAX`] for all of them, past which the runtime's timer has to do.
+//! Promises: at most one thread sleeps for an alarm, for at most twice [`TIMER_LATE`], unless an earlier time is
+//! requested meanwhile; and at most [`SLEEPERS_MAX`] threads for all alarms, beyond which the runtime's timer is used.
 
 use std::time::Duration;
 
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 
-/// By how much the runtime's timer may be late.
+/// Maximum lateness of the runtime's timer.
 const TIMER_LATE: Duration = Duration::from_millis(2);
-/// The awaited time may be that of a clock which is slower by one part in this number.
+/// The awaited clock may be slower by one part in this number.
 const SLOWER_PART: u32 = crate::limits::CLOCK_MELTS_PART as u32;
 
-/// Threads that sleep at once: the pool has some hundred, and others work with them.
+/// Maximum number of sleeping threads: the pool has a few hundred, which others use as well.
 const SLEEPERS_MAX: usize = 16;
 
 static SLEEPERS: Semaphore = Semaphore::const_new(SLEEPERS_MAX);
 
-/// Something that is to be done at a time, which may change before it has come. Times are numbers that only grow.
+/// A task that is due at a time, which may change before. Times are ascending numbers.
 #[derive(Default)]
 pub(super) struct Alarm {
-    /// A thread that sleeps until then.
+    /// The sleeping thread, and its time.
     sleeper: Option<(u64, JoinHandle<()>)>,
-    /// The last time for which a thread slept to the end.
+    /// The last time until which a thread slept.
     rang: Option<u64>,
 }
 
 impl Alarm {
-    /// Waits for `pause`, after which it should be `at`; where the clock says otherwise, this is to be called again. It may
-    /// be dropped before, and called with another time.
+    /// Waits for `pause`, after which it should be `at`; if the clock says otherwise, call it again. May be cancelled,
+    /// and called with another time.
     pub(super) async fn wait(&mut self, at: u64, pause: Duration) {
         if pause > 2 * TIMER_LATE {
             return tokio::time::sleep(pause - TIMER_LATE).await;
         }
         if self.rang == Some(at) {
-            // The clock does not go on with the time that passes here: it stands still, or is a test's.
+            // The clock does not advance with the time that passes here: it is stopped, or a test's.
             return tokio::time::sleep(pause).await;
         }
         if self.sleeper.as_ref().is_none_or(|(until, _)| *until > at) {
@@ -51,7 +51,7 @@ impl Alarm {
             self.sleeper = Some((at, tokio::task::spawn_blocking(sleep)));
         }
         if let Some((until, sleeper)) = &mut self.sleeper {
-            // An error: the runtime is shut down, and the timer does as well.
+            // An error means that the runtime shuts down, and so does the timer.
             let _ = sleeper.await;
             self.rang = Some(*until);
         }
@@ -71,7 +71,7 @@ mod tests {
         alarm.sleeper.as_ref().map(|(_, sleeper)| sleeper.id())
     }
 
-    /// Begins to wait and turns to something else.
+    /// Starts to wait, and cancels it.
     async fn begin(alarm: &mut Alarm, at: u64, pause: Duration) {
         tokio::select! {
             biased;

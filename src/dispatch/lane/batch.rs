@@ -1,5 +1,5 @@
-//! Events on their way into a handler, copied once out of what the engine gives: that is memory which many share, a lane may
-//! hold its few events for long, and a few bytes would keep megabytes.
+//! Events on their way into a handler. They are copied once from the engine's chunks, which are shared: a lane may keep
+//! a few events for long, and would keep megabytes alive for a few bytes.
 
 use std::sync::Arc;
 
@@ -17,7 +17,7 @@ pub(crate) struct Held {
     pub(crate) record: Bytes,
 }
 
-/// An event that has been looked into.
+/// A parsed event.
 #[derive(Clone, Copy)]
 pub(crate) struct Parsed<'a> {
     pub(crate) offset: Offset,
@@ -27,7 +27,8 @@ pub(crate) struct Parsed<'a> {
     pub(crate) view: EventView<'a>,
 }
 
-/// A stored event that cannot be read: damage, or a bug. The lane cannot go on without losing it.
+/// A stored event that cannot be read, because of damage or a bug. The lane stops, since it cannot continue without
+/// losing the event.
 #[derive(Debug, thiserror::Error)]
 #[error("the event at offset {offset} cannot be read: {error}")]
 pub(crate) struct Unreadable {
@@ -47,7 +48,7 @@ impl Held {
         Self::copies(&chunks.iter().flat_map(Chunk::iter).collect::<Vec<_>>())
     }
 
-    /// These events, in one piece of memory.
+    /// Copies these events into one allocation.
     pub(super) fn copies(events: &[StoredEvent<'_>]) -> Vec<Self> {
         let mut records = Vec::with_capacity(events.iter().map(|stored| stored.record.len()).sum());
         events.iter().for_each(|stored| records.extend_from_slice(stored.record));
@@ -63,7 +64,7 @@ impl Held {
             .collect()
     }
 
-    /// Bytes of its record.
+    /// Size of its record.
     pub(crate) fn bytes(&self) -> usize {
         self.record.len()
     }
@@ -74,7 +75,7 @@ impl Held {
 }
 
 impl<'a> Parsed<'a> {
-    /// Looks into an event where it is stored.
+    /// Parses a stored event without a copy.
     pub(crate) fn of(stored: &StoredEvent<'a>) -> Result<Self, Unreadable> {
         Self::parse(stored.offset, (stored.append_time_ns, stored.trusted_time_ns), stored.record)
     }
@@ -93,7 +94,7 @@ impl<'a> Parsed<'a> {
     }
 }
 
-/// The events of a call as its handler gets them, the first of them at this attempt.
+/// The events of a call in the form for its handler; `attempt` is that of the first one.
 pub(crate) fn call_events<'a>(run: &'a [Parsed<'a>], attempt: u32) -> Vec<CallEvent<'a>> {
     let attempts = std::iter::once(attempt).chain(std::iter::repeat(1));
     let of = |(event, attempt): (&'a Parsed<'a>, u32)| CallEvent {
@@ -107,18 +108,18 @@ pub(crate) fn call_events<'a>(run: &'a [Parsed<'a>], attempt: u32) -> Vec<CallEv
     run.iter().zip(attempts).map(of).collect()
 }
 
-/// The content type of the first event: a call has events of one content type.
+/// The content type of the first event: all events of a call have the same.
 pub(crate) fn content_type<'a>(run: &[Parsed<'a>]) -> &'a str {
     run.first().and_then(|event| event.view.content_type).unwrap_or_default()
 }
 
-/// What a handler may ask of the events of one call.
+/// Answers a handler's queries about the events of one call.
 pub(crate) struct Context {
     pub(crate) subscriber: Arc<str>,
-    /// What it is called for good.
+    /// The subscriber's original name.
     pub(crate) origin: Arc<str>,
     pub(crate) held: Arc<Vec<Held>>,
-    /// The first event of the call in `held`.
+    /// Index in `held` of the call's first event.
     pub(crate) first: usize,
 }
 
@@ -128,7 +129,7 @@ impl Context {
     }
 }
 
-/// A value in a line of its own: what would end the line becomes a space.
+/// Appends a value as a single line; line breaks become spaces.
 fn put_line(lines: &mut String, name: &str, value: &str) {
     lines.push_str(name);
     lines.push('=');
@@ -136,12 +137,12 @@ fn put_line(lines: &mut String, name: &str, value: &str) {
     lines.push('\n');
 }
 
-/// What the random bytes of an event follow from.
+/// Seed of the random bytes of an event.
 pub(crate) fn seed(origin: &str, event: Option<&EventView<'_>>) -> [u8; 32] {
     let mut hasher = blake3::Hasher::new();
     hasher.update(origin.as_bytes());
     if let Some(event) = event {
-        // source and id together are what CloudEvents calls unique; a zero byte is in none of the three
+        // CloudEvents requires the pair of source and id to be unique; none of the three contains a zero byte
         for part in [event.source, event.id] {
             hasher.update(&[0]);
             hasher.update(part.as_bytes());
@@ -175,7 +176,9 @@ impl EventContext for Context {
         let (subscriber, id) = (&*self.subscriber, event.map_or("", |event| event.view.id));
         macro_rules! log {
             ($level:ident) => {
-                tracing::event!(target: "wattle::plugin", tracing::Level::$level, subscriber, event = id, context, "{line}")
+                tracing::event!(
+                    target: "wattle::plugin", tracing::Level::$level, subscriber, event = id, context, "{line}"
+                )
             };
         }
         match level {

@@ -1,7 +1,7 @@
-//! What a lane does beside its events: state that has expired goes, and so do notes of dead letters that are not kept any more.
+//! Background tasks of a lane: removes expired state, and marks of dead letters that are no longer stored.
 //!
-//! A bounded part of the first is done after each batch, in units of its own, and more of it where the lane has nothing else to
-//! do. The second is done only there, now and then.
+//! A bounded part of the first is done after each batch, in units of its own, and more while the lane is idle. The
+//! second is done only while it is idle, from time to time.
 
 use std::ops::Bound;
 use std::time::Duration;
@@ -16,44 +16,44 @@ use super::{Lane, Leave};
 use crate::engine::{Entries, LaneWrite, PageBudget, ReadError, Session, Unit};
 use crate::limits;
 
-/// How long a lane looks for something else to do before it does more of this.
+/// How long a lane waits for other tasks before it continues with these.
 const PAUSE: Duration = Duration::from_millis(5);
-/// How often it is looked which dead letters are not kept any more. What their notes take is little, and was taken long ago.
+/// Interval of checks for marks of expired dead letters. Marks are small, and need no hurry.
 const NOTES_LOOK_EVERY: Duration = Duration::from_secs(60);
-/// Notes that go at once.
+/// Marks that are deleted at once.
 const NOTES_AT_ONCE: usize = 1_000;
 
-/// When there is more to do.
+/// When the next task is due.
 #[derive(Debug, Default)]
 pub(crate) struct Chores {
     /// Trusted time of the last event, by which state expires.
     now_ns: u64,
     expires: Option<Instant>,
-    /// Where there are any.
+    /// Set if there are marks.
     notes: Option<Instant>,
 }
 
 impl Chores {
-    /// Of a lane that has these entries, and whose state is behind, or is not.
+    /// For a lane with these entries; `is_behind`: its expiry index has work to do.
     pub(super) fn load(entries: &impl Entries, is_behind: bool) -> Result<Self, ReadError> {
         let notes = entries.range(Bound::Included(&[DONE]), &end_of(DONE), PageBudget::of(1))?;
         let has_notes = !notes.entries.is_empty();
         Ok(Self { now_ns: 0, expires: is_behind.then(Instant::now), notes: has_notes.then(Instant::now) })
     }
 
-    /// When the lane does more, if it has nothing else to do.
+    /// When the next task is due, if the lane is idle.
     pub(super) fn due(&self) -> Option<Instant> {
         self.expires.into_iter().chain(self.notes).min()
     }
 
-    /// Dead letters are noted as done.
+    /// Dead letters were marked as done.
     pub(super) fn are_noted(&mut self) {
         self.notes.get_or_insert_with(|| Instant::now() + NOTES_LOOK_EVERY);
     }
 }
 
 impl<S: Session, K: Entries> Lane<S, K> {
-    /// A batch is done: what has expired by its time goes, as much of it as keeps up with what is written.
+    /// After a batch: removes state that has expired at its time, at the pace of the writes.
     pub(super) async fn sweep(&mut self, last: Option<&Held>) -> Result<(), Leave> {
         if let Some(last) = last {
             self.chores.now_ns = last.trusted_time_ns;
@@ -61,7 +61,7 @@ impl<S: Session, K: Entries> Lane<S, K> {
         self.expire_some().await
     }
 
-    /// Does what is due.
+    /// Does the tasks that are due.
     pub(super) async fn do_chores(&mut self) -> Result<(), Leave> {
         let now = Instant::now();
         if self.chores.expires.is_some_and(|due| due <= now) {
@@ -73,20 +73,20 @@ impl<S: Session, K: Entries> Lane<S, K> {
         Ok(())
     }
 
-    /// Whether a dead letter, by the key of its note, is not kept any more: then nobody can say whether it was done before.
+    /// Whether a dead letter, by the key of its mark, is no longer stored: then its mark may be gone as well.
     pub(super) fn is_letter_gone(&self, done: &[u8]) -> bool {
         let of = done_of(done).zip(self.parts.letters.as_ref());
         of.is_some_and(|((partition, offset), starts)| offset < starts(partition))
     }
 
-    /// Notes go of dead letters that are not kept any more: nothing lists those again.
+    /// Deletes marks of dead letters that are no longer stored, since nothing lists those again.
     async fn forget_notes(&mut self) -> Result<(), Leave> {
         self.chores.notes = None;
         let Some(starts) = self.parts.letters.clone() else { return Ok(()) };
         let entries = self.parts.entries.clone();
         let (mut writes, mut from, mut pause) = (Vec::new(), Bound::Included(Bytes::from_static(&[DONE])), None);
         loop {
-            // the next partition that has any
+            // the next partition with marks
             let first = entries.range(from.as_ref().map(Bytes::as_ref), &end_of(DONE), PageBudget::of(1))?;
             let Some((partition, _)) = first.entries.first().and_then(|(key, _)| done_of(key)) else { break };
             pause.get_or_insert(NOTES_LOOK_EVERY);
@@ -117,11 +117,11 @@ impl<S: Session, K: Entries> Lane<S, K> {
                 break;
             }
         }
-        self.state.take_written(); // what was removed here is nothing that has to be kept up with
+        self.state.take_written(); // removals are no writes to keep pace with
         Ok(())
     }
 
-    /// Removes all state that has expired by a time. Whether there may be more room.
+    /// Removes all state that has expired at a time. Whether there may be more room.
     pub(super) async fn remove_expired(&mut self, time_ns: u64) -> Result<bool, Leave> {
         if !self.state.may_make_room(time_ns) {
             return Ok(false);
@@ -133,7 +133,7 @@ impl<S: Session, K: Entries> Lane<S, K> {
         Ok(self.state.size() < before)
     }
 
-    /// Commits writes of state by themselves.
+    /// Commits writes of state in a unit of their own.
     async fn commit_state(&mut self, mut writes: Vec<LaneWrite>) -> Result<(), Leave> {
         if !writes.is_empty() {
             self.state.account(&mut writes)?;

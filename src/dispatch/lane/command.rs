@@ -1,4 +1,4 @@
-//! What a lane can be told while it runs. It does so between two calls, in one unit, and answers when that is durable.
+//! Commands to a running lane. It executes them between two calls, in one unit, and answers once that is durable.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -10,35 +10,35 @@ use super::waiting::Waiter;
 use crate::engine::{Hold, LaneWrite};
 use crate::model::Offset;
 
-/// How many it was done to, or why not.
+/// Number of affected items, or why the command is refused.
 pub(crate) type Answer = oneshot::Sender<Result<u64, Refusal>>;
 
-/// Something that a lane is told.
+/// A command to a lane.
 #[derive(Debug)]
 pub(crate) enum Command {
-    /// To read and call nothing more.
+    /// Stop reading and calling.
     Pause(Answer),
-    /// To go on, also where it halted.
+    /// Continue, also after a halt.
     Resume(Answer),
-    /// To try these waiting events at once, as if for the first time.
+    /// Make these waiting events due at once, and reset their attempts.
     Release(Vec<u64>, Answer),
-    /// To forget these waiting events.
+    /// Drop these waiting events.
     Drop(Vec<u64>, Answer),
-    /// To take these dead letters in once more, in their order, as far as there is room for them. Those that were done before count
-    /// as taken; how many were not is added to the number beside.
+    /// Add these dead letters to the retry queue, in order, as far as there is room. Those done before count as taken;
+    /// the number of the others is added to the counter.
     Redrive(Vec<Letter>, Arc<AtomicU64>, Answer),
-    /// To remember that these dead letters are done. Those that were done before do not count.
+    /// Mark these dead letters as done. Those done before do not count.
     Forget(Vec<Bytes>, Answer),
-    /// To keep these entries of its handler's state.
+    /// Write these entries into the handler's state.
     Import(Vec<LaneWrite>, Answer),
-    /// To go on somewhere else.
+    /// Move to another position.
     Seek(Seek, Answer),
-    /// To have somebody look while nothing changes, and say so once what there is to be seen is durable.
+    /// Run a function while nothing changes; answers once the data that it saw is durable.
     Look(Look, Answer),
 }
 
 impl Command {
-    /// Whom to answer.
+    /// The sender for its answer.
     pub(super) fn into_answer(self) -> Answer {
         match self {
             Self::Pause(answer) | Self::Resume(answer) => answer,
@@ -51,8 +51,8 @@ impl Command {
         }
     }
 
-    /// Whether nobody waits for it any more: the caller is gone, or was told that it is not done in time. It is not begun
-    /// then, so that nothing happens later than anybody expects it.
+    /// Whether the caller is gone or has timed out. Such a command is not started, so that nothing happens later than
+    /// the caller expects.
     pub(super) fn is_given_up(&self) -> bool {
         let answer = match self {
             Self::Pause(answer) | Self::Resume(answer) => answer,
@@ -67,7 +67,7 @@ impl Command {
     }
 }
 
-/// Looks at a lane, which is at a position.
+/// A function that reads a lane's data; its argument is the lane's position.
 pub(crate) struct Look(pub(crate) Box<dyn FnOnce(Offset) + Send>);
 
 impl std::fmt::Debug for Look {
@@ -76,10 +76,10 @@ impl std::fmt::Debug for Look {
     }
 }
 
-/// A dead letter that is to be handled once more.
+/// A dead letter that is redriven.
 #[derive(Debug, Clone)]
 pub(crate) struct Letter {
-    /// The key under which the lane notes that it is done.
+    /// The key under which the lane marks it as done.
     pub(crate) done: Bytes,
     /// Of the original event.
     pub(crate) waiter: Waiter,
@@ -87,82 +87,71 @@ pub(crate) struct Letter {
     pub(crate) record: Bytes,
 }
 
-/// Where a lane goes on.
+/// A seek of one lane.
 #[derive(Debug)]
 pub(crate) struct Seek {
     pub(crate) to: Offset,
-    /// What is there from `to` on stays until the lane is there, or does not go there.
+    /// Protects the events from `to` on from retention until the lane has moved, or refuses.
     pub(crate) hold: Option<Hold>,
     pub(crate) from: SeekFrom,
-    /// Events that wait are forgotten.
+    /// Whether waiting events are dropped.
     pub(crate) drops_waiting: bool,
 }
 
-/// With which state a lane goes on.
+/// The state with which a lane continues.
 #[derive(Debug)]
 pub(crate) enum SeekFrom {
-    /// As it is.
     Kept,
-    /// None.
     Empty,
-    /// That of a snapshot, which comes in parts.
+    /// From a snapshot, in parts.
     Snapshot(mpsc::Receiver<Restored>),
 }
 
-/// A part of what a lane kept.
+/// A part of a snapshot of a lane.
 #[derive(Debug)]
 pub(crate) enum Restored {
     /// Keys and values, in the order of the keys.
     Entries(Vec<(Bytes, Bytes)>),
-    /// That was all.
+    /// The end of the lane.
     End,
-    /// It cannot be read.
+    /// The snapshot cannot be read.
     Broken(String),
 }
 
-/// Why a lane does not do as it is told.
+/// Why a lane refuses a command.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
-    /// Events wait that a seek would leave behind.
+    /// A seek would leave waiting events behind.
     #[error(
         "{waiting} events of the lane wait for another attempt or are parked: release or drop them first \
          (`wattle parked`), or say that they may be dropped (`--drop-waiting`)"
     )]
-    Waits {
-        /// How many.
-        waiting: usize,
-    },
-    /// Its events are shared, and whose those behind it were is not known any more.
-    #[error("it shares its events with others (`claim: {group}`): which of those behind it were its own is not known")]
-    Shared {
-        /// The group.
-        group: String,
-    },
-    /// A seek with another state broke off: it has neither the one nor the other.
+    Waits { waiting: usize },
+    /// The lane's events are shared, and nothing tells which later events were its own.
     #[error(
-        "the state of the lane is not whole, since a seek broke off: do it again, with a snapshot or with `--state empty`"
+        "it shares its events with others (`claim: {group}`), and nothing tells which of the earlier ones were its own"
+    )]
+    Shared { group: String },
+    /// An interrupted seek has left an incomplete state.
+    #[error(
+        "the state of the lane is incomplete, since a seek was interrupted: repeat the seek, with a snapshot or with \
+         `--state empty`"
     )]
     Broken,
-    /// What is to be put into its handler's state does not fit.
+    /// The imported state exceeds the limit.
     #[error(
-        "the state of the lane would be {bytes} bytes and may be {max} (`state.max`): nothing of this part was put in"
+        "the state of the lane would have {bytes} bytes and may have {max} (`state.max`): nothing of this part was \
+         imported"
     )]
     StateFull {
-        /// How large it would be.
+        /// The resulting size.
         bytes: u64,
-        /// How large it may be.
         max: u64,
     },
-    /// The snapshot could not be read to its end.
+    /// The snapshot cannot be read completely.
     #[error("the snapshot cannot be read: {reason}")]
-    Snapshot {
-        /// Why.
-        reason: String,
-    },
-    /// It has stopped.
+    Snapshot { reason: String },
+    /// The lane has stopped.
     #[error("the lane does not run: {reason}")]
-    Stopped {
-        /// Why.
-        reason: String,
-    },
+    Stopped { reason: String },
 }

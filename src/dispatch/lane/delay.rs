@@ -1,4 +1,4 @@
-//! Events that are to come later: a durable queue of timers for each topic.
+//! Delayed events: a durable timer queue for each topic.
 //!
 //! ```text
 //!   deliverat, delay                    a lane of its own
@@ -6,16 +6,17 @@
 //!                        a hidden topic, one partition       06 due offset since partition, offset, append time
 //! ```
 //!
-//! An event with the attribute `deliverat` (a time) or `delay` (a duration such as `90s`, from when it is appended) waits
-//! outside of its topic, and gets its place there when it is due: those that are due at the same time in the order in which
-//! they came. It is not changed. One that the topic's lifecycle refuses then goes to `T@refused`, with the reason.
+//! An event with the attribute `deliverat` (a time) or `delay` (a duration such as `90s` after its append) waits
+//! outside its topic, and is appended to it when it is due; events due at the same time in arrival order. It is not
+//! changed. If the topic's lifecycle refuses it then, it goes to `T@refused`, with the reason.
 //!
-//! What is due is decided by trusted time: so a clock that jumps delivers nothing early, and one that was ahead and is put
-//! back nothing late. An event with `deliverat` waits for the wall clock as well, where that was put back by up to a day.
+//! Trusted time decides when an event is due: a clock that jumps forward delivers nothing early, and one that is set
+//! back delivers nothing late. If the wall clock was set back by up to a day, an event with `deliverat` waits for it as
+//! well.
 //!
-//! Promises: each is delivered once, never early but for what trusted time may be wrong by, however often the bus is killed
-//! meanwhile. Waiting costs the disk and no memory: only the time of the next one is looked at.
-//! Relies on: the engine's units, as any lane; the engine's trusted time.
+//! Promises: each event is delivered once, never earlier than the error of trusted time allows, also across crashes.
+//! Waiting events use disk and no memory: only the next due time is in memory. Relies on: the engine's units, like any
+//! lane; the engine's trusted time.
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -44,47 +45,47 @@ use crate::limits;
 use crate::model::{EventView, Offset, PartitionId, Record, Retention, TopicId, partition_of};
 use crate::topology::KeyExpression;
 
-/// In the hidden topic an event only passes by.
+/// Events only pass through the hidden topic.
 pub(crate) const RETENTION: Retention =
     Retention { age: Some(Duration::from_secs(3600)), partition_bytes: None, force: false };
-/// What does not happen where such a lane fails, for the log.
-pub(crate) const FAILS: &str = "what is to come later does not come";
-/// How many wait, an u64 in little endian.
+/// Consequence of a failing lane, for the log.
+pub(crate) const FAILS: &str = "delayed events are not delivered";
+/// Number of waiting events, a u64 in little endian.
 const COUNT: &[u8] = &[TOLD, b'c', b'o', b'u', b'n', b't'];
 
-/// How many events wait, by what their lane keeps.
+/// Number of waiting events in a lane's entries.
 pub(crate) fn waiting(entries: &impl Entries) -> Result<u64, ReadError> {
     let count = entries.get(COUNT)?;
     Ok(count.and_then(|count| Some(u64::from_le_bytes(count.get(..8)?.try_into().ok()?))).unwrap_or(0))
 }
 
-/// What its lane has beside what all of hidden topics have.
+/// Parts of a delay lane in addition to those of all hidden lanes.
 pub(crate) struct Own {
     pub(crate) topic: TopicId,
     pub(crate) partitions: u32,
     pub(crate) guard: Option<TopicGuard>,
-    /// Where events are recognised for as long as their key is known: the topic's `id:`.
+    /// The topic's `id:`, if it detects duplicates for as long as their key is known.
     pub(crate) per_key: Option<Option<KeyExpression>>,
-    /// How many are due by the wall clock, but not by trusted time, as far as they are counted.
+    /// Number of events that are due by the wall clock, but not by trusted time, up to a limit.
     pub(crate) awaits_clock: Arc<AtomicU64>,
 }
 
-/// What a queue is made of.
+/// The parts of a delay lane.
 pub(crate) type Parts<E> = hidden::Parts<E, Own>;
 
-/// The queue of a topic.
+/// The delay queue of a topic.
 pub(crate) struct DelayLane<E: Engine> {
     parts: Box<Parts<E>>,
     position: Offset,
     count: u64,
-    /// When the first one is due.
+    /// When the first event is due.
     next_ns: Option<u64>,
-    /// What was due by then was looked for last.
+    /// The time of the last delivery.
     delivered_ns: u64,
-    /// No entry is in front of this key. What was deleted there since the last checkpoint has to be passed over by whoever
-    /// looks from further in front, and that may be very much.
+    /// No entry is before this key. A search from further ahead would have to pass all entries deleted since the last
+    /// checkpoint, possibly very many.
     front: Vec<u8>,
-    /// How many become due in one unit, where the guard refuses some.
+    /// Number of deliveries per unit while the guard refuses some.
     together: Together,
 }
 
@@ -96,8 +97,8 @@ fn entry_key(due_ns: u64, offset: Offset) -> Vec<u8> {
     key
 }
 
-/// The key of the entry of an event that waits: its place among them, then when it came, by the clock of the bus. Entries of earlier
-/// versions do not have that.
+/// Entry key of a delayed event: its order, then its arrival time by the clock of the bus. Entries of earlier releases
+/// have no arrival time.
 fn since_key(due_ns: u64, offset: Offset, since_ns: Option<u64>) -> Vec<u8> {
     let mut key = entry_key(due_ns, offset);
     key.extend(since_ns.iter().flat_map(|since_ns| since_ns.to_be_bytes()));
@@ -108,14 +109,14 @@ fn number_at(key: &[u8], at: usize) -> Option<u64> {
     Some(u64::from_be_bytes(*key.get(at..)?.first_chunk()?))
 }
 
-/// When the first one is delivered, if what was due by `delivered_ns` was looked for last. Those that were left then go at
-/// once.
+/// When the first event is delivered, if the last delivery covered `delivered_ns`. Events left over from then are
+/// delivered at once.
 fn delivers_at(due_ns: u64, delivered_ns: u64) -> u64 {
     const APART_NS: u64 = limits::DELAYED_UNITS_APART.as_nanos() as u64;
     if due_ns <= delivered_ns { due_ns } else { due_ns.max(delivered_ns.saturating_add(APART_NS)) }
 }
 
-/// Waits until it may be so late. The clock may be confirmed, so it is looked at again and again.
+/// Waits until this time. Checks the clock repeatedly, since it may be confirmed meanwhile.
 async fn reach(at_ns: Option<u64>, now_ns: u64, alarm: &mut Alarm) {
     let Some(at_ns) = at_ns else { return std::future::pending().await };
     let (pause, look) = (Duration::from_nanos(at_ns.saturating_sub(now_ns)), limits::DELAY_LOOK_EVERY);
@@ -130,7 +131,7 @@ pub(crate) fn due_of(key: &[u8]) -> Option<u64> {
     number_at(key, 1)
 }
 
-/// When it came.
+/// When it arrived.
 pub(crate) fn since_of(key: &[u8]) -> Option<u64> {
     number_at(key, 17)
 }
@@ -162,7 +163,7 @@ impl<E: Engine> Supervised for DelayLane<E> {
 }
 
 impl<E: Engine> DelayLane<E> {
-    /// Reads what is kept of it.
+    /// Loads the count and the first due time.
     fn read(&mut self) -> Result<(), LaneError> {
         self.count = waiting(&self.parts.entries)?;
         self.look()?;
@@ -171,14 +172,14 @@ impl<E: Engine> DelayLane<E> {
         Ok(())
     }
 
-    /// Finds out when the first one is due.
+    /// Finds out when the first event is due.
     fn look(&mut self) -> Result<(), LaneError> {
         let first = self.parts.entries.range(Bound::Included(&self.front), &end_of(DELAYED), PageBudget::of(1))?;
         self.next_ns = first.entries.first().and_then(|(key, _)| due_of(key));
         Ok(())
     }
 
-    /// Works until it is told to stop or cannot go on.
+    /// Works until it is stopped or fails.
     async fn work(&mut self) -> Result<(), LaneError> {
         let budget = ReadBudget { events: limits::BATCH_EVENTS_MAX, bytes: limits::BATCH_BYTES_MAX };
         let (mut counts_from, mut alarm) = (Instant::now(), Alarm::default());
@@ -203,11 +204,11 @@ impl<E: Engine> DelayLane<E> {
         }
     }
 
-    /// How many are due by the wall clock and not yet, of the first ones.
+    /// Number of events that are due by the wall clock but not by trusted time, among the first ones.
     fn count_early(&self, now_ns: u64) -> Result<u64, LaneError> {
         let wall_ns = self.parts.engine.now_ns();
         if self.next_ns.is_none_or(|next_ns| next_ns > wall_ns) {
-            return Ok(0); // as nearly always
+            return Ok(0); // the usual case
         }
         let (mut from, until) = (entry_key(now_ns.saturating_add(1), 0), entry_key(wall_ns.saturating_add(1), 0));
         let mut count = 0;
@@ -223,7 +224,7 @@ impl<E: Engine> DelayLane<E> {
         Ok(count as u64)
     }
 
-    /// Takes in events that were read.
+    /// Stores newly delayed events.
     async fn take_in(&mut self, held: &[Held]) -> Result<(), LaneError> {
         let Some(last) = held.last() else { return Ok(()) };
         let mut writes = Vec::with_capacity(held.len() + 1);
@@ -239,12 +240,12 @@ impl<E: Engine> DelayLane<E> {
         }
         self.count += held.len() as u64;
         let unit = Unit { consumed_to: last.offset + 1, writes, ..Unit::default() };
-        // In front of the position: whoever sees that all was read sees that something waits.
+        // Before the position: once a reader sees the position, it sees the waiting events.
         self.parts.seen.set_count(self.count);
         self.commit(unit).await
     }
 
-    /// Gives what is due its place.
+    /// Appends due events to their topic.
     async fn deliver(&mut self, now_ns: u64) -> Result<(), LaneError> {
         let until = entry_key(now_ns.saturating_add(1), 0);
         let budget = PageBudget { entries: self.together.most(), bytes: limits::BATCH_BYTES_MAX };
@@ -271,7 +272,7 @@ impl<E: Engine> DelayLane<E> {
                 Ok(()) => break,
                 Err(LaneError::Session(SessionError::Guard(guard))) if guard.is_for_its_event() => {
                     self.count = count;
-                    // those behind it come with the next unit
+                    // the events after it go with the next unit
                     let at = guard.of as usize;
                     due.truncate(at + 1);
                     self.together.refused(at);
@@ -283,7 +284,7 @@ impl<E: Engine> DelayLane<E> {
         if refused.is_empty() {
             self.together.passed(due.len());
         }
-        // What is counted no longer is in its topic.
+        // Lowers the count only after the events are in their topic.
         self.parts.session.flush().await?;
         self.parts.seen.set_count(self.count);
         self.delivered_ns = now_ns;
@@ -291,7 +292,7 @@ impl<E: Engine> DelayLane<E> {
         self.look()
     }
 
-    /// Takes out what is due only because the wall clock was put back: it waits on, for as long as that says.
+    /// Removes events that are due only because the wall clock was set back: they wait for it.
     fn put_back(&self, due: &mut Vec<(Bytes, Bytes)>, now_ns: u64) -> Result<Vec<LaneWrite>, LaneError> {
         let wall_ns = self.parts.engine.now_ns();
         let is_right = wall_ns >= now_ns;
@@ -315,7 +316,7 @@ impl<E: Engine> DelayLane<E> {
         Ok(writes)
     }
 
-    /// Puts an event that is due into its topic, or says why not.
+    /// Appends a due event to its topic, or returns why not.
     fn place(&self, emits: &mut Slices, index: usize, record: &[u8]) -> Result<Result<(), String>, LaneError> {
         let (parsed, view) = self.parse(record)?;
         let partition = partition_of(parsed.key, self.parts.own.partitions);
@@ -340,7 +341,8 @@ impl<E: Engine> DelayLane<E> {
         })
     }
 
-    /// Its topic does not take an event that is due, and nobody is there any more to be told: it is kept beside it.
+    /// Moves a due event that its topic refuses to the hidden topic of refused events, since its producer can no longer
+    /// be told.
     fn refuse(&self, emits: &mut Slices, record: &[u8], why: &str) -> Result<(), LaneError> {
         let Some(guard) = &self.parts.own.guard else { return Ok(()) };
         Ok(refuse(emits, guard.refused, record, why).map_err(|error| Unreadable::new(self.position, error))?)

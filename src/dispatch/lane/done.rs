@@ -1,4 +1,4 @@
-//! Which dead letters are done: redriven, or dropped. The lanes keep a note of each.
+//! Marks of dead letters that are done: redriven or dropped. They are entries of lanes.
 
 use std::ops::Bound;
 
@@ -9,10 +9,10 @@ use crate::dispatch::lane::entries::end_of;
 use crate::engine::{Entries, PageBudget, ReadError};
 use crate::model::Offset;
 
-/// Notes of what is done that are read at once.
+/// Marks that are read at once.
 const NOTES_AT_ONCE: usize = 1_000;
 
-/// The key under which a lane notes that a dead letter is done.
+/// The key of the mark of a dead letter.
 pub(crate) fn done_key(dead_partition: u32, offset: Offset) -> Bytes {
     let mut key = Vec::with_capacity(13);
     key.push(DONE);
@@ -21,13 +21,13 @@ pub(crate) fn done_key(dead_partition: u32, offset: Offset) -> Bytes {
     key.into()
 }
 
-/// Of which dead letter a note is: its partition and offset.
+/// Partition and offset of the dead letter that a mark is for.
 pub(super) fn done_of(key: &[u8]) -> Option<(u32, Offset)> {
     let (partition, offset) = key.strip_prefix(&[DONE])?.split_at_checked(4)?;
     Some((u32::from_be_bytes(partition.try_into().ok()?), u64::from_be_bytes(offset.try_into().ok()?)))
 }
 
-/// Tells of every dead letter that a lane has noted as done: its partition and offset.
+/// Calls `each` with the partition and offset of every marked dead letter.
 pub(crate) fn read_done(entries: &impl Entries, mut each: impl FnMut(u32, Offset)) -> Result<(), ReadError> {
     let mut from = Bound::Included(Bytes::from_static(&[DONE]));
     loop {

@@ -1,15 +1,15 @@
-//! What lanes keep, by the first byte of its key: who shares a lane's entries, and how each finds its own.
+//! The key space of lane entries, by first byte.
 //!
 //! ```text
 //!   01 bucket 00 key      state of the handler         see `state`
-//!   02 number             an event that waits          see `waiting`
+//!   02 number             a waiting event              see `waiting`
 //!   03 number             its record
-//!   04 name               what the lane is told to be  see `lane`
+//!   04 name               flags and counters of a lane see `lane`
 //!   05 topic position     a dead letter that is done   see `lane`
-//!   06 time offset since  an event that is to come     see `delay`; in lanes of their own
-//!   07 ...                whose events are whose       see `claims`; in lanes of their own, and once in those of members
+//!   06 time offset since  a delayed event              see `delay`; in lanes of their own
+//!   07 ...                claims                       see `claims`; in own lanes, formerly in those of members
 //!   08 time bucket 00 key when state was written       see `state::expiry`
-//!   20 hash offset        an event that is held        see `held`; in lanes of their own
+//!   20 hash offset        a held event                 see `held`; in lanes of their own
 //! ```
 
 use bytes::{BufMut, Bytes};
@@ -38,7 +38,7 @@ pub(crate) fn number_of(key: &[u8]) -> Option<u64> {
     key.get(1..)?.try_into().ok().map(u64::from_be_bytes)
 }
 
-/// Where a kind's keys end.
+/// The end of a kind's keys.
 pub(crate) fn end_of(kind: u8) -> [u8; 1] {
     [kind + 1]
 }

@@ -1,4 +1,4 @@
-//! Why a lane cannot go on.
+//! Errors of lanes.
 
 use super::batch::Unreadable;
 use super::waiting::WaitingError;
@@ -7,7 +7,7 @@ use crate::engine::{ReadError, SessionError};
 /// Why a lane ended.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum LaneError {
-    /// It was told to.
+    /// It was stopped.
     #[error("stopped")]
     Stopped,
     #[error(transparent)]

@@ -1,16 +1,17 @@
-//! How fast a subscriber goes: a rate and a number of calls for all its lanes together, and the pauses of each lane.
+//! Throttling of a subscriber: a rate and a number of concurrent calls for all its lanes together, and the retry pauses
+//! of each lane.
 //!
 //! ```text
-//!   lane ─┐                             ┌─ take a place in front of the bucket, in the order of asking
+//!   lane ─┐                             ┌─ queue for the bucket, in order of arrival
 //!   lane ─┼─> Flow::admit(events) ──────┤
-//!   lane ─┘     first a permit to call, └─ wait until the bucket has as many events, then take them out
-//!               which the call gives back
+//!   lane ─┘     first a permit to call, └─ wait until the bucket has enough tokens, then take them
+//!               which the call returns
 //! ```
 //!
-//! Promises: after `t` seconds a rate of `r` has let through `r * t` events and one burst at the most, and as many as that
-//! minus one burst where lanes always have more. Who stops waiting has taken nothing. Pauses are a function of the lane,
-//! the event and the attempt, so that a replay waits as the first run did.
-//! Must not know: what an event is, where it comes from, who calls.
+//! Promises: after `t` seconds a rate of `r` has admitted at most `r * t` events and one burst, and at least that minus
+//! one burst if lanes always have more. A cancelled wait has taken nothing. Pauses are a function of the lane, the
+//! event and the attempt, so that a replay waits like the first run. Must not know: what an event is, where it comes
+//! from, who calls.
 
 use std::num::NonZeroU32;
 use std::sync::Arc;
@@ -23,8 +24,8 @@ use xxhash_rust::xxh3;
 use crate::limits;
 use crate::topology::{Rate, Retry};
 
-/// Time whose events a rate lets through at once: enough that sleeping, which is exact to a millisecond or two, and a call
-/// that takes a moment cost no events, and little enough that nobody who is protected by a rate sees it.
+/// Size of a burst, in time: large enough that the inaccuracy of sleeping (a millisecond or two) and short calls cost
+/// no throughput, and small enough that the protected service does not notice.
 const BURST: Duration = Duration::from_millis(50);
 
 /// What all lanes of one subscriber share.
@@ -35,20 +36,20 @@ pub(crate) struct Flow {
 }
 
 impl Flow {
-    /// Of a subscriber whose topology says so much.
+    /// From the settings of a subscriber.
     pub(crate) fn new(rate: Option<Rate>, concurrency: Option<NonZeroU32>) -> Self {
         Flow { rate: rate.map(RateLimit::new), concurrency: concurrency.map(Concurrency::new) }
     }
 
-    /// How many events a call should have at the most: `max`, and no more than the rate lets through at once.
+    /// Maximum number of events in a call: `max`, and no more than a burst.
     pub(crate) fn most(&self, max: u32) -> u32 {
         self.rate.as_ref().map_or(max, |rate| rate.most().min(max))
     }
 
-    /// Waits until a call with so many events may be made. What it returns is held during the call. Given up while it
-    /// waits, it has taken nothing.
+    /// Waits until a call with this number of events may be made. The permit is held during the call. A cancelled wait
+    /// has taken nothing.
     pub(crate) async fn admit(&self, events: u32) -> Option<Permit> {
-        // The permit first, so that what the rate lets through is called at once and not piled up behind a slow call.
+        // The permit comes first, so that admitted events are called at once, and do not queue for a slow call.
         let permit = match &self.concurrency {
             Some(concurrency) => Some(concurrency.permit().await),
             None => None,
@@ -60,20 +61,19 @@ impl Flow {
     }
 }
 
-/// A token bucket: it fills at a rate, holds one burst, and is full at first.
+/// A token bucket: fills at a rate, holds one burst, and is full at first.
 #[derive(Debug)]
 pub(crate) struct RateLimit {
     rate: Rate,
-    /// Who holds it is the next to take events; the others queue in the order in which they came.
+    /// The lock queues callers in order of arrival.
     bucket: Mutex<Bucket>,
 }
 
-/// What of the rate is taken, as a point in time: where events let through at exactly the rate would have come to.
+/// The used part of the rate, as a point in time: when the admitted events would be over at exactly the rate.
 #[derive(Debug)]
 struct Bucket {
     taken_to: Instant,
-    /// What is left of whole nanoseconds, in parts of one of as many as the rate has events, so that nothing is lost by
-    /// rounding.
+    /// Remainder of whole nanoseconds, in units of one per event of the rate, so that rounding loses nothing.
     rest: u64,
 }
 
@@ -83,27 +83,27 @@ impl RateLimit {
         RateLimit { rate, bucket: Mutex::new(Bucket { taken_to: Instant::now(), rest: 0 }) }
     }
 
-    /// Events that can be taken at once, at least one and at most a batch: larger batches would make a slow rate come in
-    /// jolts.
+    /// Events that can be taken at once, at least one and at most a batch: larger batches would make a slow rate
+    /// uneven.
     pub(crate) fn most(&self) -> u32 {
         let events = u128::from(self.rate.events.get()) * BURST.as_nanos() / self.rate.per.duration().as_nanos();
         u32::try_from(events).unwrap_or(u32::MAX).clamp(1, limits::BATCH_EVENTS_MAX)
     }
 
-    /// Waits for the turn of whoever asks, then until the bucket has so many events, and takes them. More than it can
-    /// hold come late rather than early. Given up while it waits, it has taken nothing.
+    /// Waits in order of arrival, then until the bucket has this number of tokens, and takes them. More than the bucket
+    /// holds are admitted late rather than early. A cancelled wait has taken nothing.
     pub(crate) async fn take(&self, events: u32) {
         let mut bucket = self.bucket.lock().await;
         let now = Instant::now();
         let (spent, rest) = self.spent(events, bucket.rest);
-        // What fills the bucket beyond its brim is lost.
+        // Tokens beyond the capacity are lost.
         let taken_to = bucket.taken_to.max(now) + spent;
         let full = self.brim();
         tokio::time::sleep_until(taken_to.checked_sub(full).unwrap_or(now)).await;
         *bucket = Bucket { taken_to, rest };
     }
 
-    /// The time in which so many events come, and what is left of a nanosecond.
+    /// The time that this number of events takes at the rate, and the remainder of a nanosecond.
     fn spent(&self, events: u32, rest: u64) -> (Duration, u64) {
         let rate = u128::from(self.rate.events.get());
         let parts = u128::from(events) * self.rate.per.duration().as_nanos() + u128::from(rest);
@@ -111,18 +111,18 @@ impl RateLimit {
         (Duration::from_nanos(nanos), u64::try_from(parts % rate).unwrap_or_default())
     }
 
-    /// The time in which an empty bucket fills: [`BURST`], but never less than one event.
+    /// The time in which an empty bucket fills: [`BURST`], but at least one event.
     fn brim(&self) -> Duration {
         let (one, rest) = self.spent(1, 0);
         BURST.max(one + Duration::from_nanos(u64::from(rest > 0)))
     }
 }
 
-/// How many calls there are at the same time.
+/// Limits the number of concurrent calls.
 #[derive(Debug)]
 pub(crate) struct Concurrency(Arc<Semaphore>);
 
-/// The right to make one call. Dropping it gives it back.
+/// Permission for one call; released on drop.
 #[derive(Debug)]
 #[must_use = "it is given back at once"]
 pub(crate) struct Permit {
@@ -130,24 +130,24 @@ pub(crate) struct Permit {
 }
 
 impl Concurrency {
-    /// None of the permits is taken.
+    /// With all permits available.
     pub(crate) fn new(calls: NonZeroU32) -> Self {
         let permits = usize::try_from(calls.get()).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS);
         Concurrency(Arc::new(Semaphore::new(permits)))
     }
 
-    /// Waits for a permit, in the order of asking.
+    /// Waits for a permit, in order of arrival.
     pub(super) async fn permit(&self) -> Permit {
         match self.0.clone().acquire_owned().await {
             Ok(permit) => Permit { _given_back: permit },
-            // Nobody closes it; if somebody did, it would be no leave to call.
+            // The semaphore is never closed; if it were, that would be no permission to call.
             Err(_) => std::future::pending().await,
         }
     }
 }
 
-/// The pauses between the attempts of a lane: what [`Retry`] says, shortened by up to a half, so that events that failed
-/// together are not tried again together.
+/// The retry pauses of a lane: those of [`Retry`], shortened by up to a half, so that events that failed together are
+/// not retried together.
 #[derive(Clone, Debug)]
 pub(crate) struct Backoff {
     pub(crate) retry: Retry,
@@ -155,37 +155,37 @@ pub(crate) struct Backoff {
 }
 
 impl Backoff {
-    /// Of a lane of a subscriber, which has its full name here.
+    /// For a lane of the subscriber with this full name.
     pub(crate) fn new(retry: Retry, subscriber: &str, partition: u32) -> Self {
         let lane = xxh3::xxh3_64_with_seed(&partition.to_le_bytes(), xxh3::xxh3_64(subscriber.as_bytes()));
         Backoff { retry, lane }
     }
 
-    /// The pause after the `attempts`-th failed attempt at the event at `offset`: always the same, and from half to all
-    /// of [`Backoff::longest`].
+    /// The pause after the `attempts`-th failed attempt at the event at `offset`: deterministic, between half of
+    /// [`Backoff::longest`] and all of it.
     pub(crate) fn pause(&self, offset: u64, attempts: u32) -> Duration {
         let mut event = [0; 12];
         event[..8].copy_from_slice(&offset.to_le_bytes());
         event[8..].copy_from_slice(&attempts.to_le_bytes());
-        // The upper 53 bits are a number from 0 to 1 that a double can hold.
+        // The upper 53 bits as a number between 0 and 1, exact in a double.
         let part = (xxh3::xxh3_64_with_seed(&event, self.lane) >> 11) as f64 / (1_u64 << 53) as f64;
         self.longest(attempts).mul_f64(0.5 + 0.5 * part)
     }
 
-    /// The pause that a handler asks for, as far as it may.
+    /// The pause that a handler asks for, clamped to the limits.
     pub(super) fn asked(&self, pause: Duration) -> Duration {
         pause.clamp(limits::RETRY_PAUSE_MIN, self.longest_asked())
     }
 
-    /// No pause is longer than this one, whoever chose it.
+    /// Upper limit of all pauses.
     pub(super) fn longest_asked(&self) -> Duration {
         limits::RETRY_PAUSE_MAX.max(self.retry.max)
     }
 
-    /// The pause after the `attempts`-th failed attempt if nothing shortens it.
+    /// The unshortened pause after the `attempts`-th failed attempt.
     fn longest(&self, attempts: u32) -> Duration {
         let Retry { initial, max, factor, .. } = self.retry;
-        // Never infinite: no pause at all, however often, stays none.
+        // Never infinite, so that an initial pause of zero stays zero.
         let grown = factor.powi(i32::try_from(attempts.saturating_sub(1)).unwrap_or(i32::MAX)).min(f64::MAX);
         let seconds = (initial.as_secs_f64() * grown).min(max.as_secs_f64());
         Duration::try_from_secs_f64(seconds).unwrap_or(max)
@@ -204,14 +204,14 @@ mod tests {
         Rate { events: NonZeroU32::new(events).unwrap(), per }
     }
 
-    /// Runs with a clock that stands still while anything can run.
+    /// Runs with a clock that advances only when nothing can run.
     fn timed<F: Future>(future: F) -> F::Output {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
         runtime.block_on(future)
     }
 
-    /// The times, in seconds, at which batches of `lanes` lanes are let through in `seconds`, with their events; a call
-    /// takes so long.
+    /// The times in seconds at which batches of `lanes` lanes are admitted within `seconds`, with lane and number of
+    /// events; a call takes `call`.
     async fn run(limit: RateLimit, lanes: usize, seconds: f64, batch: u32, call: Duration) -> Vec<(f64, usize, u32)> {
         let (limit, begin) = (Arc::new(limit), Instant::now());
         let (sender, mut receiver) = tokio::sync::mpsc::unbounded_channel();
@@ -233,7 +233,7 @@ mod tests {
         through
     }
 
-    /// Most events in any second.
+    /// Maximum number of events in any second.
     fn in_a_second(through: &[(f64, usize, u32)]) -> u32 {
         let from = |at: usize| through[at..].iter().take_while(move |(time, ..)| *time < through[at].0 + 1.0);
         (0..through.len()).map(|at| from(at).map(|(_, _, events)| events).sum()).max().unwrap_or_default()
@@ -250,7 +250,7 @@ mod tests {
             assert!(sum <= wanted + burst, "{events}/s: {sum} of {wanted}");
             assert!(sum >= wanted * 0.99, "{events}/s: {sum} of {wanted}");
             let in_a_second = f64::from(in_a_second(&through));
-            // Whoever sleeps wakes up to a millisecond late, so more may come in what is left of a second.
+            // A sleeper wakes up to a millisecond late, so more tokens may be left in a second.
             let slack = f64::from(events) * 0.001;
             assert!(in_a_second <= f64::from(events) + burst + slack, "{events}/s: {in_a_second} in a second");
         }
@@ -295,7 +295,7 @@ mod tests {
             for _ in 0..=70 {
                 limit.take(1).await;
             }
-            // The first is there already, and no nanosecond gets lost.
+            // The first is available at once, and no nanosecond gets lost.
             let late = begin.elapsed().saturating_sub(Duration::from_secs(36_000));
             assert!(begin.elapsed() >= Duration::from_secs(36_000) && late < Duration::from_millis(2), "{late:?}");
         });
@@ -424,7 +424,7 @@ mod tests {
         assert_ne!(pause, of("shop/validate", 3).pause(7, 2));
         assert_ne!(pause, of("shop/validate", 4).pause(7, 1));
         assert_ne!(pause, of("shop/notify", 3).pause(7, 1));
-        // What a replay with a later release relies on.
+        // A replay with a later release relies on it.
         assert_eq!(pause.as_micros(), 289_937);
     }
 }

@@ -1,6 +1,7 @@
-//! What the lanes of hidden topics have in common: those that keep events of a topic until they have their place in it.
+//! Common parts of the lanes of hidden topics, which store events of a topic until they are appended to it.
 //!
-//! They take no commands, and are restarted like any lane. `status` shows how many events they keep, and why they fail.
+//! They take no commands, and are restarted like other lanes. `status` shows the number of their events, and their
+//! failures.
 
 use std::future::Future;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -17,13 +18,13 @@ use crate::engine::{Engine, Slices};
 use crate::model::event::EventWriter;
 use crate::model::{PartitionId, Record, RecordError, TopicId};
 
-/// What is seen of such a lane.
+/// Status of such a lane.
 #[derive(Debug)]
 pub(crate) struct Seen {
     count: AtomicU64,
-    /// When the first one leaves it, trusted time; `u64::MAX`: there is none, or it is not known yet.
+    /// When the first event leaves, trusted time; `u64::MAX`: none, or not known yet.
     next_ns: AtomicU64,
-    /// Why they do not leave it at the moment.
+    /// Why no events leave at the moment.
     failure: Mutex<Option<String>>,
 }
 
@@ -34,7 +35,7 @@ impl Default for Seen {
 }
 
 impl Seen {
-    /// How many events it keeps.
+    /// Number of stored events.
     pub(crate) fn count(&self) -> u64 {
         self.count.load(Ordering::Acquire)
     }
@@ -43,7 +44,7 @@ impl Seen {
         self.count.store(count, Ordering::Release);
     }
 
-    /// When the first one leaves it, trusted time.
+    /// When the first event leaves, trusted time.
     pub(crate) fn next_ns(&self) -> Option<u64> {
         Some(self.next_ns.load(Ordering::Acquire)).filter(|next_ns| *next_ns != u64::MAX)
     }
@@ -52,7 +53,7 @@ impl Seen {
         self.next_ns.store(next_ns.unwrap_or(u64::MAX), Ordering::Release);
     }
 
-    /// Why they do not leave it at the moment, where that is so.
+    /// Why no events leave at the moment, if that is so.
     pub(crate) fn failure(&self) -> Option<String> {
         self.failure.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -62,17 +63,16 @@ impl Seen {
     }
 }
 
-/// What such a lane is made of; `own`: what others do not have.
+/// The parts of such a lane; `own`: those that only one kind has.
 pub(crate) struct Parts<E: Engine, O> {
     pub(crate) engine: E,
     pub(crate) session: E::Session,
-    /// What it keeps.
     pub(crate) entries: E::Entries,
-    /// What the topic is called.
+    /// The name of the topic.
     pub(crate) name: String,
     /// The partition of the hidden topic.
     pub(crate) partition: u32,
-    /// What does not happen where it fails, for the log.
+    /// Consequence of a failure, for the log.
     pub(crate) fails: &'static str,
     pub(crate) seen: Arc<Seen>,
     pub(crate) stop: CancellationToken,
@@ -107,7 +107,7 @@ impl<E: Engine, O: Send> SupervisedParts for Parts<E, O> {
     }
 }
 
-/// Puts a stored record into the topic of those that another one does not take, with the reason.
+/// Appends a stored record to the topic of refused events, with the reason.
 pub(super) fn refuse(emits: &mut Slices, topic: TopicId, record: &[u8], why: &str) -> Result<(), RecordError> {
     let parsed = Record::parse(record)?;
     tracing::warn!(event = parsed.view().map_or("", |view| view.id), why, "an event is refused by its topic");
@@ -120,7 +120,7 @@ pub(super) fn refuse(emits: &mut Slices, topic: TopicId, record: &[u8], why: &st
     Ok(())
 }
 
-/// Puts a stored record into a partition. Where it went: the index of its slice.
+/// Appends a stored record to a partition. Returns the index of its slice.
 pub(crate) fn put(slices: &mut Slices, partition: PartitionId, record: &[u8]) -> usize {
     let pushed = slices.push(partition, |out| {
         out.extend_from_slice(record);

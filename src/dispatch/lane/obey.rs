@@ -1,5 +1,5 @@
-//! A lane does as it is told: between two calls, each command in units of its own, answered once they are durable. What
-//! nobody waits for any more when its turn comes is not begun.
+//! Executes commands: between two calls, each in units of its own, answered once they are durable. A command whose
+//! caller has given up is not started.
 
 use std::sync::atomic::Ordering;
 
@@ -15,7 +15,7 @@ use crate::engine::{Entries, LaneWrite, Session, Unit};
 use crate::model::{Offset, Record};
 
 impl<S: Session, K: Entries> Lane<S, K> {
-    /// Does what somebody outside asks for.
+    /// Executes a command.
     pub(super) async fn obey(&mut self, command: Command) -> Result<(), Leave> {
         if command.is_given_up() {
             return Ok(());
@@ -32,7 +32,7 @@ impl<S: Session, K: Entries> Lane<S, K> {
                 self.told = Told { is_broken: self.told.is_broken, ..Told::default() };
                 self.goes_on();
                 let mut writes = vec![LaneWrite::delete(PAUSED), LaneWrite::delete(HALTED)];
-                // what it halted for is tried again, as if for the first time
+                // the event that caused the halt starts again with its first attempt
                 for number in self.waiting.numbers() {
                     let waiter = waiting::get(&self.parts.entries, number)?;
                     let is_last = !waiter.is_parked && waiter.attempts >= self.parts.backoff.retry.attempts;
@@ -47,7 +47,7 @@ impl<S: Session, K: Entries> Lane<S, K> {
                 let (mut writes, mut released) = (Vec::new(), 0);
                 for number in numbers {
                     if !self.waiting.contains(number) {
-                        continue; // it is done by now
+                        continue; // done in the meantime
                     }
                     let waiter = waiting::get(&self.parts.entries, number)?;
                     writes.extend(self.release(number, waiter));
@@ -65,7 +65,8 @@ impl<S: Session, K: Entries> Lane<S, K> {
             Command::Redrive(letters, redriven, answer) => {
                 let (mut writes, mut taken, mut noted) = (Vec::new(), 0, Vec::new());
                 for letter in letters {
-                    // before, by somebody whose answer was lost; or it went since it was listed, and its note may have gone too
+                    // an earlier command whose answer was lost did it; or the dead letter has expired since it was
+                    // listed, possibly with its mark
                     if self.parts.entries.get(&letter.done)?.is_some() || self.is_letter_gone(&letter.done) {
                         taken += 1;
                         continue;
@@ -120,7 +121,7 @@ impl<S: Session, K: Entries> Lane<S, K> {
         Ok(())
     }
 
-    /// Commits these writes, which note dead letters as done.
+    /// Commits these writes, which mark dead letters as done.
     async fn note(&mut self, writes: Vec<LaneWrite>, done: Vec<(u32, Offset)>) -> Result<(), LaneError> {
         let told = self.tell(writes).await;
         let letters = &self.parts.counters.letters;
@@ -137,11 +138,11 @@ impl<S: Session, K: Entries> Lane<S, K> {
         self.waiting.update(number, &released, Instant::now())
     }
 
-    /// Commits what it was told, and waits until that is durable.
+    /// Commits the writes of a command, and waits until they are durable.
     pub(super) async fn tell(&mut self, writes: Vec<LaneWrite>) -> Result<(), LaneError> {
         self.commit(Unit { consumed_to: self.position, writes, ..Unit::default() }).await?;
         self.parts.session.sync().await?;
-        // before the answer: a caller that has it sees what the lane has to do now
+        // before the answer, so that the caller sees the new state of the lane
         self.show();
         Ok(())
     }

@@ -1,15 +1,15 @@
-//! How many dead letters of a subscriber are open: kept, and neither redriven nor dropped.
+//! Counts the open dead letters of a subscriber: stored, and neither redriven nor dropped.
 //!
 //! ```text
 //!   partition of their topic    start ─────────────────────────── written
-//!   done (runs of offsets)       ███    ██████████      █            open: what is between them
+//!   done (runs of offsets)       ███    ██████████      █            open: the gaps between them
 //! ```
 //!
-//! What is done is noted in what the lanes keep (`entries::DONE`). It is read once, when somebody asks for the first time and
-//! there are dead letters at all, and counted on from there by the lanes, so asking reads no disk. Who redrives or drops all of
-//! them makes one run of it.
+//! The lanes' entries mark dead letters that are done (`entries::DONE`). They are read once, at the first query after
+//! there are dead letters, and updated by the lanes from then on, so queries do not read the disk. Redriving or
+//! dropping all dead letters results in a single run.
 //!
-//! Promises: no letter is counted as done that a lane has not noted as done durably.
+//! Promises: a dead letter counts as done only once a lane has durably marked it.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -18,22 +18,22 @@ use crate::api::Bounds;
 use crate::engine::ReadError;
 use crate::model::Offset;
 
-/// Runs that are remembered of a subscriber, some 40 bytes each. Where there are more it is not known how many are open.
+/// Maximum number of runs per subscriber, some 40 bytes each. Beyond that the count is unknown.
 const RUNS_MAX: usize = 100_000;
 
-/// What is done of a subscriber's dead letters.
+/// The dead letters of a subscriber that are done.
 #[derive(Debug, Default)]
 pub(crate) struct OpenLetters(Mutex<Done>);
 
 #[derive(Debug, Default)]
 struct Done {
     is_read: bool,
-    /// There are more runs than are remembered, so that nothing can be told until the next start.
+    /// The number of runs exceeded the limit, so the count is unknown until the next start.
     is_over: bool,
     runs: Runs,
 }
 
-/// By partition and first offset, each with the offset behind its last one. None touches another one.
+/// By partition and first offset, each with the offset after its last one. Runs never touch.
 #[derive(Debug, Default)]
 struct Runs(BTreeMap<(u32, Offset), Offset>);
 
@@ -46,12 +46,12 @@ impl Runs {
             Some((run, end)) if end == offset => run,
             _ => (partition, offset),
         };
-        // the one that begins right behind it goes on with it
+        // merges it with the run that begins right after it
         let end = self.0.remove(&(partition, offset + 1)).unwrap_or(offset + 1);
         self.0.insert(begin, end);
     }
 
-    /// How many offsets are in it, of those that are kept of a partition. Forgets those before them.
+    /// Number of offsets in runs, among the stored ones of a partition. Drops runs before those.
     fn count(&mut self, partition: u32, kept: Bounds) -> u64 {
         while let Some((run, end)) = self.0.range((partition, 0)..(partition, kept.start)).next() {
             let (run, end) = (*run, *end);
@@ -81,19 +81,19 @@ impl OpenLetters {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// These are done from now on, durably.
+    /// Adds dead letters that are durably done.
     pub(super) fn are_done(&self, letters: impl Iterator<Item = (u32, Offset)>) {
         let mut done = self.done();
         letters.for_each(|(partition, offset)| done.add(partition, offset));
     }
 
-    /// It is not known whether some that were to be done are.
+    /// Some dead letters may or may not be done after a failed commit; they are read again.
     pub(super) fn may_be_done(&self) {
         self.done().is_read = false;
     }
 
-    /// How many are open, given what each partition of their topic keeps; `None` where that cannot be told. `read` is called
-    /// where it has to be read what is done: it gives each to what it is given.
+    /// Number of open dead letters, given the stored bounds of each partition; `None` if unknown. `read` is called if
+    /// the marks have to be read: it passes each to its argument.
     pub(crate) fn count(
         &self,
         kept: &[Bounds],

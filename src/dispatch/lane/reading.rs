@@ -1,13 +1,13 @@
-//! What a lane has read, and what of it is for the lane: asked once for each event, when it is read.
+//! The events that a lane has read, and those of them that it handles: each event is checked once, when it is read.
 //!
 //! ```text
-//!   read    0   1   2   3   4   5       `when` lets 1, 3 and 4 through
+//!   read    0   1   2   3   4   5       `when` selects 1, 3 and 4
 //!   held        1       3   4           these are called together
 //!   ends at     3       4   6           once 3 is done, the lane is at 4
 //! ```
 //!
-//! Nothing comes of an event that is passed over, so it is consumed with the one before it, in the same unit; those before
-//! the first one are consumed with that. A call has as many events as there are, however many are passed over between them.
+//! A skipped event has no outputs, so it is consumed together with the event before it, in the same unit; skipped
+//! events before the first one are consumed together with that. Skipped events do not make calls smaller.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -21,28 +21,28 @@ use crate::topology::Condition;
 /// Events that were read.
 #[derive(Default)]
 pub(crate) struct Reading {
-    /// Those that are for the lane, or of which that cannot be said.
+    /// Events that the lane handles, or for which the condition cannot be evaluated.
     pub(super) held: Vec<Held>,
-    /// One for each of them.
+    /// One per event in `held`.
     pub(super) places: Vec<Place>,
-    /// How many are passed over before the first of them; all that were read, where there is none.
+    /// Number of skipped events before the first event in `held`; all events that were read if there is none.
     pub(super) passed_over: u64,
-    /// Behind the last event that was read.
+    /// Offset after the last event that was read.
     pub(super) end: Offset,
 }
 
-/// What is consumed with an event.
+/// What is consumed together with an event.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Place {
-    /// Where the lane is once the event is done: behind those that are passed over after it.
+    /// Position of the lane once the event is done: after the skipped events that follow it.
     pub(super) end: Offset,
-    /// How many are passed over with it.
+    /// Number of skipped events consumed with it.
     pub(super) passed_over: u64,
-    /// Why it cannot be said whether the event is for the lane, where that is so.
+    /// The error if the condition cannot be evaluated.
     pub(super) unanswered: Option<String>,
 }
 
-/// Events that were read and are for the lane, on their way to their ends.
+/// Events to be handled, with their places.
 #[derive(Clone, Copy)]
 pub(crate) struct Read<'e> {
     pub(super) held: &'e Arc<Vec<Held>>,
@@ -51,19 +51,19 @@ pub(crate) struct Read<'e> {
 }
 
 impl<'e> Read<'e> {
-    /// An event, with what is consumed with it.
+    /// An event with its place.
     pub(super) fn at(self, at: usize) -> Option<(&'e Parsed<'e>, &'e Place)> {
         Some((self.events.get(at)?, self.places.get(at)?))
     }
 
-    /// The places of so many events from `at` on.
+    /// The places of `count` events from `at` on.
     pub(super) fn places_of(self, at: usize, count: usize) -> &'e [Place] {
         self.places.get(at..at + count).unwrap_or_default()
     }
 }
 
 impl Reading {
-    /// Takes in what was read next. Only what is for the lane is copied.
+    /// Adds the events that were read next. Copies only those that the lane handles.
     pub(super) fn take(&mut self, chunks: &[Chunk], when: Option<&Condition>) -> Result<(), Unreadable> {
         self.take_asking(
             chunks,
@@ -98,7 +98,7 @@ impl Reading {
         Ok(())
     }
 
-    /// These are somebody else's.
+    /// Skips these events, which belong to other members of the group.
     pub(super) fn leave_out(&mut self, lost: &HashSet<Offset>) {
         if lost.is_empty() {
             return;
@@ -123,7 +123,7 @@ impl Reading {
         }
     }
 
-    /// Bytes of the records of those that are for the lane.
+    /// Size of the records in `held`.
     pub(super) fn bytes(&self) -> usize {
         self.held.iter().map(Held::bytes).sum()
     }
@@ -134,7 +134,7 @@ mod tests {
     use super::*;
     use crate::model::{Event, Record};
 
-    /// Events from an offset on, in chunks of so many.
+    /// Events from an offset on, in chunks of these sizes.
     fn chunks(from: Offset, sizes: &[u32]) -> Vec<Chunk> {
         let mut base_offset = from;
         let chunk = |count: &u32| {
@@ -154,7 +154,7 @@ mod tests {
         sizes.iter().map(chunk).collect()
     }
 
-    /// Offset, end and how many are passed over, for each that is held.
+    /// Offset, end and number of skipped events for each event in `held`.
     fn held(reading: &Reading) -> Vec<(Offset, Offset, u64)> {
         let places = reading.held.iter().zip(&reading.places);
         places.map(|(held, place)| (held.offset, place.end, place.passed_over)).collect()

@@ -1,12 +1,12 @@
-//! A lane goes on somewhere else, with its handler's state as it is, emptied, or of a snapshot.
+//! Moves a lane to another position, and keeps, deletes or restores its handler's state.
 //!
 //! ```text
-//!   what waits goes, what was kept goes ──> what the snapshot has comes ──> the position
-//!   └──────────────────── in one unit, or in several behind a mark ───────────────────┘
+//!   delete waiting events and old state ──> write the snapshot's entries ──> set the position
+//!   └──────────────────── in one unit, or in several units with a mark ───────────────────┘
 //! ```
 //!
-//! A state that is larger than a unit goes in several, the first of which marks the lane: until the last one it has neither
-//! the one state nor the other, so it stands still, also after a restart, until it is sought again.
+//! A state that is larger than a unit is written in several units, the first of which marks the lane. Until the last
+//! one the state is incomplete, so the lane stays stopped, also across restarts, until a seek succeeds.
 
 use std::collections::BTreeMap;
 
@@ -22,14 +22,14 @@ use crate::engine::{Entries, LaneWrite, Session, Unit};
 use crate::limits;
 use crate::model::{Offset, Record};
 
-/// Bytes of writes at which a unit is committed.
+/// Size of writes at which a unit is committed.
 const UNIT_BYTES: usize = limits::UNIT_BYTES_MAX / 4;
-/// Entries that are looked through at once.
+/// Entries that are read at once.
 const PAGE: usize = 1_000;
 
-/// Why the state of a snapshot did not come.
+/// Why a snapshot's state was not restored.
 enum Failed {
-    /// It is not there any more, or not as it was; in words.
+    /// The snapshot is missing or damaged; in words.
     Snapshot(String),
     Lane(LaneError),
 }
@@ -40,7 +40,7 @@ impl<E: Into<LaneError>> From<E> for Failed {
     }
 }
 
-/// Writes that are collected.
+/// Collected writes.
 #[derive(Default)]
 struct Writes {
     all: Vec<LaneWrite>,
@@ -61,15 +61,15 @@ impl Writes {
 }
 
 impl<S: Session, K: Entries> Lane<S, K> {
-    /// Goes on as it is told, or says why not.
+    /// Executes a seek, or answers why it is refused.
     pub(super) async fn seek(&mut self, seek: Seek, answer: Answer) -> Result<(), Leave> {
         let waiting = self.waiting.len();
         let refusal = match &seek.from {
-            // which of those behind it were its own is not known any more
+            // nothing tells which later events were its own
             _ if self.parts.policy.claim.is_some() => {
                 Some(Refusal::Shared { group: self.parts.policy.claim.clone().unwrap_or_default() })
             }
-            // what waits is of a state that is not there any more
+            // waiting events belong to a state that no longer exists
             _ if waiting > 0 && !seek.drops_waiting && !self.told.is_broken => Some(Refusal::Waits { waiting }),
             SeekFrom::Kept if self.told.is_broken => Some(Refusal::Broken),
             _ => None,
@@ -98,7 +98,7 @@ impl<S: Session, K: Entries> Lane<S, K> {
                     self.commit_part(&mut writes).await?;
                     self.parts.counters.failed(&reason);
                 } else {
-                    // nothing of it was committed
+                    // nothing was committed
                     let (policy, longest) = (self.parts.policy.waiting, self.parts.backoff.longest_asked());
                     self.waiting = WaitingSet::load(&self.parts.entries, policy, longest)?;
                 }
@@ -113,13 +113,13 @@ impl<S: Session, K: Entries> Lane<S, K> {
         self.state.account(&mut writes.all)?;
         self.commit(Unit { consumed_to: seek.to, writes: writes.all, is_seek: true, ..Unit::default() }).await?;
         self.parts.session.sync().await?;
-        drop(seek.hold); // what it comes to stays from here on because the lane is there
+        drop(seek.hold); // from here on the lane's own position protects the events from retention
         self.show();
         drop(answer.send(Ok(seek.to)));
         Err(Leave::Moved)
     }
 
-    /// Deletes all that the handler keeps.
+    /// Deletes the handler's state.
     async fn empty(&mut self, writes: &mut Writes) -> Result<(), Failed> {
         let mut behind: Option<Vec<u8>> = None;
         loop {
@@ -130,12 +130,12 @@ impl<S: Session, K: Entries> Lane<S, K> {
             writes.extend(gone.map(LaneWrite::delete));
             if writes.is_a_unit() {
                 self.commit_part(writes).await?;
-                behind = None; // what is gone is not listed any more
+                behind = None; // deleted entries are no longer listed
             }
         }
     }
 
-    /// Takes in what a snapshot has: the state, and of the events that waited those that do not come again.
+    /// Restores the state of a snapshot, and those of its waiting events that the seek does not deliver again.
     async fn restore(
         &mut self,
         mut snapshot: mpsc::Receiver<Restored>,
@@ -157,7 +157,7 @@ impl<S: Session, K: Entries> Lane<S, K> {
                         waiters.insert(number, decode(number, &value)?);
                     }
                     (Some(&RECORD), Some(number)) => {
-                        // behind all waiters, in their order
+                        // records follow all waiters, in the same order
                         let waiter = waiters.remove(&number).filter(|waiter| waiter.offset < to);
                         if let (Some(waiter), Ok(record)) = (waiter, Record::parse(&value)) {
                             writes.extend(self.waiting.add(record.key, &waiter, value.clone(), Instant::now()));
@@ -173,7 +173,7 @@ impl<S: Session, K: Entries> Lane<S, K> {
         Ok(())
     }
 
-    /// Commits a part of what does not go into one unit.
+    /// Commits a part of a seek that exceeds one unit.
     async fn commit_part(&mut self, writes: &mut Writes) -> Result<(), LaneError> {
         let mut part = std::mem::take(writes).all;
         self.state.account(&mut part)?;

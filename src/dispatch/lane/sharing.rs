@@ -1,4 +1,4 @@
-//! A lane's part in a group that shares events: what it claims, what it gives back, and what it goes back for.
+//! A lane's membership in a claim group: claims events, returns them, and goes back for returned events.
 
 use std::time::Duration;
 
@@ -9,12 +9,12 @@ use crate::engine::{Entries, Session, Unit};
 use crate::limits;
 use crate::model::Offset;
 
-/// What a lane knows of its part.
+/// State of a lane's membership.
 #[derive(Debug, Default)]
 pub(crate) struct Part {
-    /// Since when it is paused or halted, trusted time; `None` once it has given back what it had.
+    /// Since when it is paused or halted, trusted time; `None` once it has returned its claims.
     pub(super) stands_since_ns: Option<u64>,
-    /// It has gone back as far as there is something to look at, and was there before.
+    /// It has gone back to handle returned events.
     errand: Option<Errand>,
 }
 
@@ -25,7 +25,7 @@ struct Errand {
 }
 
 impl<S: Session, K: Entries> Lane<S, K> {
-    /// Claims those of some events that it may handle, and leaves out those that are somebody else's.
+    /// Claims the events that the lane may handle, and skips those of other members.
     pub(super) async fn share(&mut self, reading: &mut Reading) -> Result<(), Leave> {
         let Some(share) = &self.parts.share else { return Ok(()) };
         let wanted: Vec<_> = reading.held.iter().map(|held| share.wanted(held)).collect();
@@ -45,14 +45,14 @@ impl<S: Session, K: Entries> Lane<S, K> {
         Ok(())
     }
 
-    /// It stands still from now on: durably, as what is returned.
+    /// The lane stops from now on. Returns the time to be stored durably.
     pub(super) fn stands(&mut self) -> Vec<u8> {
         let Some(share) = &self.parts.share else { return Vec::new() };
         let now_ns = share.now_ns();
         self.part.stands_since_ns.get_or_insert(now_ns).to_le_bytes().to_vec()
     }
 
-    /// Where it was left standing still, and since when, as far as that was kept.
+    /// Restores since when the lane is stopped, from the stored time.
     pub(super) fn stood(&mut self, since: Option<&[u8]>) {
         if let Some(share) = &self.parts.share {
             let since_ns = since.and_then(|since| Some(u64::from_le_bytes(since.try_into().ok()?)));
@@ -64,14 +64,14 @@ impl<S: Session, K: Entries> Lane<S, K> {
         self.part.stands_since_ns = None;
     }
 
-    /// How long it may be until it gives back what it has claimed, where it stands still.
+    /// Time until a stopped lane returns its claims.
     pub(super) fn keeps_claims_for(&self) -> Option<Duration> {
         let (share, since_ns) = (self.parts.share.as_ref()?, self.part.stands_since_ns?);
         let stood = Duration::from_nanos(share.now_ns().saturating_sub(since_ns));
         Some(self.parts.policy.claim_timeout.saturating_sub(stood))
     }
 
-    /// Gives back what it has claimed and not begun, where it has stood still for long enough.
+    /// Returns claims that are not begun, if the lane has been stopped for long enough.
     pub(super) async fn give_back(&mut self) -> Result<(), LaneError> {
         if self.works() || self.keeps_claims_for() != Some(Duration::ZERO) {
             return Ok(());
@@ -80,12 +80,12 @@ impl<S: Session, K: Entries> Lane<S, K> {
         let Some(share) = &self.parts.share else { return Ok(()) };
         if share.give_back(self.position).await? {
             let (subscriber, partition, position) = (&*self.parts.subscriber, self.parts.partition, self.position);
-            tracing::warn!(subscriber, partition, position, "what it has claimed and not begun is its group's again");
+            tracing::warn!(subscriber, partition, position, "its claims that it has not begun went back to its group");
         }
         Ok(())
     }
 
-    /// Goes back for what others have given back, and from there to where it was.
+    /// Goes back for events that others have returned, and then to its previous position.
     pub(super) async fn run_errands(&mut self) -> Result<(), LaneError> {
         let Some(share) = self.parts.share.as_mut().filter(|_| self.told == super::Told::default()) else {
             return Ok(());
@@ -107,10 +107,10 @@ impl<S: Session, K: Entries> Lane<S, K> {
     }
 }
 
-/// Sleeps until a lane that stands still may give back what it has claimed.
+/// Sleeps until a stopped lane may return its claims.
 pub(super) async fn claims_end(left: Option<Duration>) {
     match left {
-        // the clock by which that goes may be set meanwhile
+        // its clock may be set meanwhile
         Some(left) => tokio::time::sleep(left.min(limits::DELAY_LOOK_EVERY)).await,
         None => std::future::pending().await,
     }

@@ -1,4 +1,4 @@
-//! What the running tree says of itself: one snapshot for the command line, the API and the tests.
+//! Status of a running tree: one snapshot for the command line, the API and the tests.
 
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -13,7 +13,7 @@ use crate::api::{LaneState, OnTrial, SubscriberStatus};
 use crate::model::{Meter, Offset};
 
 impl OnTrial {
-    /// How a trial goes; nothing of the version and of its lanes.
+    /// The progress of a trial, without the version and its lanes.
     pub(crate) fn of(trial: &Trial) -> Self {
         let Terms { events, time, .. } = trial.terms();
         let ends_in = trial.ends_at().saturating_duration_since(Instant::now());
@@ -37,37 +37,37 @@ impl LaneState {
     }
 }
 
-/// What is seen of a lane.
+/// Visible state of a lane.
 #[derive(Debug, Default)]
 struct Lane {
     state: AtomicU8,
     waiting: AtomicU64,
     parked: AtomicU64,
     active: AtomicU64,
-    /// Since when the first of those that wait does, Unix nanoseconds; 0: none does.
+    /// When the oldest waiting event entered the queue, Unix nanoseconds; 0: none.
     since_ns: AtomicU64,
-    /// When an event was appended that had to be read for it, by its offset.
+    /// Append time of an event that was read from disk for it, by offset.
     read_time_of: Mutex<Option<(Offset, u64)>>,
 }
 
-/// What waits in a lane.
+/// The retry queue of a lane.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Waits {
-    /// How many events.
+    /// Number of events.
     pub(crate) events: u64,
-    /// How many of them are parked.
+    /// Number of parked events.
     pub(crate) parked: u64,
-    /// How many will be called by themselves or are being.
+    /// Number of keys with events that will be called without an operator, or are being called.
     pub(super) active: u64,
-    /// Since when the first of them does, Unix nanoseconds; 0: none does.
+    /// When the oldest event entered the queue, Unix nanoseconds; 0: none.
     pub(crate) since_ns: u64,
 }
 
-/// What the lanes of a subscriber count. Nothing is decided by it.
+/// Counters of a subscriber's lanes. No decision depends on them.
 #[derive(Debug)]
 pub(crate) struct Counters {
     began: Instant,
-    /// What is handled, by the time since then.
+    /// Handled events per minute.
     rate: Meter,
     pub(crate) letters: OpenLetters,
     handled: AtomicU64,
@@ -107,7 +107,7 @@ impl Counters {
         self.emitted.fetch_add(emitted, Ordering::Relaxed);
     }
 
-    /// What was counted as handled was refused.
+    /// Reverts a count of handled events whose unit was refused.
     pub(super) fn not_handled(&self, events: u64, emitted: u64) {
         self.handled.fetch_sub(events, Ordering::Relaxed);
         self.rate.take_back(self.elapsed_ns(), events);
@@ -132,23 +132,23 @@ impl Counters {
         self.passed_over.fetch_add(events, Ordering::Relaxed);
     }
 
-    /// Repetitions that its group leaves out.
+    /// Counts duplicates that its group skips.
     pub(super) fn repeated(&self, events: u64) {
         self.repeated.fetch_add(events, Ordering::Relaxed);
     }
 
-    /// What was counted as passed over is read again.
+    /// Reverts a count of skipped events that are read again.
     pub(super) fn not_passed_over(&self, events: u64) {
         self.passed_over.fetch_sub(events, Ordering::Relaxed);
     }
 
-    /// How a lane is now. How it was.
+    /// Sets the state of a lane. Returns the previous one.
     pub(super) fn set_lane(&self, partition: u32, state: LaneState) -> LaneState {
         let before = self.lanes.get(partition as usize).map(|lane| lane.state.swap(state as u8, Ordering::Relaxed));
         LaneState::from_number(before.unwrap_or_default())
     }
 
-    /// What waits in a lane now.
+    /// Sets the retry queue of a lane.
     pub(super) fn set_waiting(&self, partition: u32, waits: Waits) {
         if let Some(lane) = self.lanes.get(partition as usize) {
             lane.waiting.store(waits.events, Ordering::Relaxed);
@@ -158,7 +158,7 @@ impl Counters {
         }
     }
 
-    /// When the event at an offset was appended, where that was read for a lane before.
+    /// Append time of the event at an offset, if it was read from disk before.
     pub(crate) fn read_time_of(&self, partition: u32, offset: Offset) -> Option<u64> {
         let read = *self.lanes.get(partition as usize)?.read_time_of.lock().unwrap_or_else(PoisonError::into_inner);
         read.filter(|(of, _)| *of == offset).map(|(_, time_ns)| time_ns)
@@ -170,24 +170,24 @@ impl Counters {
         }
     }
 
-    /// Whether no waiting event will be called without anybody's help.
+    /// Whether no waiting event will be called without an operator.
     pub(crate) fn is_at_rest(&self) -> bool {
         self.lanes.iter().all(|lane| lane.active.load(Ordering::Acquire) == 0)
     }
 
-    /// Whether a lane does nothing more without anybody's help, although there may be events for it.
+    /// Whether a lane does nothing without an operator, although there may be events for it.
     pub(crate) fn stands_still(&self, partition: u32) -> bool {
         self.lanes.get(partition as usize).is_some_and(|lane| {
             match LaneState::from_number(lane.state.load(Ordering::Relaxed)) {
                 LaneState::Paused | LaneState::Halted | LaneState::Failing | LaneState::Stopped => true,
-                // room comes from those that are tried again, if there are any
+                // retries make room, if there are any
                 LaneState::Full => lane.active.load(Ordering::Acquire) == 0,
                 LaneState::Running | LaneState::Retrying | LaneState::Blocked => false,
             }
         })
     }
 
-    /// Puts the counts into a status.
+    /// Copies the counters into a status.
     pub(crate) fn read_into(&self, status: &mut SubscriberStatus) {
         status.handled = self.handled.load(Ordering::Relaxed);
         status.emitted = self.emitted.load(Ordering::Relaxed);

@@ -1,16 +1,16 @@
-//! A lane that could not go on is started again, as it was left.
+//! Restarts a lane after an error, from its stored data.
 //!
 //! ```text
 //!   runs ── ends with an error ──> pauses ──> is acquired and loaded ──> runs
-//!                                    ^ │ somebody tells it something │
-//!                                    │ └─────────────────────────────┤
-//!                                    └────────── it fails ───────────┘
+//!                                    ^ │ receives a command            │
+//!                                    │ └───────────────────────────────┤
+//!                                    └────────── fails ────────────────┘
 //! ```
 //!
-//! Promises: what passes by itself (no room on the disk, no descriptors) is looked at each second, a fault that stays each
-//! minute, and its words are in the status meanwhile. Who tells a lane something while it pauses has it tried at once, and is
-//! told why that failed. Two kinds of lanes are not started again: one that was told to stop, or whose engine has; and one
-//! that another owner has taken.
+//! Promises: transient errors (full disk, no descriptors) are retried each second, other faults each minute; meanwhile
+//! the status shows the error. A command to a pausing lane triggers a restart at once, and is answered with the error
+//! if that fails. Two kinds of lanes are not restarted: those that were stopped, or whose engine has stopped, and those
+//! that another owner has acquired.
 
 use std::future::Future;
 use std::time::Duration;
@@ -24,43 +24,43 @@ use crate::engine::{Engine, SessionError};
 use crate::limits;
 use crate::model::LaneId;
 
-/// A lane that can be started again.
+/// A lane that can be restarted.
 pub(crate) trait Supervised: Sized + Send {
-    /// What it is made of, besides what is kept.
+    /// What it is built from, in addition to its stored data.
     type Parts: SupervisedParts;
 
-    /// Runs until it ends, beginning with what it was told. Why it ended, and what it was made of.
+    /// Runs until it ends, starting with the command `told`. Returns why it ended, and its parts.
     fn run(self, told: Option<Command>) -> impl Future<Output = (LaneError, Box<Self::Parts>)> + Send;
 
-    /// The lane as it was left.
+    /// Loads the lane from its stored data.
     ///
     /// # Errors
-    /// Why it cannot be loaded, and what it was to be made of.
+    /// Why it cannot be loaded, with its parts.
     fn load(parts: Box<Self::Parts>) -> Result<Self, (LaneError, Box<Self::Parts>)>;
 }
 
-/// What a lane is made of.
+/// What a lane is built from.
 pub(crate) trait SupervisedParts: Send {
     /// Its session.
     type Session: Send;
 
-    /// Another owner of the lane.
+    /// Replaces the session after the lane was acquired again.
     fn set_session(&mut self, session: Self::Session);
 
-    /// When it is to end.
+    /// Cancelled when the lane is to end.
     fn stop(&self) -> &CancellationToken;
 
-    /// Waits for something that the lane is told.
+    /// Waits for a command.
     fn told(&mut self) -> impl Future<Output = Command> + Send;
 
-    /// Says in the log that it cannot go on.
+    /// Logs that the lane has failed.
     fn log(&self, error: &LaneError, is_over: bool);
 
-    /// Lets everybody see that it pauses, or that it is over.
+    /// Shows in the status that the lane pauses, or that it has ended.
     fn show(&self, error: &LaneError, is_over: bool);
 }
 
-/// How often a lane has failed in a row.
+/// Number of consecutive failures of a lane.
 #[derive(Debug, Default)]
 struct Restarts {
     failures: u32,
@@ -68,7 +68,8 @@ struct Restarts {
 }
 
 impl Restarts {
-    /// The pause before the next start, of a lane that ended so after it had run for a while. The log says the same once.
+    /// The pause before the next start of a lane that ended with this error after running for `ran`. Logs the same
+    /// error only once.
     fn after(&mut self, error: &LaneError, ran: Duration, log: impl FnOnce(&LaneError)) -> Duration {
         if ran > limits::LANE_RESTART_MAX {
             *self = Self::default();
@@ -86,14 +87,14 @@ impl Restarts {
 }
 
 impl LaneError {
-    /// Whether the lane is over: it is not to be started again.
+    /// Whether the lane must not be restarted.
     fn is_the_end(&self) -> bool {
-        // an engine that has stopped says so itself, once
+        // a stopped engine logs that itself, once
         matches!(self, Self::Stopped | Self::Session(SessionError::Stopped(_) | SessionError::Fenced))
     }
 }
 
-/// Runs a lane until it is told to stop.
+/// Runs a lane until it is stopped.
 pub(crate) async fn keep_up<E: Engine, L: Supervised<Parts: SupervisedParts<Session = E::Session>>>(
     engine: E,
     id: LaneId,
@@ -145,7 +146,7 @@ async fn restart<E: Engine, L: Supervised<Parts: SupervisedParts<Session = E::Se
             biased;
             () = stop.cancelled() => break Err(LaneError::Stopped),
             acquired = &mut acquiring => break acquired.map_err(LaneError::from),
-            // While the log waits for room it takes nothing in. The caller is told so, rather than left waiting.
+            // A full log accepts nothing. Answers the caller then, instead of leaving it without an answer.
             () = tokio::time::sleep(limits::LANE_ANSWERS_WITHIN), if told.is_some() => {
                 if let Some(command) = told.take() {
                     command.refuse("the log takes nothing in at the moment: it waits for room on the disk");
@@ -164,7 +165,7 @@ async fn restart<E: Engine, L: Supervised<Parts: SupervisedParts<Session = E::Se
 }
 
 impl Command {
-    /// Answers why it is not done.
+    /// Answers that the command is not executed, with the reason.
     fn refuse(self, reason: &str) {
         drop(self.into_answer().send(Err(Refusal::Stopped { reason: reason.to_owned() })));
     }
@@ -209,10 +210,10 @@ mod tests {
         assert_eq!((after_long, said), (limits::LANE_RESTART_MIN, 2));
     }
 
-    /// What a lane of a test does and has done.
+    /// Script and record of a test lane.
     #[derive(Default)]
     struct Course {
-        /// How its runs end; it runs until it is stopped where that is none.
+        /// How its runs end; `None`: it runs until it is stopped.
         ends: Option<fn() -> LaneError>,
         is_unloadable: bool,
         starts: usize,

@@ -1,34 +1,35 @@
-//! How many events go into one unit where guards refuse some of them.
+//! Number of events per unit while guards refuse some of them.
 //!
-//! A unit is refused as a whole for one of its events. If as many went into the next one again, each of `k` refusals would
-//! cost a whole batch. So after a refusal as many go together as were in front of it, and twice as many after each unit that
-//! passes: what is handed in vain is a multiple of what passes, and where every event is refused, each goes alone.
+//! A single refused event makes the whole unit fail. With full batches after each refusal, `k` refusals would cost `k`
+//! whole batches. So after a refusal the next unit has as many events as were before the refused one, and the number
+//! doubles with each unit that succeeds: the wasted work is proportional to the successful work, and if every event is
+//! refused, each goes alone.
 
 use crate::limits;
 
-/// How many go together.
+/// Number of events per unit.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Together(usize);
 
 impl Default for Together {
-    /// As many as there are.
+    /// As many as a batch has.
     fn default() -> Self {
         Self(limits::BATCH_EVENTS_MAX as usize)
     }
 }
 
 impl Together {
-    /// The most that go into the next unit.
+    /// Maximum number of events in the next unit.
     pub(crate) fn most(self) -> usize {
         self.0
     }
 
-    /// The event behind so many was refused.
+    /// An event was refused; `in_front` is the number of events before it.
     pub(crate) fn refused(&mut self, in_front: usize) {
         self.0 = in_front.max(1);
     }
 
-    /// A unit of so many has passed.
+    /// A unit with this number of events has succeeded.
     pub(super) fn passed(&mut self, events: usize) {
         if events >= self.0 {
             self.0 = (2 * self.0).min(limits::BATCH_EVENTS_MAX as usize);
@@ -40,7 +41,7 @@ impl Together {
 mod tests {
     use super::*;
 
-    /// Events that are handed in, as often as they are, and units, until all of a batch are done; those are refused.
+    /// Number of submitted events, with repetitions, and of units, until a batch is done in which these are refused.
     fn handed_in(count: usize, is_refused: impl Fn(usize) -> bool) -> (usize, usize) {
         let (mut together, mut at, mut events, mut units) = (Together::default(), 0, 0, 0);
         while at < count {
@@ -53,7 +54,7 @@ mod tests {
                 }
                 Some(in_front) => {
                     together.refused(in_front);
-                    // those in front, and what is done about the refused one
+                    // the events before it, and the handling of the refused one
                     (events, units) = (events + in_front + 1, units + 1);
                     at += in_front + 1;
                 }

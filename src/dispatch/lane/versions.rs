@@ -1,21 +1,21 @@
-//! Which version of its handler each lane of a subscriber calls, and whether a new one keeps its place.
+//! The versions that the lanes of a subscriber call, and the verdict on a candidate.
 //!
 //! ```text
-//!                try_version                      enough events went well, and time: pass
-//!   proven A ───────────────> proven A, trial B ───────────────────> B is passing ───────> proven B
-//!                                │  ^   │                    hold      │       pass: that is durable
+//!                try_version                      enough events and time: pass
+//!   stable A ───────────────> stable A, candidate B ───────────────────> B is passing ───────> stable B
+//!                                │  ^   │                    hold      │       pass: it is durable
 //!                   try_version C └──┘   │                             │
-//!                                       └── B failed on an event       └── release: that could not be kept; what B
-//!                                           that A then handled:           failed on meanwhile counts now
-//!                                           back to A, at once
+//!                                       └── B failed on an event       └── release: it could not be stored;
+//!                                           that A then handled:           failures of B in the meantime
+//!                                           back to A, at once             count now
 //! ```
 //!
-//! Promises: a lane looks here in front of each call and never within one, so a change comes between two batches. What was
-//! handled is committed under the version that did it. Whoever ends a trial first has ended it: once it has passed nobody
-//! fails it, and once it has failed every lane calls the proven version again, whether or not anybody else knows yet. While its
-//! end is being written lanes call both, and the trial cannot fail.
+//! Promises: a lane checks for changes before each call and never within one, so a change takes effect between two
+//! batches. Events are committed under the version that handled them. The first end of a trial is final: after a pass
+//! it cannot fail, and after a failure every lane calls the stable version again at once. While its end is being
+//! stored, lanes call both, and the trial cannot fail.
 //!
-//! Must not know: where versions come from, which one somebody decided on.
+//! Must not know: where versions come from, who decides.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -31,7 +31,7 @@ use crate::model::{Offset, VersionId};
 
 type Answering<'a> = Pin<Box<dyn Future<Output = Result<Handled, HandleError>> + Send + 'a>>;
 
-/// A handler of a type that is not said, so that one of another type can take its place.
+/// A handler with its type erased, so that a handler of another type can replace it.
 pub(crate) trait Calls: Send + Sync {
     fn handle<'a>(&'a self, batch: Batch<'a>) -> Answering<'a>;
 }
@@ -48,7 +48,7 @@ pub(crate) struct Version {
     pub(crate) handler: Arc<dyn Calls>,
     /// In the engine's catalogue.
     pub(crate) number: VersionId,
-    /// Hexadecimal.
+    /// Digest of the version, hexadecimal.
     pub(crate) digest: Arc<str>,
     /// Of its component, if it has one.
     pub(super) wasm_digest: Option<[u8; 32]>,
@@ -70,39 +70,39 @@ pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// How a new version is tried.
+/// The terms of a trial.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Terms {
-    /// Events that it has to handle before it can pass.
+    /// Events that the candidate has to handle before it can pass.
     pub events: u64,
-    /// Only the first so many lanes call it; `None` for all.
+    /// Only this number of lanes call it, from the first on; `None` for all.
     pub lanes: Option<u32>,
-    /// How long it is tried at least.
+    /// Minimum duration of the trial.
     pub time: Duration,
-    /// How long it is tried at most, also where it handles fewer events.
+    /// Maximum duration, even if it handles fewer events.
     pub at_most: Duration,
-    /// How much of that had passed when this process began to try it. It is tried for `time` all the same.
+    /// The part of `at_most` that had passed when this process began the trial. The minimum `time` starts anew.
     pub passed: Duration,
 }
 
-/// How a trial goes.
+/// State of a trial.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
-    /// It goes on.
+    /// In progress.
     Open,
-    /// It has handled as many events as it had to, and goes on until somebody lets it pass.
+    /// It has met its terms, and continues until it is promoted.
     Enough,
-    /// It passes once that is durable. Until then it is still called; where writing that fails, its verdict meanwhile counts.
+    /// It passes once that is durable, and is still called until then. If storing it fails, the verdict inside counts.
     Passing(Option<Box<Verdict>>),
-    /// It failed where the proven version did not, and is not called any more.
+    /// It failed where the stable version did not, and is no longer called.
     Failed(TrialFailure),
-    /// It goes on, and a lane waits for somebody to say with which version.
+    /// In progress, while a lane waits for an operator to choose a version.
     Asks(TrialFailure),
-    /// It is over for another reason: it has passed, or another version took its place.
+    /// Over for another reason: it was promoted or replaced.
     Over,
 }
 
-/// What a new version failed on.
+/// The failure that ended a trial.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TrialFailure {
     /// The partition of the subscriber's topic.
@@ -111,7 +111,7 @@ pub struct TrialFailure {
     pub offset: Offset,
     /// The event's CloudEvents id.
     pub event: String,
-    /// Why, in words.
+    /// The reason, in words.
     pub reason: String,
 }
 
@@ -122,7 +122,7 @@ impl std::fmt::Display for TrialFailure {
     }
 }
 
-/// A new version beside the one that it is to replace, which is asked about each event that the new one fails on.
+/// A candidate that runs next to the stable version, which is called for each event that the candidate fails on.
 #[derive(Debug)]
 pub struct Trial {
     version: Arc<str>,
@@ -144,22 +144,22 @@ impl Trial {
         }
     }
 
-    /// The digest of the version that is tried, hexadecimal.
+    /// Hexadecimal digest of the candidate.
     pub fn version(&self) -> &str {
         &self.version
     }
 
-    /// How it is tried.
+    /// Its terms.
     pub fn terms(&self) -> Terms {
         self.terms
     }
 
-    /// Events that the new version has handled.
+    /// Events that the candidate has handled.
     pub fn handled(&self) -> u64 {
         self.handled.load(Ordering::Relaxed)
     }
 
-    /// How long this process has tried it.
+    /// Duration of the trial in this process.
     pub fn lasted(&self) -> Duration {
         self.began.elapsed()
     }
@@ -169,18 +169,18 @@ impl Trial {
         self.began + self.terms.time
     }
 
-    /// When it passes also where it has handled too few events.
+    /// When it passes even with too few events.
     pub fn ends_at(&self) -> Instant {
         let Terms { time, at_most, passed, .. } = self.terms;
         self.began + time.max(at_most.saturating_sub(passed))
     }
 
-    /// It has lasted long enough, however few events there were. Not where a lane waits for somebody to decide.
+    /// Marks it as long enough, whatever the number of events, unless a lane waits for an operator.
     pub fn has_lasted(&self) {
         self.turn(Verdict::Enough);
     }
 
-    /// How it goes, and every change of that.
+    /// The verdict, and its changes.
     pub fn verdict(&self) -> watch::Receiver<Verdict> {
         self.verdict.subscribe()
     }
@@ -192,17 +192,17 @@ impl Trial {
         }
     }
 
-    /// A lane waits for somebody to decide.
+    /// A lane waits for an operator to choose a version.
     pub(super) fn ask(&self, failure: TrialFailure) {
         self.turn(Verdict::Asks(failure));
     }
 
-    /// Whether it was not over before.
+    /// Sets the verdict. False if the trial was over.
     fn turn(&self, to: Verdict) -> bool {
         self.verdict.send_if_modified(|verdict| {
             let goes_on = match verdict {
                 Verdict::Open => true,
-                // what a lane asks is more than that there were enough
+                // a lane's question takes precedence over met terms
                 Verdict::Enough | Verdict::Asks(_) => to != Verdict::Enough,
                 Verdict::Passing(_) if to == Verdict::Over => true,
                 Verdict::Passing(meanwhile) => {
@@ -222,14 +222,14 @@ impl Trial {
     }
 }
 
-/// A version on trial.
+/// A candidate with its trial.
 #[derive(Clone)]
 pub(crate) struct OnTrial {
     pub(crate) version: Version,
     pub(crate) trial: Arc<Trial>,
 }
 
-/// What lanes call.
+/// The versions that lanes call.
 #[derive(Clone)]
 pub(crate) struct Assignment {
     pub(crate) proven: Version,
@@ -237,7 +237,7 @@ pub(crate) struct Assignment {
 }
 
 impl Assignment {
-    /// What a lane calls.
+    /// The version that a lane calls, and its trial.
     fn of_lane(&self, partition: u32) -> (&Version, Option<&Arc<Trial>>) {
         match &self.on_trial {
             Some(OnTrial { version, trial }) if trial.terms.lanes.is_none_or(|lanes| partition < lanes) => {
@@ -250,10 +250,10 @@ impl Assignment {
 
 /// The versions of a subscriber.
 pub(crate) struct Roster {
-    /// Counts changes, so that a lane that looks and finds none takes no lock.
+    /// Counts changes, so that an unchanged roster is checked without a lock.
     generation: AtomicU64,
     assignment: Mutex<Arc<Assignment>>,
-    /// What became of the last reload, in words.
+    /// Result of the last deploy, in words.
     note: Mutex<Option<String>>,
 }
 
@@ -271,7 +271,7 @@ impl Roster {
         self.assignment.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What lanes call from now on.
+    /// The versions that lanes call from now on.
     pub(crate) fn assignment(&self) -> Arc<Assignment> {
         self.lock().clone()
     }
@@ -281,14 +281,14 @@ impl Roster {
         self.generation.fetch_add(1, Ordering::Release);
     }
 
-    /// Another version is the proven one.
+    /// Replaces the stable version.
     pub(crate) fn replace(&self, proven: Version) {
         let mut locked = self.lock();
         locked.end_trial();
         self.set(&mut locked, Assignment { proven, on_trial: None });
     }
 
-    /// A version is tried, in place of another that may have been.
+    /// Starts a trial, which replaces a current one.
     pub(crate) fn try_version(&self, version: Version, terms: Terms) -> Arc<Trial> {
         let mut locked = self.lock();
         locked.end_trial();
@@ -299,7 +299,7 @@ impl Roster {
         trial
     }
 
-    /// No version is tried any more.
+    /// Ends the trial.
     pub(crate) fn give_up(&self) {
         let mut locked = self.lock();
         locked.end_trial();
@@ -307,12 +307,13 @@ impl Roster {
         self.set(&mut locked, Assignment { proven, on_trial: None });
     }
 
-    /// A trial that has done enough cannot fail from here on, until it is let go or over. False where it has not, or is over.
+    /// Protects a trial that has met its terms from failing, until it is released or over. False if it has not met
+    /// them, or is over.
     pub(crate) fn hold(&self, trial: &Arc<Trial>) -> bool {
         self.hold_if(trial, |verdict| *verdict == Verdict::Enough)
     }
 
-    /// As [`Self::hold`], whether or not it has done enough.
+    /// Like [`Self::hold`], whether or not the terms are met.
     pub(crate) fn hold_now(&self, trial: &Arc<Trial>) -> bool {
         self.hold_if(trial, |verdict| matches!(verdict, Verdict::Open | Verdict::Enough | Verdict::Asks(_)))
     }
@@ -330,7 +331,7 @@ impl Roster {
             })
     }
 
-    /// A trial that was held can fail again, and has failed where it did meanwhile.
+    /// Ends the protection of [`Self::hold`]; a failure in the meantime takes effect now.
     pub(crate) fn release(&self, trial: &Arc<Trial>) {
         let mut locked = self.lock();
         if locked.is_tried(trial).is_none() {
@@ -352,7 +353,7 @@ impl Roster {
         }
     }
 
-    /// A version that is on trial is proven. False where the trial was over before.
+    /// Promotes the candidate to the stable version. False if the trial is over.
     pub(crate) fn pass(&self, trial: &Arc<Trial>) -> bool {
         let mut locked = self.lock();
         let Some(on_trial) = locked.is_tried(trial) else { return false };
@@ -362,7 +363,7 @@ impl Roster {
         true
     }
 
-    /// A version that is on trial in some lanes is tried in all. None where the trial was over before.
+    /// Extends a trial from some lanes to all. `None` if the trial is over.
     pub(crate) fn widen(&self, trial: &Arc<Trial>) -> Option<Arc<Trial>> {
         let mut locked = self.lock();
         let version = locked.is_tried(trial)?.version.clone();
@@ -373,7 +374,7 @@ impl Roster {
         Some(wide)
     }
 
-    /// A version that is on trial has failed where the proven one did not. Nothing where the trial was over before.
+    /// The candidate has failed where the stable version did not. No effect if the trial is over.
     pub(crate) fn fail(&self, trial: &Arc<Trial>, failure: TrialFailure) {
         let mut locked = self.lock();
         if locked.is_tried(trial).is_some() && trial.turn(Verdict::Failed(failure)) {
@@ -403,36 +404,36 @@ impl Assignment {
     }
 }
 
-/// What a lane calls, as it was when it last looked.
+/// The version that a lane calls, as of its last check.
 pub(crate) struct Taken {
     generation: u64,
     pub(crate) version: Version,
     pub(crate) proven: Version,
-    /// The version is on trial.
+    /// The trial, if the version is a candidate.
     pub(crate) trial: Option<Arc<Trial>>,
 }
 
 impl Taken {
     pub(crate) fn of(roster: &Roster, partition: u32) -> Self {
-        // The count first: what is changed in between is seen now, and looked at once more.
+        // The generation first: a change in between is seen, and checked once more.
         let generation = roster.generation.load(Ordering::Acquire);
         let assignment = roster.assignment();
         let (version, trial) = assignment.of_lane(partition);
         Self { generation, version: version.clone(), proven: assignment.proven.clone(), trial: trial.cloned() }
     }
 
-    /// Whether there may be something else to call by now.
+    /// Whether the roster may have changed.
     pub(super) fn is_stale(&self, roster: &Roster) -> bool {
         self.generation != roster.generation.load(Ordering::Acquire)
     }
 
-    /// The proven version alone.
+    /// The same without the candidate.
     pub(super) fn without_trial(&self) -> Self {
         let Self { generation, proven, .. } = self;
         Self { generation: *generation, version: proven.clone(), proven: proven.clone(), trial: None }
     }
 
-    /// What the version on trial has written is not what the proven one understands, so that it cannot be asked.
+    /// Whether the candidate's state is incompatible with the stable version, so that the latter cannot be called.
     pub(super) fn changes_state(&self) -> bool {
         self.trial.is_some() && self.version.state_version != self.proven.state_version
     }

@@ -1,12 +1,12 @@
-//! What is kept of topics and subscribers that are gone, and forgetting it.
+//! Stored data of removed topics and subscribers, and its deletion.
 //!
-//! Which topics were removed is known by the engine: they have a number, and nothing that runs has them. So none can be
-//! overlooked, however it came to be there.
+//! The engine knows which topics were removed: they have a number, and no running plan contains them. So none can be
+//! missed, whatever led to its removal.
 //!
-//! Promises: nothing that runs is touched. What is forgotten is forgotten as a whole or again: whoever is new begins with
-//! nothing, whatever is left of one of its name. A topic that comes back before it is forgotten is the one that it was.
-//! Relies on: whoever asks has decided, durably, that those it names are gone for good.
-//! Must not know: who remembers which ones are gone.
+//! Promises: does not touch running nodes. A deletion is complete, or is repeated: a new node starts empty, even if
+//! data of an earlier one with its name is left. A topic that returns before its deletion is the same topic. Relies on:
+//! the caller has durably decided that the given nodes are removed for good. Must not know: where removed nodes are
+//! recorded.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -22,27 +22,27 @@ use crate::engine::{
 };
 use crate::model::{LaneId, PartitionId, SubscriberId, TopicId};
 
-/// A subscriber that is gone.
+/// A removed subscriber.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Gone {
     /// Its full name.
     pub name: String,
-    /// The full name of the topic that it took from.
+    /// The full name of its input topic.
     pub from: String,
-    /// How many partitions that has.
+    /// Number of partitions of that topic.
     pub partitions: u32,
 }
 
-/// A topic that was removed, and whose events are kept.
+/// A removed topic whose events are still stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RemovedTopic {
     /// Its full name.
     pub name: String,
-    /// Its number and those of what hangs on it, each with the name that it has once it is gone for good.
+    /// Its number and those of its hidden topics, each with the name that it gets when it is deleted.
     pub names: Vec<(TopicId, String)>,
-    /// Events in it and on their way to it.
+    /// Number of its events, including held and delayed ones.
     pub events: u64,
-    /// Bytes that they take, about.
+    /// Approximate size in bytes.
     pub bytes: u64,
 }
 
@@ -52,53 +52,37 @@ impl RemovedTopic {
     }
 }
 
-/// What is kept of one.
+/// Stored data of a removed subscriber.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Kept {
-    /// Events that it has handled, as far as they are kept: a new one of its name would handle them again.
+    /// Stored events that it has handled: a new subscriber with its name would handle them again.
     pub handled: u64,
-    /// Events that it has yet to handle, as far as they are kept.
+    /// Stored events that it has not handled.
     pub behind: u64,
-    /// Entries: of its handler's state, of events that wait, of what it was told.
+    /// Entries: state, retry queue, and commands.
     pub entries: u64,
-    /// Snapshots of them.
     pub snapshots: u64,
 }
 
-/// Why what is kept was not forgotten, or cannot be told.
+/// Why stored data could not be determined or deleted.
 #[derive(Debug, thiserror::Error)]
 pub enum CollectError {
-    /// The engine does not take it.
+    /// The engine refused the change.
     #[error(transparent)]
     Apply(#[from] ApplyError),
-    /// What a lane keeps cannot be read or changed.
+    /// The data of a lane cannot be read or changed.
     #[error("the stored data of `{subscriber}` cannot be read or deleted: {error}")]
-    Lane {
-        /// The subscriber.
-        subscriber: String,
-        /// Why.
-        error: SessionError,
-    },
-    /// What is kept of a topic that was removed cannot be looked at.
+    Lane { subscriber: String, error: SessionError },
+    /// The data of a removed topic cannot be read.
     #[error("the stored data of the removed topic `{topic}` cannot be read: {error}")]
-    Topic {
-        /// The topic.
-        topic: String,
-        /// Why.
-        error: ReadError,
-    },
-    /// Its snapshots cannot be listed or removed.
+    Topic { topic: String, error: ReadError },
+    /// The snapshots cannot be listed or removed.
     #[error("the snapshots of `{subscriber}` cannot be listed or removed: {error}")]
-    Snapshots {
-        /// The subscriber.
-        subscriber: String,
-        /// Why.
-        error: SnapshotError,
-    },
+    Snapshots { subscriber: String, error: SnapshotError },
 }
 
 impl<E: Engine> Tree<E> {
-    /// What is kept of a subscriber that is gone.
+    /// The stored data of a removed subscriber.
     ///
     /// # Errors
     /// [`CollectError`].
@@ -127,7 +111,7 @@ impl<E: Engine> Tree<E> {
         Ok(kept)
     }
 
-    /// How many events a subscriber that is gone has yet to handle, were it to come back.
+    /// Number of events that a removed subscriber would have to handle if it returned.
     pub fn lag_of(&self, gone: &Gone) -> u64 {
         let Some((topic, subscriber)) = self.numbers_of(gone) else { return 0 };
         let lag = |partition| {
@@ -138,16 +122,16 @@ impl<E: Engine> Tree<E> {
         (0..gone.partitions).map(lag).sum()
     }
 
-    /// Forgets what is kept of a subscriber that is gone: what its lanes keep, and snapshots of that.
+    /// Deletes the data of a removed subscriber: entries of its lanes, and snapshots.
     ///
     /// # Errors
-    /// [`CollectError`]; a part may be forgotten.
+    /// [`CollectError`]; a part may be deleted.
     pub async fn forget(&self, gone: &Gone) -> Result<(), CollectError> {
         let _alone = self.shared.applying.lock().await;
         let engine = &self.shared.engine;
         let Some((_, subscriber)) = self.numbers_of(gone) else { return Ok(()) };
         let lanes = (0..gone.partitions).map(|partition| LaneId { subscriber, partition });
-        // where its topic is gone for good, so is what its lanes kept
+        // if its topic is deleted, so are the entries of its lanes
         for lane in lanes.filter(|lane| engine.entries(*lane).is_some()) {
             let forgotten = clear(engine, lane, 0).await;
             forgotten.map_err(|error| CollectError::Lane { subscriber: gone.name.clone(), error })?;
@@ -160,19 +144,19 @@ impl<E: Engine> Tree<E> {
         Ok(())
     }
 
-    /// The topics that were removed and whose events are kept, by name.
+    /// The removed topics whose events are still stored, by name.
     ///
     /// # Errors
     /// [`CollectError::Topic`].
     pub async fn removed_topics(&self) -> Result<Vec<RemovedTopic>, CollectError> {
-        let _alone = self.shared.applying.lock().await; // what is prepared is there before it runs
+        let _alone = self.shared.applying.lock().await; // an apply creates topics before they run
         let engine = &self.shared.engine;
         let running = blueprint_on(engine, &self.shared.running().plan, Vec::new());
         let running: HashSet<&str> = running.topics.iter().map(|topic| topic.name.as_str()).collect();
         let numbers: HashSet<TopicId> = running.iter().filter_map(|name| engine.topic(name)).collect();
         let mut removed: BTreeMap<String, RemovedTopic> = BTreeMap::new();
         for topic in engine.topics().into_iter().filter(|topic| !numbers.contains(&topic.number)) {
-            // what hangs on a topic goes with it and not before
+            // a hidden topic is deleted together with its topic
             let name = topic.name.split('@').next().unwrap_or(&topic.name);
             if name != topic.name && running.contains(name) {
                 continue;
@@ -187,8 +171,8 @@ impl<E: Engine> Tree<E> {
         Ok(removed.into_values().collect())
     }
 
-    /// Topics are gone for good, as was decided, each by the name that it has from then on ([`RemovedTopic::names`]). What is
-    /// kept of them goes in the time that follows.
+    /// Marks topics as deleted, each under the name of [`RemovedTopic::names`]. Their data is deleted in the
+    /// background.
     ///
     /// # Errors
     /// [`CollectError::Apply`].
@@ -201,15 +185,15 @@ impl<E: Engine> Tree<E> {
         Ok(())
     }
 
-    /// The numbers of its topic and of itself, where it has some: it has none where nothing was ever kept of it.
+    /// The numbers of its topic and of itself; `None` if nothing was ever stored for it.
     fn numbers_of(&self, gone: &Gone) -> Option<(TopicId, SubscriberId)> {
         let topic = self.shared.engine.topic(&gone.from)?;
         Some((topic, self.shared.engine.subscriber(&gone.name, topic)?))
     }
 }
 
-/// The events of a topic, and of its keys those that are held, and the bytes of all that it has. Those of a queue are those
-/// that wait in it.
+/// Number of events in a topic including held and delayed ones, and its bytes. Events in a hidden queue are counted
+/// where they wait, not by the topic's offsets.
 fn size_of<E: Engine>(engine: &E, topic: &CatalogueTopic) -> Result<(u64, u64), ReadError> {
     let (mut events, mut bytes) = (0, 0);
     let is_queue = [rules::delay::SUFFIX, held::SUFFIX].iter().any(|suffix| topic.name.ends_with(suffix));

@@ -1,6 +1,7 @@
-//! Dead letters counted by why they failed.
+//! Counts dead letters by failure reason.
 //!
-//! Promises: bounded, however many reasons there are: those that find no room are counted by the kind of their failure.
+//! Promises: bounded memory for any number of reasons; reasons beyond the limit are counted by the kind of their
+//! failure.
 
 use super::error::ControlError;
 use super::places::without_positions;
@@ -8,7 +9,7 @@ use crate::api::{FailedEvent, Filter, LetterProgress, Reason, Reasons, Times};
 use crate::dispatch::tree::Tree;
 use crate::engine::Engine;
 
-/// Bytes of a reason that tell it from others: its first line, where that is not longer.
+/// Bytes of a reason that distinguish it, within its first line.
 const REASON_BYTES_MAX: usize = 200;
 /// Dead letters that are read at once.
 const LETTERS_AT_ONCE: usize = 10_000;
@@ -27,8 +28,8 @@ impl Reasons {
 }
 
 impl<E: Engine> Tree<E> {
-    /// Counts dead letters of a subscriber that are neither redriven nor dropped, by why they failed: some of those that there
-    /// were at the beginning, and where to go on with the others.
+    /// Counts open dead letters of a subscriber by failure reason: a part of those that existed at the beginning, and
+    /// where to continue.
     ///
     /// # Errors
     /// [`ControlError`].

@@ -1,4 +1,4 @@
-//! Why what was asked of a subscriber is not done.
+//! Errors of operations on subscribers.
 
 use std::io;
 
@@ -6,100 +6,89 @@ use crate::dispatch::{Refusal, WaitingError};
 use crate::engine::ReadError;
 use crate::model::Offset;
 
-/// Why something was not done.
+/// Why an operation failed.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum ControlError {
-    /// No subscriber of that name.
+    /// Unknown subscriber.
     #[error(
         "there is no subscriber `{subscriber}`; {}",
         nearest.as_ref().map_or("`wattle status` lists them".to_owned(), |name| format!("did you mean `{name}`?"))
     )]
     UnknownSubscriber {
-        /// What was asked for.
+        /// The requested name.
         subscriber: String,
-        /// The nearest name that exists.
+        /// The closest existing name.
         nearest: Option<String>,
     },
-    /// A short name that several namespaces have.
+    /// A short name that exists in several namespaces.
     #[error("`{subscriber}` is the name of several subscribers: say which, as one of {}", candidates.join(", "))]
     AmbiguousSubscriber {
-        /// What was asked for.
+        /// The requested name.
         subscriber: String,
         /// The full names.
         candidates: Vec<String>,
     },
-    /// It has no such partition.
     #[error("subscriber `{subscriber}` has no partition {partition}: it has {partitions}, counted from 0")]
     UnknownPartition {
-        /// The subscriber.
         subscriber: String,
-        /// What was asked for.
+        /// The requested partition.
         partition: u32,
-        /// How many it has.
+        /// Number of partitions.
         partitions: u32,
     },
-    /// It keeps no dead letters.
+    /// The subscriber has no dead letters.
     #[error(
         "subscriber `{subscriber}` has no dead letters: it halts instead, since its topology says `on_failure: halt`"
     )]
-    NoDeadLetters {
-        /// The subscriber.
-        subscriber: String,
-    },
-    /// It has state, and the request does not say what to do with it.
+    NoDeadLetters { subscriber: String },
+    /// The subscriber has state, and the request does not say what to do with it.
     #[error(
         "subscriber `{subscriber}` has state: pass `--state empty` to delete it, `--state NUMBER` to restore a \
          snapshot (`wattle state snapshots {subscriber}` lists them), or `--state keep` to keep it although it may \
          reflect events that are delivered again"
     )]
-    HasState {
-        /// The subscriber.
-        subscriber: String,
-    },
-    /// A lane does not do it.
+    HasState { subscriber: String },
+    /// A lane refused the command.
     #[error("partition {partition}: {refusal}")]
     Refused {
         /// The lane's partition.
         partition: u32,
-        /// Why.
         refusal: Refusal,
     },
-    /// A snapshot.
+    /// A snapshot could not be used.
     #[error(transparent)]
     Snapshot(#[from] SnapshotError),
-    /// It would go on where there is nothing yet.
+    /// The requested offset is after the end of the partition.
     #[error(
         "partition {partition} of `{subscriber}` ends at {end}, before offset {offset}: pass an offset up to {end}, \
          `end`, or another partition (`--partition`)"
     )]
     BeyondEnd {
-        /// The subscriber.
         subscriber: String,
-        /// The partition.
+        /// Partition of the lane.
         partition: u32,
-        /// What was asked for.
+        /// The requested offset.
         offset: Offset,
-        /// Behind its last event.
+        /// The end of the partition.
         end: Offset,
     },
-    /// Some of the lanes, or of the events, did what they were told before one did not.
+    /// The operation failed after a part of it was done.
     #[error("{error}; {done} had done it before")]
     Partly {
-        /// How many, and of what.
+        /// The part that was done: number and unit.
         done: String,
-        /// Why not all.
         error: Box<ControlError>,
     },
-    /// What is stored cannot be read.
+    /// Stored data cannot be read.
     #[error("{0}")]
     Unreadable(String),
-    /// What is stored cannot be read at the moment; the same read may succeed later.
+    /// Stored data cannot be read at the moment; a retry may succeed.
     #[error("{0}")]
     UnreadableNow(String),
 }
 
 impl ControlError {
-    /// This, where that number of something had done it before.
+    /// Adds the number of items that were done before the error.
     pub(crate) fn after(self, done: u64, what: &str) -> Self {
         match done {
             0 => self,
@@ -127,23 +116,22 @@ impl From<WaitingError> for ControlError {
     }
 }
 
-/// Why a snapshot was not taken, or not used.
+/// Why a snapshot was not taken, or cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SnapshotError {
-    /// The engine has nowhere to keep any.
+    /// The engine does not support snapshots.
     #[error("this engine keeps no snapshots")]
     Unsupported,
-    /// There is none of that number.
+    /// Unknown snapshot.
     #[error(
         "subscriber `{subscriber}` has no snapshot {number}; `wattle state snapshots {subscriber}` lists its snapshots"
     )]
     Unknown {
-        /// The subscriber.
         subscriber: String,
-        /// What was asked for.
+        /// The requested number.
         number: u64,
     },
-    /// No snapshot was named whose position could be gone back to.
+    /// A seek to a snapshot's positions without a snapshot.
     #[error("no snapshot was named: name the position to continue from")]
     NoPosition,
     /// The disk is nearly full.
@@ -152,42 +140,41 @@ pub enum SnapshotError {
     /// The disk failed.
     #[error("the snapshot cannot be written: {0}")]
     Disk(String),
-    /// What is there cannot be used.
+    /// The snapshot is unusable.
     #[error("snapshot {number} cannot be used: {reason}")]
     Unusable {
-        /// Its number.
+        /// Number of the snapshot.
         number: u64,
-        /// Why.
         reason: String,
     },
-    /// Events that came after it are gone.
+    /// Events after the snapshot are no longer stored.
     #[error(
         "snapshot {number} is from before offset {position} in partition {partition}, and events up to {start} are no \
          longer stored: the state lacks them, and they cannot be handled again; pass `--to` to continue nevertheless"
     )]
     Expired {
-        /// Its number.
+        /// Number of the snapshot.
         number: u64,
-        /// The partition.
+        /// Partition of the lane.
         partition: u32,
-        /// Where the lane was.
+        /// Position of the lane.
         position: Offset,
-        /// What is kept begins here.
+        /// First stored offset.
         start: Offset,
     },
-    /// Events that it knows are gone.
+    /// The snapshot is ahead of the topic: events that it reflects are lost.
     #[error(
         "snapshot {number} is from before offset {position} in partition {partition}, which ends at {end}: events that \
          its state reflects were lost; pass `--to` to continue nevertheless"
     )]
     Ahead {
-        /// Its number.
+        /// Number of the snapshot.
         number: u64,
-        /// The partition.
+        /// Partition of the lane.
         partition: u32,
-        /// Where the lane was.
+        /// Position of the lane.
         position: Offset,
-        /// What there is ends here.
+        /// End of the partition.
         end: Offset,
     },
 }

@@ -1,4 +1,4 @@
-//! A subscriber by its name, and its lanes: what they are told, and what they answer.
+//! Finds subscribers by name, and sends commands to their lanes.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,10 +14,10 @@ use crate::engine::Engine;
 use crate::model::{LaneId, SubscriberId, TopicId};
 use crate::topology::{SubscriberIndex, SubscriberPlan};
 
-/// How long a lane that is in the middle of a call is waited for.
+/// Time limit for a lane's answer; a lane answers only between two calls.
 pub(super) const ANSWER_WITHIN: Duration = Duration::from_secs(60);
 
-/// A subscriber of the tree.
+/// A subscriber of the running tree.
 pub(crate) struct Found {
     pub(crate) running: Arc<Running>,
     pub(crate) index: usize,
@@ -65,7 +65,7 @@ impl<E: Engine> Tree<E> {
         entries.ok_or_else(|| found.unknown(partition))
     }
 
-    /// Tells a lane something, and waits for its answer.
+    /// Sends a command to a lane, and waits for its answer.
     pub(super) async fn tell(
         &self,
         found: &Found,
@@ -77,7 +77,7 @@ impl<E: Engine> Tree<E> {
         in_time.unwrap_or_else(|_| Err(late(partition)))
     }
 
-    /// Tells a lane something, which it will answer.
+    /// Sends a command to a lane without waiting for the answer.
     pub(super) async fn hand_in(
         &self,
         found: &Found,
@@ -95,7 +95,7 @@ impl<E: Engine> Tree<E> {
         }
     }
 
-    /// How many partitions a subscriber has.
+    /// Number of partitions of a subscriber.
     ///
     /// # Errors
     /// [`ControlError`].
@@ -105,12 +105,12 @@ impl<E: Engine> Tree<E> {
 }
 
 impl Found {
-    /// What the topology says of it.
+    /// The subscriber in the running plan.
     pub(crate) fn plan(&self) -> &SubscriberPlan {
         &self.running.plan[SubscriberIndex(self.index as u32)]
     }
 
-    /// Refuses a partition that it does not have.
+    /// Returns an error for a partition that does not exist.
     pub(super) fn check(&self, partition: Option<u32>) -> Result<(), ControlError> {
         match partition {
             Some(partition) if partition >= self.partitions => Err(self.unknown(partition)),
@@ -124,7 +124,7 @@ impl Found {
     }
 }
 
-/// A lane that was told something.
+/// A lane with a pending command.
 pub(crate) struct Told {
     pub(crate) partition: u32,
     answer: oneshot::Receiver<Result<u64, Refusal>>,
@@ -140,12 +140,12 @@ impl Told {
     }
 }
 
-/// A lane does not answer.
+/// The error for a lane that did not answer in time.
 pub(crate) fn late(partition: u32) -> ControlError {
     stopped(partition, "its current call does not end; a command that it has not started is cancelled")
 }
 
-/// A lane does not answer, with the reason.
+/// The error for a lane that does not answer, with a reason.
 pub(super) fn stopped(partition: u32, reason: &str) -> ControlError {
     ControlError::Refused { partition, refusal: Refusal::Stopped { reason: reason.to_owned() } }
 }

@@ -1,8 +1,8 @@
-//! Dead letters: listed, handled once more, taken off the list.
+//! Dead letters: listing, redriving, dropping.
 //!
 //! ```text
-//!   the topic `S.dead` ──> those that match and are not done ──┬─ redrive: the lane's waiting set takes it in, and notes it
-//!                                                              └─ drop: the lane notes it
+//!   the topic `S.dead` ──> matching open ones ──┬─ redrive: the lane adds it to its retry queue, and marks it as done
+//!                                               └─ drop: the lane marks it as done
 //! ```
 
 use std::sync::Arc;
@@ -24,20 +24,20 @@ use crate::dispatch::tree::Tree;
 use crate::engine::{Engine, Entries, ReadBudget};
 use crate::model::{Offset, PartitionId, Record, TopicId};
 
-/// Dead letters that a lane is given at once.
+/// Dead letters in one command to a lane.
 const LETTERS_MAX: usize = 256;
-/// Dead letters that one part of a listing looks through: what a filter leaves out takes time as well.
+/// Dead letters that one page of a listing reads at most, including those that the filter excludes.
 const LOOKED_AT_MAX: usize = 50_000;
-/// Dead letters that something is done to before it says how far it has come.
+/// Dead letters that are processed before progress is reported.
 const PART_LETTERS_MAX: u64 = 10_000;
-/// The same in time, before the next ones are begun.
+/// Time after which progress is reported.
 const PART_WITHIN: Duration = Duration::from_secs(10);
-/// How long a lane that has no room is waited for before whoever asked is told.
+/// How long to wait for a lane whose retry queue is full before progress is reported.
 const ROOM_WITHIN: Duration = Duration::from_secs(2);
-/// How soon a lane that had no room is asked again.
+/// Interval between commands to a lane whose retry queue is full.
 const ROOM_LOOK_EVERY: Duration = Duration::from_millis(20);
 
-/// A stored dead letter, as the event that it was.
+/// Decodes a stored dead letter into the original event and its failure.
 pub(crate) fn dead_letter(dead_partition: u32, offset: Offset, record: &[u8]) -> Option<FailedEvent> {
     let record = Record::parse(record).ok()?;
     let (lineage, view) = (record.lineage?, record.view().ok()?);
@@ -47,7 +47,7 @@ pub(crate) fn dead_letter(dead_partition: u32, offset: Offset, record: &[u8]) ->
         let Some(text) = value.as_text() else { continue };
         let number = || text.parse().unwrap_or(0);
         match name {
-            // what is in front is the original's, of a release that left it there
+            // attributes before it belong to the original event, in dead letters of an early release
             FIRST_OF_FAILURE => waiter = Waiter::new(lineage.offset, (0, 0)),
             "wattleappended" => waiter.append_time_ns = number(),
             "wattlefailed" => waiter.failed_ns = number(),
@@ -70,7 +70,7 @@ pub(crate) fn dead_letter(dead_partition: u32, offset: Offset, record: &[u8]) ->
     })
 }
 
-/// Does part after part. How many dead letters that were.
+/// Runs an operation part by part. Returns the number of dead letters processed.
 async fn to_the_end(
     part: impl AsyncFn(Option<LetterProgress>) -> Result<LettersDone, ControlError>,
 ) -> Result<u64, ControlError> {
@@ -86,8 +86,8 @@ async fn to_the_end(
 }
 
 impl<E: Engine> Tree<E> {
-    /// Dead letters of a subscriber that are neither redriven nor dropped, from a position on, at most so many. There may be
-    /// fewer, or none, and more behind them.
+    /// Open dead letters of a subscriber, starting at `from`, at most `count`. A page may have fewer, or none, although
+    /// more follow.
     ///
     /// # Errors
     /// [`ControlError`].
@@ -103,7 +103,7 @@ impl<E: Engine> Tree<E> {
         self.letters(&found, filter, from, count, &ends).await
     }
 
-    /// The topic of a subscriber's dead letters.
+    /// The dead-letter topic of a subscriber.
     fn topic_of_letters(&self, found: &Found) -> Result<(TopicId, u32), ControlError> {
         let none = || ControlError::NoDeadLetters { subscriber: found.plan().label() };
         let at = found.plan().dead_letters.ok_or_else(none)?.0 as usize;
@@ -111,7 +111,7 @@ impl<E: Engine> Tree<E> {
         Ok((topic, found.running.plan.topics.get(at).ok_or_else(none)?.partitions))
     }
 
-    /// Behind the last dead letter that there is now, of each partition.
+    /// Current end offset of each partition of the dead-letter topic.
     async fn ends_of_letters(&self, found: &Found) -> Result<Vec<Offset>, ControlError> {
         let (topic, partitions) = self.topic_of_letters(found)?;
         let mut ends = Vec::new();
@@ -167,21 +167,21 @@ impl<E: Engine> Tree<E> {
         Ok(Page { found: letters, next: None })
     }
 
-    /// Has a subscriber handle dead letters once more, each key's in their order, behind what waits of that key; nobody else
-    /// sees them again. Resolves when all that there were are in the lanes' waiting sets, which may have to make room first.
-    /// How many.
+    /// Handles dead letters again, each key in order, after the waiting events of the same key; other subscribers do
+    /// not see them. Resolves when all dead letters that existed at the call are in the retry queues, which may have to
+    /// become shorter first. Returns their number.
     ///
     /// # Errors
-    /// [`ControlError`]; those in front may have been redriven.
+    /// [`ControlError`]; some of them may have been redriven.
     pub async fn redrive(&self, subscriber: &str, filter: &Filter) -> Result<u64, ControlError> {
         to_the_end(async |from| self.redrive_some(subscriber, filter, from).await).await
     }
 
-    /// The part of [`Self::redrive`] that takes no longer than a caller waits, from the beginning or where the part before
-    /// ended.
+    /// A part of [`Self::redrive`], short enough for a caller to wait for, from the beginning or from the end of the
+    /// previous part.
     ///
     /// # Errors
-    /// [`ControlError`]; those in front may have been redriven.
+    /// [`ControlError`]; some of them may have been redriven.
     pub async fn redrive_some(
         &self,
         subscriber: &str,
@@ -190,7 +190,7 @@ impl<E: Engine> Tree<E> {
     ) -> Result<LettersDone, ControlError> {
         let found = self.subscriber(subscriber)?;
         let mut progress = self.progress(&found, from).await?;
-        // Somebody else may redrive the same ones, so each lane says how many it had not taken before.
+        // Concurrent calls may redrive the same dead letters, so each lane counts those that were still open.
         let redriven = Arc::new(AtomicU64::new(0));
         let done = |next| LettersDone { count: redriven.load(Ordering::Relaxed), next };
         let (end, mut looked_at) = (Instant::now() + PART_WITHIN, 0);
@@ -234,7 +234,8 @@ impl<E: Engine> Tree<E> {
         Ok(from.unwrap_or(LetterProgress { at: ListPosition::default(), ends }))
     }
 
-    /// Takes dead letters off the list: they stay in their topic as long as that keeps them. How many.
+    /// Marks dead letters as done, so that they are no longer listed; they stay in their topic for its retention.
+    /// Returns their number.
     ///
     /// # Errors
     /// [`ControlError`].
@@ -242,11 +243,11 @@ impl<E: Engine> Tree<E> {
         to_the_end(async |from| self.drop_some_dead_letters(subscriber, filter, from).await).await
     }
 
-    /// The part of [`Self::drop_dead_letters`] that takes no longer than a caller waits, from the beginning or where the
-    /// part before ended.
+    /// A part of [`Self::drop_dead_letters`], short enough for a caller to wait for, from the beginning or from the end
+    /// of the previous part.
     ///
     /// # Errors
-    /// [`ControlError`]; those in front may have been dropped.
+    /// [`ControlError`]; some of them may have been dropped.
     pub async fn drop_some_dead_letters(
         &self,
         subscriber: &str,
@@ -279,12 +280,12 @@ impl FailedEvent {
         done_key(self.dead_partition.unwrap_or(0), self.number)
     }
 
-    /// Where a dead letter is listed.
+    /// The listing position of a dead letter.
     fn place(&self) -> ListPosition {
         ListPosition { partition: self.dead_partition.unwrap_or(0), number: self.number }
     }
 
-    /// As its lane takes it in.
+    /// The dead letter in the form that its lane takes.
     fn letter(&self) -> Option<Letter> {
         let waiter = Waiter {
             failed_ns: self.failed_ns,
@@ -295,7 +296,7 @@ impl FailedEvent {
             ..Waiter::new(self.offset, (self.append_time_ns, 0))
         };
         let mut record = Vec::with_capacity(self.key.len() + self.event.len() + 16);
-        // its key was stored before, so it fits
+        // the key was stored before, so it fits
         Record { key: &self.key, lineage: None, event: &self.event }.write(&mut record).ok()?;
         Some(Letter { done: self.done_key(), waiter, record: record.into() })
     }

@@ -1,4 +1,4 @@
-//! What a subscriber keeps, page by page: events that wait, and its handler's state.
+//! Lists the retry queue and the state of a subscriber, page by page.
 
 use bytes::Bytes;
 
@@ -12,19 +12,19 @@ use crate::dispatch::tree::Tree;
 use crate::engine::Engine;
 use crate::model::{EventView, Record};
 
-/// Waiting events that a lane is told about at once.
+/// Waiting events that a command to a lane names at most.
 pub(super) const NUMBERS_MAX: usize = 1_000;
-/// Bytes of events that a listing has, unless one event alone has more: several listings are nothing, and one is a message.
+/// Maximum bytes of events in a page, unless a single event is larger: a page is one message.
 const LISTING_BYTES: usize = 4 << 20;
-/// Entries of a state that are read at once: each may be as large as a value may be.
+/// State entries that are read at once; each may be as large as the limit for values allows.
 const STATE_ENTRIES: usize = 32;
-/// Entries of a state that one part of a listing looks through.
+/// State entries that one page reads at most.
 const STATE_LOOKED_AT_MAX: usize = 10_000;
 
 impl Filter {
     pub(super) fn matches(&self, event: &FailedEvent) -> bool {
         let is = |wanted: &Option<String>, found: &str| wanted.as_ref().is_none_or(|wanted| wanted == found);
-        // as it is, and as it is counted
+        // the reason as stored, and as counted
         let is_reason = |wanted: &String| {
             event.failure == *wanted
                 || event.reason.contains(wanted.as_str())
@@ -41,27 +41,27 @@ impl Filter {
     }
 }
 
-/// A part of a listing.
+/// A page of a listing.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Page<T> {
-    /// What was found.
+    /// The events of the page.
     pub found: Vec<T>,
-    /// Where to go on; `None`: there is no more.
+    /// Where the next page starts; `None` at the end.
     pub next: Option<ListPosition>,
 }
 
-/// A part of a listing of state.
+/// A page of a state listing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StatePage {
-    /// What was found.
+    /// The entries of the page.
     pub found: Vec<StateOfPartition>,
-    /// Where to go on; `None`: there is no more.
+    /// Where the next page starts; `None` at the end.
     pub next: Option<StatePosition>,
 }
 
 impl<E: Engine> Tree<E> {
-    /// Events of a subscriber that wait, from a position on, at most so many. There may be fewer, for their size, and more
-    /// behind them. Reads from a disk.
+    /// Waiting events of a subscriber, starting at `from`, at most `count`. A page may have fewer for its size. Reads
+    /// from disk.
     ///
     /// # Errors
     /// [`ControlError`].
@@ -87,7 +87,7 @@ impl<E: Engine> Tree<E> {
                 let next = last + 1;
                 for (at, waiter) in page {
                     let record = match waiting::record(&entries, at) {
-                        Err(WaitingError::Malformed { .. }) => continue, // done meanwhile
+                        Err(WaitingError::Malformed { .. }) => continue, // handled in the meantime
                         record => record?,
                     };
                     let Some(event) = failed_event(partition, at, waiter, record) else { continue };
@@ -106,7 +106,7 @@ impl<E: Engine> Tree<E> {
         Ok(Page { found: events, next: None })
     }
 
-    /// Lets waiting events be tried at once, as if for the first time; those that are parked as well. How many.
+    /// Makes waiting events due at once and resets their attempts; includes parked events. Returns their number.
     ///
     /// # Errors
     /// [`ControlError`].
@@ -114,7 +114,7 @@ impl<E: Engine> Tree<E> {
         self.tell_waiting(subscriber, filter, Command::Release).await
     }
 
-    /// Forgets waiting events. How many.
+    /// Drops waiting events. Returns their number.
     ///
     /// # Errors
     /// [`ControlError`].
@@ -150,7 +150,7 @@ impl<E: Engine> Tree<E> {
         }
     }
 
-    /// Whether a subscriber's handler keeps anything, in a partition or in any.
+    /// Whether a subscriber's handler has state, in one partition or in any.
     ///
     /// # Errors
     /// [`ControlError`].
@@ -165,8 +165,9 @@ impl<E: Engine> Tree<E> {
         Ok(false)
     }
 
-    /// What is under a key of a subscriber's state, in each partition that has it: keys of events decide where that is. From a
-    /// partition on as much as a listing has, and the partition where to go on; `None`: there is no more.
+    /// The entries with this key in a subscriber's state. Since the keys of events determine the partition, several
+    /// partitions may have one. Starts at partition `from`, and returns the partition to continue at if the page is
+    /// full.
     ///
     /// # Errors
     /// [`ControlError`].
@@ -190,8 +191,8 @@ impl<E: Engine> Tree<E> {
         Ok((some, None))
     }
 
-    /// A subscriber's state in a partition behind an entry (bucket and key): at most `count` entries, and fewer where they are
-    /// large. None where there are no more.
+    /// A subscriber's state in a partition, after the entry `behind` (bucket and key): at most `count` entries, fewer
+    /// if they are large. Empty at the end.
     ///
     /// # Errors
     /// [`ControlError`].
@@ -208,8 +209,8 @@ impl<E: Engine> Tree<E> {
         Ok(state::list(&entries, behind.as_deref(), count)?.0)
     }
 
-    /// Entries of a subscriber's state, by partition, bucket and key, from a position on, at most so many. There may be
-    /// fewer, or none, and more behind them. Reads from a disk.
+    /// A page of a subscriber's state, sorted by partition, bucket and key. It may have fewer entries than requested,
+    /// or none, although more pages follow. Reads from disk.
     ///
     /// # Errors
     /// [`ControlError`].
@@ -263,7 +264,7 @@ impl<E: Engine> Tree<E> {
         Ok(StatePage { found: entries, next: None })
     }
 
-    /// Puts entries into a subscriber's state, in place of what may be there. How many.
+    /// Writes entries into a subscriber's state, and replaces existing ones. Returns their number.
     ///
     /// # Errors
     /// [`ControlError`].
@@ -279,7 +280,7 @@ impl<E: Engine> Tree<E> {
     }
 }
 
-/// Whether a listing that has so many entries and bytes takes one more.
+/// Whether a page with this many entries and bytes has no room for another entry.
 pub(super) fn is_full(entries: usize, entries_max: usize, bytes: usize, more_bytes: usize) -> bool {
     entries >= entries_max || (entries > 0 && bytes + more_bytes > LISTING_BYTES)
 }
@@ -305,7 +306,7 @@ impl FailedEvent {
         }
     }
 
-    /// About how much room it takes in a listing.
+    /// Approximate size in a page.
     pub(super) fn bytes(&self) -> usize {
         let Self { reason, backtrace, .. } = self;
         let texts = self.key.len() + self.id.len() + reason.len() + backtrace.as_ref().map_or(0, String::len);

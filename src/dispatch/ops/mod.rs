@@ -1,9 +1,8 @@
-//! What people ask of a bus that runs, and what they tell it.
+//! Operations on a running bus.
 //!
-//! Promises: what is looked at is looked at while the lanes run, without a pause; what changes something is done by the
-//! lane itself between two calls, in one unit, and answered when that is durable. Who asks again after an answer that
-//! was lost does no harm: a dead letter is redriven once.
-//! Must not know: gRPC, the command line.
+//! Promises: queries read while the lanes run, without pausing them; changes are made by the lane itself between two
+//! calls, in one unit, and answered once they are durable. Repeating an operation after a lost answer does no harm: a
+//! dead letter is redriven once. Must not know: gRPC, the command line.
 
 pub(super) mod collect;
 mod committed;

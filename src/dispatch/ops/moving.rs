@@ -1,4 +1,4 @@
-//! Subscribers pause, go on, and go on somewhere else.
+//! Pauses, resumes and moves subscribers.
 
 use tokio::time::Instant;
 
@@ -14,7 +14,7 @@ use crate::engine::Engine;
 use crate::model::{LaneId, PartitionId};
 
 impl<E: Engine> Tree<E> {
-    /// Has a subscriber read and call nothing more until it is resumed, also after a restart.
+    /// Stops a subscriber from reading and calling its handler until it is resumed, also across restarts.
     ///
     /// # Errors
     /// [`ControlError`].
@@ -22,7 +22,7 @@ impl<E: Engine> Tree<E> {
         self.tell_all(subscriber, Command::Pause).await
     }
 
-    /// Has a subscriber go on, also where it halted: what it halted for is tried again.
+    /// Resumes a subscriber that was paused or has halted; the event that caused the halt is tried again.
     ///
     /// # Errors
     /// [`ControlError`].
@@ -30,7 +30,7 @@ impl<E: Engine> Tree<E> {
         self.tell_all(subscriber, Command::Resume).await
     }
 
-    /// Tells all lanes at once, and waits for their answers.
+    /// Sends a command to all lanes at once, and waits for their answers.
     async fn tell_all(&self, subscriber: &str, command: fn(Answer) -> Command) -> Result<(), ControlError> {
         let found = self.subscriber(subscriber)?;
         let within = Instant::now() + ANSWER_WITHIN;
@@ -39,7 +39,7 @@ impl<E: Engine> Tree<E> {
             let handed_in = self.hand_in(&found, partition, command);
             told.push(tokio::time::timeout_at(within, handed_in).await.unwrap_or_else(|_| Err(late(partition))));
         }
-        // All of them, also behind one that does not: each does as it was told.
+        // Collects all answers, even after an error: every lane executes the command.
         let (mut done, mut failed) = (0, None);
         for told in told {
             let answered = match told {
@@ -57,11 +57,11 @@ impl<E: Engine> Tree<E> {
         failed.map_or(Ok(()), |error: ControlError| Err(error.after(done, "partition")))
     }
 
-    /// Moves a subscriber. Lanes are moved one after another; each is moved whole or not at all, and that is logged. Whether
-    /// anything waits that would be left behind is looked at first, in all of them.
+    /// Moves a subscriber. Lanes are moved one after another, each entirely or not at all, with a log line. If waiting
+    /// events may not be dropped, it first checks all partitions for them.
     ///
     /// # Errors
-    /// [`ControlError`]; lanes in front may have been moved.
+    /// [`ControlError`]; some lanes may have been moved.
     pub async fn seek(&self, subscriber: &str, to: Move) -> Result<Vec<Moved>, ControlError> {
         let found = self.subscriber(subscriber)?;
         found.check(to.partition)?;
@@ -77,8 +77,8 @@ impl<E: Engine> Tree<E> {
             SeekState::Snapshot(number) => Some(self.restoring(&found, number).await?),
             SeekState::Keep | SeekState::Empty => None,
         };
-        // Where to is fixed for all of them first: what is refused is refused whole. What is there stays until each lane is told,
-        // so that it begins where it is said to.
+        // All targets are determined before any lane moves, so that an invalid one changes nothing. The holds protect
+        // the target events from retention until each lane has moved.
         let mut targets = Vec::new();
         for partition in partitions() {
             let input = PartitionId { topic: found.input, partition };
@@ -116,7 +116,7 @@ impl<E: Engine> Tree<E> {
                 };
                 let seek = Seek { to: target, hold, from: state, drops_waiting: to.drops_waiting };
                 let so_far = moved.len() as u64;
-                // Before it is done: the caller may be gone when it is.
+                // Logged before the command, since the caller may be gone afterwards.
                 tracing::info!(subscriber = found.plan().label(), partition, from, to = target, "moving a partition");
                 let told = self.tell(&found, partition, |answer| Command::Seek(seek, answer)).await;
                 told.map_err(|error| error.after(so_far, "partition"))?;

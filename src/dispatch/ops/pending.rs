@@ -1,12 +1,13 @@
-//! Events of a topic that have no place in it yet: those that are held, and those that are to come later.
+//! Events without an offset in their topic yet: held and delayed ones.
 //!
 //! ```text
-//!   held: by partition and key, of each key in the order in which they came ──> to come: in the order in which they are due
+//!   held: by partition and key, in arrival order per key ──> delayed: in the order of their due times
 //! ```
 //!
-//! Promises: what is listed is read beside the lanes that keep it, page by page, while they run; no lane waits. A page is bounded
-//! in events and in bytes, and so is what is looked through for it: there may be less in it than was asked for, or nothing, and
-//! more behind it. An event that leaves meanwhile is listed or is not; all others are, once.
+//! Promises: listings read the lanes' data while the lanes run, page by page; no lane waits. A page is bounded in
+//! events and in bytes, and so is the number of entries read for it: a page may have fewer events than requested, or
+//! none, although more follow. An event that leaves during a listing may or may not be listed; all others are, exactly
+//! once.
 
 use std::ops::Bound;
 use std::sync::Arc;
@@ -27,59 +28,59 @@ use crate::model::guard::{key_hash, why_not};
 use crate::model::{EventView, LaneId, Offset, PartitionId, Record, TopicId, partition_of};
 use crate::topology::TopicIndex;
 
-/// Bytes of events that a page has, unless one event alone has more.
+/// Maximum bytes of events in a page, unless a single event is larger.
 const PAGE_BYTES: usize = 4 << 20;
 /// Entries that are read at once.
 const READ_AT_ONCE: PageBudget = PageBudget::of(256);
-/// Entries that are looked through for one page, and their bytes: what a filter leaves out takes time as well.
+/// Maximum number of entries read for one page, and of their bytes, including entries that the filter excludes.
 const LOOKED_AT_MAX: usize = 10_000;
 const LOOKED_AT_BYTES_MAX: usize = 64 << 20;
-/// How long a listing waits at its beginning for lanes that have yet to take in what is theirs: nearly always none.
+/// Time limit for lanes to store newly published events at the beginning of a listing; usually they already have.
 const TAKEN_IN_WITHIN: Duration = Duration::from_secs(1);
 const LOOK_EVERY: Duration = Duration::from_millis(5);
 
-/// Some events.
+/// A page of a listing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PendingPage {
-    /// What was found.
+    /// The events of the page.
     pub events: Vec<PendingEvent>,
-    /// Where to go on; `None`: there is no more.
+    /// Where the next page starts; `None` at the end.
     pub next: Option<Bytes>,
 }
 
 /// Why there is no page.
 #[derive(Debug, thiserror::Error)]
 pub enum PendingError {
-    /// The topic is not one.
+    /// The topic does not exist.
     #[error(transparent)]
     Topic(#[from] PublishError),
-    /// The position is not one that a page said.
+    /// The position is not from an earlier page.
     #[error("is not what an earlier page of this listing said")]
     Position,
-    /// What is stored cannot be read.
+    /// Stored data cannot be read.
     #[error(transparent)]
     Read(#[from] ReadError),
 }
 
-/// Who keeps some of them.
+/// A lane that stores held or delayed events.
 struct Keeper {
     kind: PendingKind,
     lane: LaneId,
-    /// What it takes them from.
+    /// The hidden partition that it reads.
     hidden: PartitionId,
 }
 
-/// A topic, and who keeps what has no place in it yet, in the order of listings.
+/// A topic, and the lanes with its held and delayed events, in listing order.
 struct Pending {
     name: String,
     partitions: u32,
     guard: Option<TopicGuard>,
     keepers: Vec<Keeper>,
-    /// `None` where nothing waits for it ever.
+    /// `None` for a topic whose events never wait.
     topic: Option<TopicId>,
 }
 
-/// Behind which entry of which keeper a page begins: the number of its partition, and the entry's key.
+/// Continuation of a listing: the index of a keeper, its partition, and the key of the last listed entry.
 struct Position {
     partition: u32,
     behind: Vec<u8>,
@@ -102,7 +103,7 @@ impl Position {
 }
 
 impl Keeper {
-    /// The first byte of its entries' keys.
+    /// First byte of the keys of its entries.
     fn first_byte(&self) -> u8 {
         match self.kind {
             PendingKind::Held => HELD,
@@ -110,7 +111,7 @@ impl Keeper {
         }
     }
 
-    /// Where its entries begin and end that may be of this key.
+    /// The range of its entries that may have this key.
     fn range(&self, key: Option<&str>) -> (Vec<u8>, Vec<u8>) {
         match (self.kind, key) {
             (PendingKind::Held, Some(key)) => {
@@ -123,8 +124,8 @@ impl Keeper {
 }
 
 impl<E: Engine> Tree<E> {
-    /// Events of a topic that have no place in it yet, behind what an earlier page says, at most that number. There may be fewer, for
-    /// their size or since others were looked through, and more behind them.
+    /// Held and delayed events of a topic, starting after an earlier page, at most `count`. A page may have fewer, for
+    /// its size or because of the filter, although more follow.
     ///
     /// # Errors
     /// [`PendingError`].
@@ -161,7 +162,7 @@ impl<E: Engine> Tree<E> {
             keepers: Vec::new(),
             topic: None,
         };
-        // the topic of what is given up has none
+        // hidden topics of refused events have none
         let Some(index) =
             running.numbers.topics.iter().take(running.plan.topics.len()).position(|n| *n == target.topic)
         else {
@@ -185,8 +186,8 @@ impl<E: Engine> Tree<E> {
         Ok(found)
     }
 
-    /// Waits for a moment until what was put into the hidden topics is where it is listed: a client that has seen the answer to a
-    /// publish finds it.
+    /// Waits briefly until the lanes have stored all events of the hidden topics: a client that has received the answer
+    /// to its publish finds its event.
     async fn taken_in(&self, found: &Pending) {
         let (engine, until) = (self.engine(), Instant::now() + TAKEN_IN_WITHIN);
         let ends = found.keepers.iter().map(|keeper| engine.bounds(keeper.hidden).unwrap_or_default().durable);
@@ -198,7 +199,7 @@ impl<E: Engine> Tree<E> {
     }
 }
 
-/// A page. Reads from a disk.
+/// Reads a page from disk.
 fn list<E: Engine>(
     engine: &E,
     found: &Pending,
@@ -248,7 +249,7 @@ fn list<E: Engine>(
     Ok(PendingPage { events, next: None })
 }
 
-/// An event as it is kept, without why it is held.
+/// A stored event, still without the reason for which it is held.
 fn pending(found: &Pending, keeper: &Keeper, at: &[u8], value: &Bytes) -> Option<PendingEvent> {
     let (since_ns, due_ns, record) = match keeper.kind {
         PendingKind::Held => {
@@ -274,13 +275,13 @@ fn pending(found: &Pending, keeper: &Keeper, at: &[u8], value: &Bytes) -> Option
     })
 }
 
-/// Says why events are held, those of one key one after the other.
+/// Determines why events are held; consecutive events of a key share the lookup.
 struct Why<'a, E: Engine> {
     engine: &'a E,
-    /// Nothing is said of events that are to come later.
+    /// `None` for delayed events, which have no such reason.
     guard: Option<Option<&'a TopicGuard>>,
     states: Option<E::Entries>,
-    /// What is kept of the state of the key before.
+    /// The stored state of the previous key.
     known: Option<(String, Option<Bytes>)>,
 }
 

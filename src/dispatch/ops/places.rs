@@ -1,9 +1,9 @@
-//! Reasons of failures without the places in the data that they name.
+//! Removes positions in the data from failure reasons.
 
-/// What parsers call a place in what they read. It is another one in each event, and the reason is the same.
+/// Words with which parsers introduce a position. Positions differ per event although the reason is the same.
 const PLACES: [&str; 9] = ["line", "column", "col", "char", "character", "position", "offset", "byte", "pos"];
 
-/// A reason, with `N` for the numbers of places in the data.
+/// A reason with `N` instead of each position.
 pub(super) fn without_positions(reason: &str) -> String {
     let mut without = String::with_capacity(reason.len());
     let (mut rest, mut is_place) = (reason, false);
@@ -17,7 +17,7 @@ pub(super) fn without_positions(reason: &str) -> String {
             true => without.push('N'),
             false => without.push_str(run),
         }
-        // between the word and the number is a space or a colon, or both
+        // a space, a colon or both separate the word from the number
         is_place = PLACES.contains(&run.to_ascii_lowercase().as_str())
             || is_place && matches!(run, " " | ": " | ":" | "=" | " #");
         rest = behind;

@@ -1,4 +1,4 @@
-//! Changing the version that a subscriber's lanes call, while they run.
+//! Replaces the versions that the lanes of a subscriber call, while they run.
 
 use std::sync::Arc;
 
@@ -10,39 +10,39 @@ use crate::dispatch::tree::numbered::blueprint;
 use crate::engine::{ApplyError, Engine, Stopped};
 use crate::model::call::{Handler, PluginSettings};
 
-/// What lanes call.
+/// The versions that lanes call.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Called {
-    /// The digest of the proven version, hexadecimal.
+    /// Hexadecimal digest of the stable version.
     pub proven: String,
-    /// That of the one on trial, and how many lanes call it, `None` for all.
+    /// Hexadecimal digest of the candidate, and the number of lanes that call it, `None` for all.
     pub tried: Option<(String, Option<u32>)>,
-    /// What the newer of them was made with.
+    /// Settings of the newer of the two.
     pub settings: Arc<PluginSettings>,
-    /// Whether the newer of them says which outputs it has.
+    /// Whether the newer of the two declares its output ports.
     pub declares_ports: bool,
 }
 
-/// Why a version is not called.
+/// Why a version cannot be called.
 #[derive(Debug, thiserror::Error)]
 pub enum VersionError {
-    /// There is no such subscriber.
+    /// Unknown subscriber.
     #[error(transparent)]
     Control(#[from] ControlError),
-    /// It gets no number.
+    /// The engine assigned no number.
     #[error(transparent)]
     Apply(#[from] ApplyError),
 }
 
 impl Roster {
-    /// Puts what it says into a status.
+    /// Adds the versions to a status.
     pub(crate) fn read_into(&self, status: &mut SubscriberStatus) {
         status.digest = self.assignment().proven.digest.to_string();
         status.on_trial = self.on_trial(status.lanes.len() as u32);
         status.reload = self.note();
     }
 
-    /// How the trial goes, if there is one. The subscriber has `all` lanes.
+    /// The progress of the trial, if there is one. The subscriber has `all` lanes.
     fn on_trial(&self, all: u32) -> Option<OnTrial> {
         let assignment = self.assignment();
         let on_trial = assignment.on_trial.as_ref()?;
@@ -58,17 +58,17 @@ impl<E: Engine> Tree<E> {
         Ok(found.running.branches.get(found.index).ok_or_else(unknown)?.roster.clone())
     }
 
-    /// Gives a version a number that lasts.
+    /// Gets a durable number for a version.
     async fn numbered_version<H: Handler>(&self, handler: H) -> Result<Version, ApplyError> {
         let _alone = self.shared.applying.lock().await;
         let blueprint = blueprint(&self.shared.running().plan, vec![handler.digest()]);
         let numbers = self.shared.engine.apply(&blueprint).await?;
-        // one for each that is asked for; an engine that gives none is one that gives nothing any more
+        // the engine returns one number per digest; none means that it has stopped
         let number = numbers.versions.first().copied().ok_or(Stopped::Closed)?;
         Ok(Version::new(handler, number))
     }
 
-    /// Has all lanes of a subscriber call a version from their next call on. A trial is over.
+    /// Makes all lanes of a subscriber call a version from their next call on, and ends a trial.
     ///
     /// # Errors
     /// [`VersionError`]; nothing has changed then.
@@ -78,8 +78,8 @@ impl<E: Engine> Tree<E> {
         Ok(())
     }
 
-    /// Has lanes of a subscriber call a version from their next call on, for as long as it does not fail on an event that
-    /// the proven version handles. Another trial is over.
+    /// Makes lanes of a subscriber call a version from their next call on, until it fails on an event that the stable
+    /// version handles. Ends an earlier trial.
     ///
     /// # Errors
     /// [`VersionError`]; nothing has changed then.
@@ -93,7 +93,7 @@ impl<E: Engine> Tree<E> {
         Ok(roster.try_version(self.numbered_version(handler).await?, terms))
     }
 
-    /// The trial of a subscriber that goes on.
+    /// The current trial of a subscriber.
     ///
     /// # Errors
     /// [`ControlError::UnknownSubscriber`], [`ControlError::AmbiguousSubscriber`].
@@ -101,7 +101,7 @@ impl<E: Engine> Tree<E> {
         Ok(self.roster(subscriber)?.assignment().on_trial.as_ref().map(|on_trial| on_trial.trial.clone()))
     }
 
-    /// What lanes of a subscriber call.
+    /// The versions that the lanes of a subscriber call.
     ///
     /// # Errors
     /// [`ControlError::UnknownSubscriber`], [`ControlError::AmbiguousSubscriber`].
@@ -115,8 +115,8 @@ impl<E: Engine> Tree<E> {
         Ok(Called { proven: proven.digest.to_string(), tried, settings, declares_ports })
     }
 
-    /// A trial that has done enough cannot fail from here on, until it passes, is released, or is over for another reason. False
-    /// where it has not done enough, or was over before.
+    /// Protects a trial that has met its terms from failing, until it is promoted, released, or over for another
+    /// reason. False if it has not met them, or is over.
     ///
     /// # Errors
     /// [`ControlError::UnknownSubscriber`], [`ControlError::AmbiguousSubscriber`].
@@ -124,7 +124,7 @@ impl<E: Engine> Tree<E> {
         Ok(self.roster(subscriber)?.hold(trial))
     }
 
-    /// As [`Self::hold_trial`], whether or not it has done enough.
+    /// Like [`Self::hold_trial`], whether or not the trial has met its terms.
     ///
     /// # Errors
     /// [`ControlError::UnknownSubscriber`], [`ControlError::AmbiguousSubscriber`].
@@ -132,7 +132,7 @@ impl<E: Engine> Tree<E> {
         Ok(self.roster(subscriber)?.hold_now(trial))
     }
 
-    /// How the trial of a subscriber goes, if there is one.
+    /// The progress of a subscriber's trial, if there is one.
     ///
     /// # Errors
     /// [`ControlError::UnknownSubscriber`], [`ControlError::AmbiguousSubscriber`].
@@ -144,7 +144,7 @@ impl<E: Engine> Tree<E> {
         Ok(roster.on_trial(lanes))
     }
 
-    /// A trial that was held can fail again: what it failed on meanwhile counts.
+    /// Ends the protection of [`Self::hold_trial`]; a failure in the meantime takes effect now.
     ///
     /// # Errors
     /// [`ControlError::UnknownSubscriber`], [`ControlError::AmbiguousSubscriber`].
@@ -153,7 +153,7 @@ impl<E: Engine> Tree<E> {
         Ok(())
     }
 
-    /// A version on trial is the proven one from now on. False where the trial was over before.
+    /// Promotes the candidate to the stable version. False if the trial is over.
     ///
     /// # Errors
     /// [`ControlError::UnknownSubscriber`], [`ControlError::AmbiguousSubscriber`].
@@ -161,7 +161,7 @@ impl<E: Engine> Tree<E> {
         Ok(self.roster(subscriber)?.pass(trial))
     }
 
-    /// A version that is on trial in some lanes is tried in all of them. None where the trial was over before.
+    /// Extends a trial from some lanes to all. `None` if the trial is over.
     ///
     /// # Errors
     /// [`ControlError::UnknownSubscriber`], [`ControlError::AmbiguousSubscriber`].
@@ -169,7 +169,7 @@ impl<E: Engine> Tree<E> {
         Ok(self.roster(subscriber)?.widen(trial))
     }
 
-    /// Has all lanes of a subscriber call the proven version from their next call on.
+    /// Makes all lanes of a subscriber call the stable version from their next call on.
     ///
     /// # Errors
     /// [`ControlError::UnknownSubscriber`], [`ControlError::AmbiguousSubscriber`].
@@ -178,7 +178,7 @@ impl<E: Engine> Tree<E> {
         Ok(())
     }
 
-    /// Says in the status what became of the last reload.
+    /// Sets the note on the last deploy in the status.
     ///
     /// # Errors
     /// [`ControlError::UnknownSubscriber`], [`ControlError::AmbiguousSubscriber`].

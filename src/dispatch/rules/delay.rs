@@ -1,4 +1,4 @@
-//! When an event comes that is to come later: the attributes that say so.
+//! Delayed events: the attributes that set the delivery time.
 //!
 //! ```text
 //!   deliverat: 2026-01-31T08:00:00Z    at a time
@@ -10,16 +10,16 @@ use std::time::Duration;
 use crate::model::{AttributeView, EventView, Time};
 use crate::{limits, topology};
 
-/// What is behind the name of a topic in that of its hidden topic. No name in a topology has it.
+/// Suffix of the hidden topic of delayed events. Names in a topology cannot contain it.
 pub(crate) const SUFFIX: &str = "@delayed";
-/// What is behind it in that of the topic of those that its lifecycle refuses when they are due.
+/// Suffix of the hidden topic of events that the lifecycle refuses when they are due.
 pub(crate) const REFUSED_SUFFIX: &str = "@refused";
-/// The attribute with the time at which an event is to come.
+/// Attribute with the delivery time.
 const DELIVER_AT: &str = "deliverat";
-/// The attribute with how long it is to come after its append.
+/// Attribute with the delay after the append.
 const DELAY: &str = "delay";
 
-/// Why an event cannot come later.
+/// Why an event cannot be delayed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DelayRefused {
     /// Not a time.
@@ -30,23 +30,20 @@ pub enum DelayRefused {
     /// Not a duration.
     #[error("`delay` is not a duration such as 90s or 1h 30m, this is {0:?}: {1}")]
     Duration(String, String),
-    /// Later than anybody will wait.
+    /// Further away than the maximum.
     #[error("`{name}` is too far away: at most {} days are accepted", limits::DELAY_MAX.as_secs() / (24 * 3600))]
-    TooLate {
-        /// The attribute.
-        name: &'static str,
-    },
+    TooLate { name: &'static str },
     /// Both attributes.
     #[error("`deliverat` and `delay` are both there: only one of them can say when the event comes")]
     Both,
 }
 
-/// When an event comes.
+/// When an event is due.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum When {
     /// At a time, Unix nanoseconds.
     At(u64),
-    /// So long after its append.
+    /// After this time since its append.
     After(Duration),
 }
 
@@ -73,7 +70,7 @@ impl When {
         }
     }
 
-    /// What releases took that had other grammars, of events that wait since then.
+    /// Also parses formats of earlier releases, for events that have waited since then.
     fn parse_stored(name: &str, value: &str) -> Option<Self> {
         match name {
             DELIVER_AT => {
@@ -94,7 +91,7 @@ fn shown(value: &str) -> String {
     value.chars().take(64).collect()
 }
 
-/// Whether an event of these attributes comes later, and that it can.
+/// Whether an event with these attributes is delayed; checks the delay.
 ///
 /// # Errors
 /// [`DelayRefused`].
@@ -123,22 +120,22 @@ fn check(when: When, now_ns: u64) -> Result<(), DelayRefused> {
     }
 }
 
-/// As [`is_delayed`], of an encoded event.
+/// Like [`is_delayed`], for an encoded event.
 ///
 /// # Errors
-/// As there.
+/// Like [`is_delayed`].
 pub(crate) fn is_event_delayed(event: &EventView<'_>, now_ns: u64) -> Result<bool, DelayRefused> {
     let when = if event.has_delay { when_of(event, When::parse)? } else { None };
     Ok(when.map(|when| check(when, now_ns)).transpose()?.is_some())
 }
 
-/// Of an event that waits: at once, where that can no longer be told.
+/// When a stored delayed event is due; at once if its attributes are no longer readable.
 pub(crate) fn when_of_stored(event: &EventView<'_>) -> When {
     let when = when_of(event, |name, value| match When::parse(name, value) {
         Err(error) => When::parse_stored(name, value).map(Some).ok_or(error),
         when => when,
     });
-    // it was looked at when it was published
+    // publishing has checked it
     when.ok().flatten().unwrap_or(When::At(0))
 }
 

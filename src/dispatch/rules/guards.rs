@@ -1,4 +1,5 @@
-//! Which state an event brings to its key, by its topic's `lifecycle:`. Whether it may is decided where it gets its place.
+//! The state that an event brings to its key under its topic's `lifecycle:`. Whether the transition is allowed is
+//! decided when the event is appended.
 
 use std::sync::Arc;
 
@@ -8,23 +9,22 @@ use crate::engine::{Diversion, Guard};
 use crate::model::{EventView, PartitionId, TopicId};
 use crate::topology::{LifecyclePlan, OutOfOrder};
 
-/// Why an event brings no state.
+/// Why an event has no valid state.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum StateUnknown {
-    /// The expression has no answer.
+    /// The expression yields no state.
     #[error("the lifecycle of the topic cannot tell its state: {0}")]
     NoState(String),
-    /// It is another one.
+    /// The state is not part of the lifecycle.
     #[error("`{state}` is no state of the topic's lifecycle, which has {known}")]
     NotOne {
-        /// The state.
         state: String,
-        /// Those that there are.
+        /// The states of the lifecycle.
         known: String,
     },
 }
 
-/// The state that an event with this ordering key brings.
+/// The state of an event with this ordering key.
 ///
 /// # Errors
 /// [`StateUnknown`].
@@ -41,20 +41,20 @@ pub(crate) fn state_of(
     })
 }
 
-/// The guard of a topic, and the topics beside it.
+/// The guard of a topic, with its hidden topics.
 #[derive(Debug, Clone)]
 pub struct TopicGuard {
     pub(crate) plan: LifecyclePlan,
-    /// The hidden topic of events that are held until they may follow.
+    /// The hidden topic of events that are held until their transition is allowed.
     pub(crate) held: TopicId,
-    /// The hidden topic of events that are given up after their producer's request was answered.
+    /// The hidden topic of events that are refused after their publish request was answered.
     pub(crate) refused: TopicId,
-    /// The topic that takes what may not follow, with its full name, if it says so.
+    /// The topic to which events out of order are diverted, with its full name.
     pub(crate) diverted: Option<(TopicId, Arc<str>)>,
 }
 
 impl TopicGuard {
-    /// By what a record of a partition is judged that brings a state.
+    /// The guard for a record of a partition that brings a state.
     pub(crate) fn of(&self, partition: u32, key: &str, state: Arc<str>, of: u32) -> Guard {
         let at = |topic| PartitionId { topic, partition };
         let aside = match (self.plan.out_of_order, &self.diverted) {

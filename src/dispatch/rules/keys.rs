@@ -1,9 +1,9 @@
-//! Ordering keys by a topic's `key:` expression, and what events are recognised by, by its `id:`.
+//! Ordering keys from a topic's `key:` expression, and deduplication ids from its `id:` expression.
 
 use crate::model::{EventId, EventView};
 use crate::topology::{EventFields, ExpressionError, ExtensionAttributes, KeyExpression};
 
-/// Extension attributes of an encoded event, as expressions see them.
+/// Extension attributes of an encoded event, in the form that expressions use.
 struct Extensions<'a>(EventView<'a>);
 
 impl ExtensionAttributes for Extensions<'_> {
@@ -17,7 +17,7 @@ impl ExtensionAttributes for Extensions<'_> {
     }
 }
 
-/// Shows an encoded event, whose ordering key is `key` so far, as expressions see it.
+/// Calls `see` with the fields of an encoded event that expressions use. `key` is its current ordering key.
 pub(super) fn with_fields<T>(event: &EventView<'_>, key: Option<&str>, see: impl FnOnce(&EventFields<'_>) -> T) -> T {
     let time = event.attributes().filter(|(name, _)| *name == "time").last().map(|(_, value)| value.to_owned());
     let time = time.map(|time| time.to_string());
@@ -34,14 +34,14 @@ pub(super) fn with_fields<T>(event: &EventView<'_>, key: Option<&str>, see: impl
     })
 }
 
-/// The key that `expression` gives an event whose key was `key` so far.
+/// The key that `expression` yields for an event with the current key `key`.
 ///
 /// # Errors
-/// Why there is none, in words for who made the event.
+/// The reason, in words for the producer of the event.
 pub(crate) fn evaluate(expression: &KeyExpression, event: &EventView<'_>, key: Option<&str>) -> Result<String, String> {
     match with_fields(event, key, |fields| expression.evaluate(fields)) {
-        // CloudEvents has no empty partition key either: it is a mistake in the data, and would put all such events
-        // behind each other.
+        // CloudEvents does not allow an empty partition key either: it indicates a mistake in the data, and would put
+        // all such events in one order.
         Ok(key) if key.is_empty() => Err(format!("`{}` is an empty text", expression.text())),
         Ok(key) => Ok(key),
         Err(error) if is_of_data(&error) && event.data.is_none_or(<[u8]>::is_empty) => Err(format!(
@@ -52,7 +52,7 @@ pub(crate) fn evaluate(expression: &KeyExpression, event: &EventView<'_>, key: O
     }
 }
 
-/// Whether an expression was not given what it looks for in the data.
+/// Whether an expression failed for lack of data.
 fn is_of_data(error: &ExpressionError) -> bool {
     match error {
         ExpressionError::NotJson { .. } | ExpressionError::BrokenJson { .. } => true,
@@ -61,10 +61,10 @@ fn is_of_data(error: &ExpressionError) -> bool {
     }
 }
 
-/// What an event is recognised by, where its topic has this `id:` or none.
+/// The deduplication id of an event, from the topic's `id:` expression if it has one.
 ///
 /// # Errors
-/// As [`evaluate`].
+/// Like [`evaluate`].
 pub(crate) fn identity(id: Option<&KeyExpression>, event: &EventView<'_>, key: &str) -> Result<EventId, String> {
     match id {
         Some(expression) => Ok(EventId::of_text(&evaluate(expression, event, Some(key))?)),

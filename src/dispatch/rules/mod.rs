@@ -1,4 +1,4 @@
-//! What the topology says about one event. Pure: the same for a producer, a lane and an operator.
+//! The topology's rules for a single event. Pure: the same result for a producer, a lane and an operator.
 
 pub(super) mod delay;
 pub(super) mod guards;

@@ -1,11 +1,11 @@
-//! Names as refusals show them.
+//! Names in error messages.
 
 use crate::limits;
 
-/// Of full names (`namespace/name`), the one that is nearest to a name that was asked for, with its namespace or without.
+/// The full name (`namespace/name`) closest to a requested name, compared with and without its namespace.
 pub(crate) fn nearest<'a>(full_names: impl Iterator<Item = &'a str>, name: &str) -> Option<String> {
     let candidates = full_names.flat_map(|full| [full, full.split_once('/').map_or("", |n| n.1)]);
-    // To compare takes memory and time by both lengths, and a stranger chose the one.
+    // The comparison takes memory and time proportional to both lengths, and the requested one comes from outside.
     let characters = name.chars().count();
     candidates
         .filter(|candidate| candidate.chars().count().abs_diff(characters) <= limits::SUGGESTION_EDITS_MAX)
@@ -15,7 +15,7 @@ pub(crate) fn nearest<'a>(full_names: impl Iterator<Item = &'a str>, name: &str)
         .map(|(_, candidate)| candidate.to_owned())
 }
 
-/// As much of a name as anybody wants to be told again.
+/// A requested name, cut to a length fit for an error message.
 pub(crate) fn shown(name: &str) -> String {
     match name.get(name.floor_char_boundary(limits::NAME_SHOWN_BYTES_MAX)..) {
         None | Some("") => name.to_owned(),

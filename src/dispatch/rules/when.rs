@@ -1,15 +1,15 @@
-//! Which events a subscriber takes, by its `when:` condition.
+//! Selects the events that a subscriber handles, by its `when:` condition.
 
 use super::keys;
 use crate::model::EventView;
 use crate::topology::Condition;
 
-/// Whether an event with this ordering key meets `condition`. One that does not is skipped: it was handled, and nothing came
-/// of it.
+/// Whether an event with this ordering key meets `condition`. An event that does not is skipped, and counts as handled
+/// without outputs.
 ///
 /// # Errors
-/// Why that cannot be said, in words for who wrote the condition: the event lacks what it needs, or has something else
-/// there. That is a failure of the event, and no other attempt at it ends differently.
+/// Why the condition cannot be evaluated, in words for its author: a field is missing or has another type. This is a
+/// failure of the event, and retries do not help.
 pub(crate) fn passes(condition: &Condition, event: &EventView<'_>, key: Option<&str>) -> Result<bool, String> {
     keys::with_fields(event, key, |fields| condition.evaluate(fields)).map_err(|error| error.to_string())
 }

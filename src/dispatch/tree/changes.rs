@@ -1,8 +1,7 @@
-//! What another plan changes of the one that runs.
+//! The difference between the running plan and another one.
 //!
-//! Promises: a subscriber is the same exactly where its lanes would do the same with every event; what is the same is never
-//! among the changes. Pure: what is kept of a node is looked up by whoever asks.
-//! Must not know: lanes, engines.
+//! Promises: a subscriber is unchanged exactly if its lanes would treat every event the same way; unchanged nodes are
+//! never listed. Pure: stored data of the nodes is the caller's business. Must not know: lanes, engines.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
@@ -11,14 +10,14 @@ use crate::api::{Change, Changes, Node, What};
 use crate::dispatch::tree::HashMap;
 use crate::topology::{ConfigValue, LifecyclePlan, OutOfOrder, Plan, StartAt, SubscriberPlan, TopicIndex, TopicPlan};
 
-/// Characters of a value that are shown.
+/// Characters of a value that a change shows.
 const VALUE_CHARS_SHOWN: usize = 80;
 
-/// Of a subscriber that moves to a topic from which it never took.
+/// Shown for a subscriber that moves to a topic that it has never read.
 const BEGINS_WITH_NEITHER: &str = "it begins without either";
 
 impl Change {
-    /// Of a subscriber that begins: it was there before, from the same topic, and continues from its position.
+    /// Marks a new subscriber as one that existed before on the same topic, and continues from its position.
     pub fn comes_back(&mut self, from: &str, behind: u64) {
         let back =
             format!("comes back: it continues in {from} at its position, with its stored data; lag: {behind} events");
@@ -30,8 +29,8 @@ impl Change {
     }
 }
 
-/// The subscribers of `new` that are the same in `old`: where they are there. One whose events are to say another name of it or
-/// of its topic is not.
+/// For each subscriber of `new`, the index of the unchanged subscriber in `old`, if there is one. A subscriber counts
+/// as changed if its name or the name of its topic changes, since its outputs carry both.
 pub(crate) fn same(old: &Plan, new: &Plan) -> Vec<Option<usize>> {
     let renames = Renames::of(old, new);
     let old = &renames.follow(old);
@@ -41,7 +40,7 @@ pub(crate) fn same(old: &Plan, new: &Plan) -> Vec<Option<usize>> {
         differences((old, old.subscribers.get(at)?), (new, subscriber)).is_empty().then_some(at)
     };
     let same: Vec<_> = new.subscribers.iter().map(is_same).collect();
-    // Whoever shares events does so with all of its group: they know of each other from the start.
+    // Members of a claim group know each other from the start, so a change of one restarts all of them.
     let stay: HashSet<usize> = same.iter().flatten().copied().collect();
     let come = new.subscribers.iter().zip(&same).filter(|(_, place)| place.is_none()).map(|(subscriber, _)| subscriber);
     let go = old.subscribers.iter().enumerate().filter(|(at, _)| !stay.contains(at)).map(|(_, subscriber)| subscriber);
@@ -50,24 +49,24 @@ pub(crate) fn same(old: &Plan, new: &Plan) -> Vec<Option<usize>> {
     new.subscribers.iter().zip(&same).map(|(subscriber, place)| place.filter(|_| !is_broken(subscriber))).collect()
 }
 
-/// Those who share events, by namespace and name.
+/// A claim group: namespace and name.
 pub(crate) type Group<'p> = (&'p str, &'p str);
 
 pub(crate) fn group(subscriber: &SubscriberPlan) -> Option<Group<'_>> {
     Some((&subscriber.namespace, subscriber.claim.as_ref()?))
 }
 
-/// The topics of a plan by their full names.
+/// Indices of a plan's topics by full name.
 pub(super) fn topic_places(plan: &Plan) -> BTreeMap<String, usize> {
     plan.topics.iter().enumerate().map(|(at, topic)| (topic.label(), at)).collect()
 }
 
-/// The subscribers of a plan by their full names.
+/// Indices of a plan's subscribers by full name.
 pub(crate) fn places(plan: &Plan) -> BTreeMap<String, usize> {
     plan.subscribers.iter().enumerate().map(|(at, subscriber)| (subscriber.label(), at)).collect()
 }
 
-/// Everything that changes, but for what is kept of the nodes.
+/// All differences that follow from the two plans alone, without looking at stored data.
 pub(crate) fn compare(old: &Plan, new: &Plan) -> Changes {
     let mut changes = Changes::default();
     let renames = Renames::of(old, new);
@@ -161,13 +160,13 @@ fn topics(old: &Plan, new: &Plan, renames: &Renames, changes: &mut Changes) {
     }
 }
 
-/// What a lifecycle says of the orders of states, where there is one before and after.
+/// The part of a lifecycle that defines the order of states.
 fn orders(topic: &TopicPlan) -> Option<impl PartialEq> {
     let LifecyclePlan { state, lifecycle, .. } = topic.lifecycle.as_ref()?;
     Some((state, &lifecycle.start, &lifecycle.allow, lifecycle.keys_max))
 }
 
-/// What becomes of keys and of what is held where a topic's lifecycle changes, each in words.
+/// Consequences of a changed lifecycle for keys and held events, one sentence each.
 fn guard_words((old, was): (&Plan, &TopicPlan), (new, is): (&Plan, &TopicPlan)) -> Vec<String> {
     let (before, after) = match (&was.lifecycle, &is.lifecycle) {
         (None, None) => return Vec::new(),
@@ -253,7 +252,7 @@ fn subscribers(old: &Plan, new: &Plan, renames: &Renames, changes: &mut Changes)
             left.push(was);
         }
         let mut differs = differences((old, was), (new, subscriber));
-        // Lanes do the same with every event: it is no reason to start them again.
+        // The trial settings do not affect how lanes handle events, so they need no restart.
         differs.extend(differing(&[("trial", was.trial != subscriber.trial)]));
         if let Some(topic) = renames.topic(&from) {
             differs.push(format!("its input topic is called {from}, and was {topic}"));
@@ -267,7 +266,7 @@ fn subscribers(old: &Plan, new: &Plan, renames: &Renames, changes: &mut Changes)
         let words = vec!["its position and its stored data stay until `wattle gc`".to_owned()];
         change(&subscriber.label(), What::Removed, words);
     }
-    // the first one of each
+    // the first member of each group
     let groups: HashMap<Group<'_>, &SubscriberPlan> =
         new.subscribers.iter().rev().filter_map(|other| Some((group(other)?, other))).collect();
     for subscriber in left {
@@ -282,7 +281,7 @@ fn subscribers(old: &Plan, new: &Plan, renames: &Renames, changes: &mut Changes)
     }
 }
 
-/// What is not the same about a subscriber: keys of the topology, or topics whose events it makes in another way.
+/// Differences between two versions of a subscriber: keys of the topology, and output topics with other checks.
 fn differences((old, was): (&Plan, &SubscriberPlan), (new, is): (&Plan, &SubscriberPlan)) -> Vec<String> {
     let ports = |plan: &Plan, of: &SubscriberPlan| -> Vec<(String, String)> {
         of.ports.iter().map(|(port, topic)| (port.clone(), plan[*topic].label())).collect()
@@ -321,7 +320,8 @@ fn differences((old, was): (&Plan, &SubscriberPlan), (new, is): (&Plan, &Subscri
     words
 }
 
-/// What a plugin is told otherwise, each setting in words. What may be a secret is told apart and not shown.
+/// Differences between two plugin configurations, one sentence per setting. Values that may be secret are compared but
+/// not shown.
 fn config_words(was: &BTreeMap<String, ConfigValue>, is: &BTreeMap<String, ConfigValue>) -> Vec<String> {
     let names: BTreeSet<&String> = was.keys().chain(is.keys()).collect();
     let word = |name: &&String| {
@@ -340,7 +340,7 @@ fn config_words(was: &BTreeMap<String, ConfigValue>, is: &BTreeMap<String, Confi
     names.iter().filter_map(word).collect()
 }
 
-/// As it is written, where that says nothing of the value.
+/// A reference as written in the topology, which does not reveal the value.
 fn written(value: &ConfigValue) -> Option<&str> {
     match value {
         ConfigValue::Variable { written, .. } => Some(written),
@@ -348,8 +348,8 @@ fn written(value: &ConfigValue) -> Option<&str> {
     }
 }
 
-/// A value as far as it may be shown. What was written out where there is a variable or a file now, or the other way round, was or
-/// is the same secret, perhaps.
+/// A value as far as it may be shown. If a literal replaces a variable or a file, or the other way round, the literal
+/// may be the secret itself and is not shown.
 fn shown(value: &ConfigValue, beside: Option<&ConfigValue>) -> String {
     match (value, beside) {
         (ConfigValue::Text(text), None | Some(ConfigValue::Text(_))) => {
@@ -363,7 +363,7 @@ fn shown(value: &ConfigValue, beside: Option<&ConfigValue>) -> String {
     }
 }
 
-/// The keys that differ, as one line.
+/// One line that names the keys that differ.
 fn differing(keys: &[(&str, bool)]) -> Vec<String> {
     let differ: Vec<_> = keys.iter().filter(|(_, differs)| *differs).map(|(key, _)| format!("`{key}`")).collect();
     if differ.is_empty() { Vec::new() } else { vec![format!("another {}", differ.join(", "))] }

@@ -1,39 +1,37 @@
-//! Why a tree does not start.
+//! Errors of starting a tree.
 
 use crate::engine::{ApplyError, SessionError};
 
 /// Why a tree does not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// The engine refused what the topology wants.
+    /// The engine refused the topics or subscribers of the topology.
     #[error(transparent)]
     Apply(#[from] ApplyError),
     /// A lane could not be acquired.
     #[error("cannot start `{subscriber}` on partition {partition}: {error}")]
     Lane {
-        /// The subscriber's full name.
+        /// Full name of the subscriber.
         subscriber: String,
-        /// The partition.
+        /// Partition of the lane.
         partition: u32,
-        /// Why.
         error: SessionError,
     },
-    /// What a lane keeps cannot be read.
+    /// The stored data of a lane cannot be read.
     #[error("cannot start `{subscriber}` on partition {partition}: its stored data cannot be read: {reason}")]
     Unreadable {
-        /// The subscriber's full name.
+        /// Full name of the subscriber.
         subscriber: String,
-        /// The partition.
+        /// Partition of the lane.
         partition: u32,
-        /// Why.
         reason: String,
     },
-    /// The caller gave another number of handlers than there are subscribers.
+    /// The number of handlers differs from the number of subscribers.
     #[error("{handlers} handlers for {subscribers} subscribers")]
     Handlers {
-        /// How many were given.
+        /// Handlers passed by the caller.
         handlers: usize,
-        /// How many are needed.
+        /// Subscribers of the plan.
         subscribers: usize,
     },
 }

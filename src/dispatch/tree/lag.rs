@@ -1,23 +1,23 @@
-//! How far a subscriber is behind: in events, and in the age of the oldest of them.
+//! Lag of a subscriber: the number of unhandled events, and the age of the oldest.
 //!
-//! Promises: costs a look into memory for each lane. When an event was appended that is on the disk alone is read for
-//! [`READS_MAX`] lanes of a subscriber at the most, those whose events may be the oldest, and is remembered for as long as the
-//! lane stays where it is: so a paused subscriber is read once, however many partitions it has and however often somebody asks.
+//! Promises: one memory lookup per lane. If the append time of an event is only on disk, it is read for at most
+//! [`READS_MAX`] lanes per subscriber, those with the oldest candidates, and cached until the lane advances: a paused
+//! subscriber is read once, however many partitions it has and however often its lag is queried.
 
 use super::Tree;
 use crate::dispatch::lane::status::Counters;
 use crate::engine::{Engine, TimeOf};
 use crate::model::{LaneId, PartitionId, SubscriberId, TopicId};
 
-/// Lanes of a subscriber for which the disk is read each time that somebody asks. Where that is not enough to tell which event
-/// is the oldest, the age is that of the oldest one that is known.
+/// Lanes of a subscriber for which one query reads the disk. If the oldest event is still unknown after that, the
+/// reported age is that of the oldest event whose time is known.
 const READS_MAX: usize = 4;
 
-/// How far behind.
+/// Lag of a subscriber.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Lag {
     pub(crate) events: u64,
-    /// When the oldest of them was appended, trusted time.
+    /// Append time of the oldest unhandled event, trusted time.
     pub(crate) oldest_ns: Option<u64>,
 }
 
@@ -28,7 +28,7 @@ impl Lag {
 }
 
 impl<E: Engine> Tree<E> {
-    /// Events of a topic with that number of partitions that a subscriber has yet to look at. Positions are read first.
+    /// Unhandled events of a subscriber in a topic with `partitions` partitions. Reads the positions before the bounds.
     pub(crate) fn lag(
         &self,
         subscriber: SubscriberId,
@@ -42,7 +42,7 @@ impl<E: Engine> Tree<E> {
         for (partition, position) in (0..).zip(positions) {
             let id = PartitionId { topic, partition };
             let Some(bounds) = engine.bounds(id) else { continue };
-            // what has expired is not to be looked at any more
+            // expired events do not count
             let next = position.max(bounds.start);
             if next >= bounds.written {
                 continue;
@@ -62,7 +62,7 @@ impl<E: Engine> Tree<E> {
         unread.sort_unstable();
         for (not_before_ns, partition, next) in unread.into_iter().take(READS_MAX) {
             if lag.oldest_ns.is_some_and(|oldest_ns| oldest_ns <= not_before_ns) {
-                break; // and so it is for those that follow
+                break; // the rest is sorted, and no older
             }
             if let Ok(Some(time_ns)) = engine.read_time_of(PartitionId { topic, partition }, next) {
                 lag.is_as_old_as(time_ns);

@@ -1,4 +1,4 @@
-//! What is kept of a lane that does not run.
+//! Stored data of a lane that does not run.
 
 use std::ops::Bound;
 
@@ -8,7 +8,7 @@ use crate::model::LaneId;
 /// Entries that one unit deletes.
 const PAGE_ENTRIES: usize = 1_000;
 
-/// How many entries a lane has.
+/// Number of entries of a lane.
 pub(crate) fn count<E: Engine>(engine: &E, lane: LaneId) -> Result<u64, ReadError> {
     let entries = engine.entries(lane).ok_or(ReadError::UnknownPartition)?;
     let (mut from, mut found) = (Vec::new(), 0);
@@ -20,7 +20,7 @@ pub(crate) fn count<E: Engine>(engine: &E, lane: LaneId) -> Result<u64, ReadErro
     }
 }
 
-/// Leaves nothing of a lane that does not run but a place, durably.
+/// Durably deletes all entries of a stopped lane, and sets its position to `place`.
 pub(crate) async fn clear<E: Engine>(engine: &E, lane: LaneId, place: u64) -> Result<(), SessionError> {
     let entries = engine.entries(lane).ok_or(ReadError::UnknownPartition)?;
     let is_there = engine.position(lane).unwrap_or(0) == place;

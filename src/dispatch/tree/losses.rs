@@ -1,19 +1,19 @@
-//! What another plan loses of what is kept: one answer for a plan that is looked at, one that is applied, and one of a start.
+//! Data that a plan would lose: the same answer for a preview, for an apply, and for a start.
 //!
-//! | what is said | what goes |
+//! | change | loss |
 //! |---|---|
-//! | a topic that is removed | its events, those that are held or come later among them |
+//! | a removed topic | its events, including held and delayed ones |
 //! | a shorter `retention` | events beyond it |
-//! | `force` | events beyond the retention that a subscriber has yet to handle |
-//! | a shorter `dedupe`, another `id` | what was taken already is stored again when it comes again |
-//! | a shorter `remember`, a smaller `remember_max` | keys that have ended may begin again |
-//! | a `ttl`, a shorter one | state that is older |
-//! | a subscriber that is removed, or takes from another topic | its place, and what it keeps |
-//! | a `state.max` below what is kept | nothing, but there is no room for more |
+//! | `force` | events beyond the retention that a subscriber has not handled |
+//! | a shorter `dedupe`, another `id` | deduplication of events that were accepted before |
+//! | a shorter `remember`, a smaller `remember_max` | the record of ended keys, which may begin again |
+//! | a new or shorter `ttl` | older state |
+//! | a subscriber that is removed, or reads another topic | its position and its data |
+//! | a `state.max` below the stored size | nothing, but writes are refused |
 //!
-//! Promises: whatever would be lost by now is said, each with how much at the most; what is kept and stays is not. Looks at
-//! what is in memory, at few entries of each lane, and for state without an index at [`LOOK_ENTRIES`] of a subscriber.
-//! Must not know: who asks, whether it is allowed.
+//! Promises: reports every possible loss with an upper bound, and nothing that stays. Reads memory, a few entries per
+//! lane, and at most [`LOOK_ENTRIES`] entries per subscriber if the state has no time index. Must not know: the caller,
+//! whether the loss is allowed.
 
 use std::fmt;
 use std::ops::Bound;
@@ -29,18 +29,18 @@ use crate::engine::{Engine, Entries, GuardCounts, PageBudget, ReadError, Retenti
 use crate::model::{Dedupe, LaneId, PartitionId, Retention, TopicId};
 use crate::topology::{Plan, SubscriberPlan, TopicPlan, show_duration, show_size};
 
-/// Entries of a subscriber's state that are looked at where nothing says which are old: some megabytes.
+/// Entries of a subscriber's state that are read if no index gives their age: some megabytes.
 const LOOK_ENTRIES: usize = 10_000;
 
-/// Something that would be lost.
+/// Data that would be lost.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Loss {
     pub(super) node: Node,
-    /// The full name of what it is lost of, as the new plan has it.
+    /// Full name of the node that loses it, as in the new plan.
     pub(crate) name: String,
-    /// What and how much, to be said of that.
+    /// What and how much, as the end of a sentence about the node.
     pub(crate) what: String,
-    /// What to do so that it stays.
+    /// How to avoid the loss.
     stays: String,
 }
 
@@ -54,7 +54,7 @@ impl fmt::Display for Loss {
     }
 }
 
-/// What a plan would lose of what an engine keeps for the one that runs, or ran.
+/// What `new` would lose of the engine's data for `old`, the plan that runs or ran last.
 pub(super) fn losses<E: Engine>(engine: &E, old: &Plan, new: &Plan) -> Vec<Loss> {
     let renames = Renames::of(old, new);
     let followed = renames.follow(old);
@@ -72,7 +72,7 @@ pub(super) fn losses<E: Engine>(engine: &E, old: &Plan, new: &Plan) -> Vec<Loss>
         let name = called.label();
         let is = subscribers.get(&name).and_then(|at| new.subscribers.get(*at));
         let mut lost = Lost { node: Node::Subscriber, name: &name, found: &mut found };
-        // one that takes from another topic is another one
+        // a subscriber that reads another topic counts as a new one
         match is.filter(|is| new[is.from].label() == followed[called.from].label()) {
             Some(is) => looker.subscriber(old, (was, is), &mut lost),
             None => looker.gone(old, was, &mut lost),
@@ -81,7 +81,7 @@ pub(super) fn losses<E: Engine>(engine: &E, old: &Plan, new: &Plan) -> Vec<Loss>
     found
 }
 
-/// What is found of one node.
+/// Losses of one node.
 struct Lost<'a> {
     node: Node,
     name: &'a str,
@@ -93,7 +93,7 @@ impl Lost<'_> {
         self.found.push(Loss { node: self.node, name: self.name.to_owned(), what, stays: stays.into() });
     }
 
-    /// The same of what could be looked at; what could not may be lost as well.
+    /// Unwraps a read; data that cannot be read counts as possibly lost.
     fn looked<T>(&mut self, of: &str, looked: Result<T, ReadError>) -> Option<T> {
         looked.inspect_err(|error| self.add(format!("may lose {of}, which cannot be read: {error}"), "try again")).ok()
     }
@@ -104,7 +104,7 @@ struct Looker<'e, E> {
     now_ns: u64,
 }
 
-/// How a topic recognises what comes again.
+/// How a topic detects duplicates.
 #[derive(PartialEq, Eq)]
 enum Recognises {
     Nothing,
@@ -133,7 +133,7 @@ impl<E: Engine> Looker<'_, E> {
             return;
         };
         if was.partitions != is.partitions {
-            return; // that cannot be
+            return; // not possible
         }
         self.retention(old, (was, is), number, lost);
         self.recognised((was, is), number, lost);
@@ -144,7 +144,7 @@ impl<E: Engine> Looker<'_, E> {
         self.engine.bounds(PartitionId { topic, partition }).unwrap_or_default()
     }
 
-    /// Events of a topic, in it and on their way to it.
+    /// Events of a topic, including held and delayed ones.
     fn events(&self, topic: &TopicPlan, number: TopicId) -> Result<u64, ReadError> {
         let mut events = 0;
         for partition in 0..topic.partitions {
@@ -176,7 +176,7 @@ impl<E: Engine> Looker<'_, E> {
         let nanoseconds = |age: Option<Duration>| age.map(|age| u64::try_from(age.as_nanos()).unwrap_or(u64::MAX));
         let is_shorter = is_less(nanoseconds(before.age), nanoseconds(after.age))
             || is_less(before.partition_bytes, after.partition_bytes);
-        // what its lifecycle refused when it was due is kept as the topic's own events are
+        // events that the lifecycle refused when they were due have the same retention as the topic
         let refused = self.engine.topic(&format!("{}{}", was.label(), rules::delay::REFUSED_SUFFIX));
         let all = (0..was.partitions).map(|partition| (number, partition)).chain(refused.map(|topic| (topic, 0)));
         if is_shorter {
@@ -238,13 +238,13 @@ impl<E: Engine> Looker<'_, E> {
         }
     }
 
-    /// How many events are no longer recognised where they come again, at the most.
+    /// Upper bound of the events whose duplicates would no longer be detected.
     fn unrecognised(&self, topic: &TopicPlan, number: TopicId, before: Dedupe, after: Option<Dedupe>) -> u64 {
         let age = |window| Retention { age: Some(window), ..Retention::default() };
         let (mut were, mut are) = (0, 0);
         for partition in 0..topic.partitions {
             let Bounds { start, written, .. } = self.bounds(number, partition);
-            // what retention has removed may be recognised all the same
+            // deduplication may cover events that retention has removed
             let from = Some(self.beyond(number, partition, &age(before.window)).surely).filter(|from| *from > start);
             let from = from.unwrap_or(0);
             were += written.saturating_sub(from);
@@ -287,7 +287,7 @@ impl<E: Engine> Looker<'_, E> {
         }
     }
 
-    /// A subscriber that there is no more has no place, and nothing that it keeps.
+    /// A removed subscriber loses its position and its data.
     fn gone(&self, old: &Plan, was: &SubscriberPlan, lost: &mut Lost<'_>) {
         let input = &old[was.from];
         let Some(topic) = self.engine.topic(&input.label()) else { return };
@@ -353,7 +353,7 @@ impl<E: Engine> Looker<'_, E> {
     }
 }
 
-/// A retention as it is written, of a topic with that number of partitions.
+/// A retention as the topology writes it, for a topic with `partitions` partitions.
 fn shown(retention: &Retention, partitions: u32) -> String {
     let whole = |bytes: u64| bytes.saturating_mul(partitions.into());
     let age = retention.age.map(|age| format!("age: {}", show_duration(age)));

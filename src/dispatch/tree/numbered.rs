@@ -1,6 +1,6 @@
-//! A plan with the engine's numbers: which topic, hidden ones as well, and which subscriber is which.
+//! A plan together with the engine's numbers for its topics (hidden ones included) and subscribers.
 //!
-//! Relies on: the order of a blueprint, in which numbers come back.
+//! Relies on: the order of nodes in a blueprint, which is the order of the engine's numbers.
 
 use std::collections::{HashMap, HashSet};
 
@@ -14,16 +14,16 @@ use crate::engine::{Blueprint, Engine, Numbers, SubscriberSpec, TopicSpec};
 use crate::model::{OutputIds, SubscriberId, TopicId, TopicSettings};
 use crate::topology::{Plan, SubscriberPlan, TopicIndex, TopicPlan};
 
-/// Nodes of a plan. Tests count how many of them are looked at: plans have tens of thousands, and each is asked about.
+/// Nodes of a plan. Tests count the accesses, since plans have tens of thousands of nodes and each is queried.
 struct Nodes<'a, T>(&'a [T]);
 
 #[cfg(test)]
 thread_local! {
-    /// How many nodes were looked at on this thread.
+    /// Number of node accesses on this thread.
     pub(super) static LOOKED_AT: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
 }
 
-/// Notes that a node was looked at.
+/// Counts one access.
 fn looks() {
     #[cfg(test)]
     LOOKED_AT.set(LOOKED_AT.get() + 1);
@@ -49,7 +49,7 @@ pub(crate) struct Numbered<'a> {
     topics: Nodes<'a, TopicPlan>,
     subscribers: Nodes<'a, SubscriberPlan>,
     numbers: &'a Numbers,
-    /// For each topic, how many before it have a guard; and how many of all.
+    /// For each topic, the number of topics before it that have a guard; then the total.
     guards_before: Vec<usize>,
     guards: usize,
 }
@@ -82,7 +82,8 @@ impl<'a> Numbered<'a> {
         Some(Target { topic: number, partitions, key, schema, delayed, guard: self.guard(index) })
     }
 
-    /// The hidden topic in which what is to come later waits, and who takes it from there. Behind all that the plan has.
+    /// The hidden topic in which delayed events of a topic wait, and the subscriber that reads it. Their numbers follow
+    /// those of the plan's topics.
     pub(crate) fn delayed(&self, index: TopicIndex) -> Option<(TopicId, SubscriberId)> {
         let at = index.0 as usize;
         self.topics.get(at).filter(|topic| topic.dead_letters_of.is_none())?;
@@ -90,8 +91,8 @@ impl<'a> Numbered<'a> {
         Some((*topic, *self.numbers.subscribers.get(self.subscribers.len() + at)?))
     }
 
-    /// The guard of a topic. Each has hidden topics of events that are held and of those that are given up: what was held
-    /// before it says `refuse` is held on.
+    /// The guard of a topic. Every guard has hidden topics for held and for refused events: events held before a switch
+    /// to `refuse` stay held.
     pub(crate) fn guard(&self, index: TopicIndex) -> Option<TopicGuard> {
         let (topic, at) = (self.topics.get(index.0 as usize)?, index.0 as usize);
         let (plan, before) = (topic.lifecycle.clone()?, *self.guards_before.get(at)?);
@@ -105,7 +106,7 @@ impl<'a> Numbered<'a> {
         })
     }
 
-    /// Who takes events that are held for a topic from the hidden one.
+    /// The subscriber that reads the hidden topic of held events.
     pub(crate) fn holder(&self, index: TopicIndex) -> Option<SubscriberId> {
         let at = index.0 as usize;
         self.topics.get(at)?.lifecycle.as_ref()?;
@@ -123,31 +124,31 @@ impl<'a> Numbered<'a> {
     }
 }
 
-/// The groups that share events, each by its first member and its name.
+/// The claim groups, each by its first member and its name.
 pub(super) fn groups(plan: &Plan) -> impl Iterator<Item = (&SubscriberPlan, &String)> {
     let mut seen = HashSet::new();
     let groups = plan.subscribers.iter().filter_map(|member| Some((member, member.claim.as_ref()?)));
     groups.filter(move |(member, group)| seen.insert((&member.namespace, *group)))
 }
 
-/// Who keeps what each group shares.
+/// The subscriber that stores the claims of each group.
 pub(crate) fn keepers<'p>(plan: &'p Plan, numbers: &Numbers) -> HashMap<Group<'p>, SubscriberId> {
     groups(plan).filter_map(|(member, _)| group(member)).zip(numbers.keepers.iter().copied()).collect()
 }
 
-/// How the hidden topics keep events in which those of a topic wait. Producers are not forgotten there: that one sends no
-/// event that is to wait does not say that it sends none.
+/// Settings of the hidden topics of a topic. They never forget producers: a producer that sends no delayed events may
+/// still be active.
 fn hidden(topic: &TopicPlan) -> TopicSettings {
     TopicSettings { retention: delay::RETENTION, forget_producers: None, ..topic.settings }
 }
 
-/// What is to exist for a plan.
+/// The topics and subscribers that a plan needs.
 pub(crate) fn blueprint(plan: &Plan, versions: Vec<[u8; 32]>) -> Blueprint {
     let topics = plan.topics.iter().map(|topic| TopicSpec {
         name: topic.label(),
         partitions: topic.partitions,
         settings: match topic.diverted_from {
-            // what comes from there is recognised there when it is published again
+            // duplicates are also detected when an event is published again from there
             Some(from) => TopicSettings { dedupe: plan[from].settings.dedupe, ..topic.settings },
             None => topic.settings,
         },
@@ -160,7 +161,7 @@ pub(crate) fn blueprint(plan: &Plan, versions: Vec<[u8; 32]>) -> Blueprint {
         settings: hidden(topic),
         lifecycle: None,
     });
-    // what a lifecycle refuses when it is due
+    // topics for delayed events that the lifecycle refuses when they are due
     let guarded = || plan.topics.iter().filter(|topic| topic.lifecycle.is_some());
     let refused = guarded().map(|topic| TopicSpec {
         name: format!("{}{}", topic.label(), rules::delay::REFUSED_SUFFIX),
@@ -194,15 +195,15 @@ pub(crate) fn blueprint(plan: &Plan, versions: Vec<[u8; 32]>) -> Blueprint {
     }
 }
 
-/// The hidden topic of held events, and its subscriber, of a topic that had a lifecycle and no longer has one: events that are
-/// still held are not lost.
+/// The hidden topic of held events, and its subscriber, of a topic that no longer has a lifecycle: the events in it are
+/// still delivered.
 pub(super) fn held_before<E: Engine>(engine: &E, topic: &TopicPlan) -> Option<(TopicId, SubscriberId)> {
     let name = format!("{}{}", topic.label(), held::SUFFIX);
     let number = engine.topic(&name).filter(|_| topic.lifecycle.is_none())?;
     Some((number, engine.subscriber(&name, number)?))
 }
 
-/// What is to exist for a plan that is to run, with the hidden topics of those that no longer have a lifecycle.
+/// The topics and subscribers that a running plan needs, hidden topics of former lifecycles included.
 pub(crate) fn blueprint_on<E: Engine>(engine: &E, plan: &Plan, versions: Vec<[u8; 32]>) -> Blueprint {
     let mut wanted = blueprint(plan, versions);
     for topic in plan.topics.iter().filter(|topic| held_before(engine, topic).is_some()) {
@@ -214,7 +215,7 @@ pub(crate) fn blueprint_on<E: Engine>(engine: &E, plan: &Plan, versions: Vec<[u8
     wanted
 }
 
-/// What a lane of a subscriber makes its units with.
+/// The emitter of one lane of a subscriber.
 pub(crate) fn emitter(
     numbered: &Numbered<'_>,
     index: usize,
@@ -225,7 +226,8 @@ pub(crate) fn emitter(
     let name = subscriber.label();
     let taken = Taken::of(roster, partition);
     let (input, _) = numbered.topic(subscriber.from)?;
-    // Who handles an event again names its outputs the same, whatever it and its topic are called meanwhile.
+    // A second run over an event must give the outputs the same ids, so the ids derive from the original names, which
+    // renames do not change.
     let numbers = numbered.numbers;
     let origin = numbers.subscriber_origins.get(index)?;
     Some(Emitter {

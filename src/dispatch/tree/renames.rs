@@ -1,15 +1,14 @@
-//! Nodes that another plan calls otherwise (`was`).
+//! Nodes that another plan renames (`was`).
 //!
 //! ```text
-//!   plan that runs ──follow──> the same by its new names ──compare──> what changes besides
-//!   plan that is to run ──back──> the same by its old names: what is prepared before anything is renamed
+//!   running plan ──follow──> the same with new names ──compare──> all other changes
+//!   next plan    ──back────> the same with old names: what to create before the renames take effect
 //! ```
 //!
-//! Promises: a rename takes effect once: where the plan that runs has the old name and not the new one. The same words say
-//! nothing later. What goes with a node (what is to come later to a topic, and what was refused of that; dead letters of a
-//! subscriber) is renamed with it, whether or not the plans have it.
-//! Relies on: the check, by which nothing that is still declared was another node.
-//! Must not know: who decides, what is kept of the nodes.
+//! Promises: a rename takes effect once, if the running plan has the old name and not the new one; after that the same
+//! `was` has no effect. The hidden topics of a renamed topic (delayed and refused events) and the dead letters of a
+//! renamed subscriber follow it, even if neither plan contains them. Relies on: the topology check, which ensures that
+//! no declared node was another one. Must not know: who decides, stored data.
 
 use std::collections::BTreeMap;
 
@@ -19,12 +18,12 @@ use crate::engine::{Blueprint, Engine, NameChanges};
 use crate::topology::bounds::DEAD_LETTERS_SUFFIX;
 use crate::topology::{Plan, SubscriberPlan, TopicIndex, TopicPlan};
 
-/// What another plan calls otherwise than the one that runs, by full names.
+/// The renames from the running plan to another one, by full names.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Renames {
-    /// The old name of each new one, topics for dead letters among them.
+    /// Old names of topics by new name, dead-letter topics included.
     topics: BTreeMap<String, String>,
-    /// The old name of each new one.
+    /// Old names by new name.
     subscribers: BTreeMap<String, String>,
 }
 
@@ -33,7 +32,7 @@ fn full(namespace: &str, name: &str) -> String {
 }
 
 impl Renames {
-    /// What `new` calls otherwise than `old`, which runs.
+    /// The renames from `old`, the running plan, to `new`.
     pub fn of(old: &Plan, new: &Plan) -> Self {
         let written = |topic: &&TopicPlan| topic.dead_letters_of.is_none();
         let topics: BTreeMap<_, _> = old.topics.iter().filter(written).map(|topic| (topic.label(), ())).collect();
@@ -47,14 +46,14 @@ impl Renames {
                 renames.topics.insert(topic.label(), was);
             }
         }
-        // Parents come first: whoever takes from dead letters finds them renamed.
+        // Parents come first, so that dead-letter topics are renamed before their subscribers are compared.
         for subscriber in &new.subscribers {
             let Some(was) = &subscriber.was else { continue };
             let was = full(&subscriber.namespace, was);
             let Some(from) = subscribers.get(&was).filter(|_| !subscribers.contains_key(&subscriber.label())) else {
                 continue;
             };
-            // One that takes from another topic is another subscriber.
+            // A subscriber that reads another topic is not the same one.
             if renames.old_topic(&new[subscriber.from].label()) == old[*from].label() {
                 let dead = |name: &str| format!("{name}{DEAD_LETTERS_SUFFIX}");
                 renames.topics.insert(dead(&subscriber.label()), dead(&was));
@@ -64,42 +63,42 @@ impl Renames {
         renames
     }
 
-    /// Whether everything is called as it was.
+    /// Whether nothing is renamed.
     pub fn is_empty(&self) -> bool {
         self.topics.is_empty() && self.subscribers.is_empty()
     }
 
-    /// The old names of subscribers, by their new ones.
+    /// Old names of the renamed subscribers, by new name.
     pub fn subscribers(&self) -> &BTreeMap<String, String> {
         &self.subscribers
     }
 
-    /// The old name of a topic that is renamed.
+    /// The old name of a renamed topic.
     pub fn topic(&self, name: &str) -> Option<&String> {
         self.topics.get(name)
     }
 
-    /// What a topic is called as long as nothing is renamed.
+    /// The name of a topic before the renames.
     pub fn old_topic<'a>(&'a self, name: &'a str) -> &'a str {
         self.topics.get(name).map_or(name, String::as_str)
     }
 
-    /// What a subscriber is called as long as nothing is renamed.
+    /// The name of a subscriber before the renames.
     pub fn old_subscriber<'a>(&'a self, name: &'a str) -> &'a str {
         self.subscribers.get(name).map_or(name, String::as_str)
     }
 
-    /// What a topic is called once it is renamed.
+    /// The name of a topic after the renames.
     pub fn new_topic<'a>(&'a self, name: &'a str) -> &'a str {
         self.topics.iter().find(|(_, old)| *old == name).map_or(name, |(new, _)| new)
     }
 
-    /// Whether a subscriber is called otherwise, or what it takes from.
+    /// Whether a subscriber or its input topic is renamed.
     pub(super) fn touches(&self, plan: &Plan, subscriber: &SubscriberPlan) -> bool {
         self.subscribers.contains_key(&subscriber.label()) || self.topics.contains_key(&plan[subscriber.from].label())
     }
 
-    /// The plan that runs by the new names, everything in its place.
+    /// The running plan with the new names, in the same order.
     pub fn follow(&self, old: &Plan) -> Plan {
         let mut plan = old.clone();
         if self.is_empty() {
@@ -109,7 +108,7 @@ impl Renames {
             names.iter().map(|(new, old)| (old.as_str(), new.as_str())).collect()
         }
         let (topics, subscribers) = (by_old(&self.topics), by_old(&self.subscribers));
-        // Both names are of one namespace.
+        // A rename never changes the namespace.
         let short = |new: &str, namespace: &str| new.get(namespace.len() + 1..).unwrap_or_default().to_owned();
         for topic in &mut plan.topics {
             if let Some(new) = topics.get(topic.label().as_str()) {
@@ -124,7 +123,7 @@ impl Renames {
         plan
     }
 
-    /// What is to exist, by the old names.
+    /// A blueprint with the old names.
     pub(crate) fn back(&self, mut blueprint: Blueprint) -> Blueprint {
         if self.is_empty() {
             return blueprint;
@@ -139,7 +138,7 @@ impl Renames {
             old(&mut topic.name, &hidden);
         }
         for subscriber in &mut blueprint.subscribers {
-            // the timer of a topic is called as its queue is, and no other subscriber can be
+            // the timer of a topic has the name of its queue, which no other subscriber can have
             let is_timer = [delay::SUFFIX, held::SUFFIX].iter().any(|suffix| subscriber.name.ends_with(suffix));
             old(&mut subscriber.name, if is_timer { &hidden } else { &self.subscribers });
             old(&mut subscriber.from, &hidden);
@@ -150,7 +149,7 @@ impl Renames {
         blueprint
     }
 
-    /// Old and new names of all topics that are renamed, hidden ones as well.
+    /// Old and new names of all renamed topics, hidden ones included.
     fn all_topics(&self) -> impl Iterator<Item = (String, String)> {
         let with = |suffix: &'static str| {
             self.topics.iter().map(move |(new, old)| (format!("{old}{suffix}"), format!("{new}{suffix}")))
@@ -158,7 +157,8 @@ impl Renames {
         with("").chain(with(delay::SUFFIX)).chain(with(delay::REFUSED_SUFFIX)).chain(with(held::SUFFIX))
     }
 
-    /// The new names by the numbers of what has them, as far as the engine has it. `new` is the plan that has them.
+    /// The new names by the engine's numbers, for all renamed nodes that the engine has. `new` is the plan with the new
+    /// names.
     pub(crate) fn names<E: Engine>(&self, engine: &E, new: &Plan) -> NameChanges {
         let mut names = NameChanges::default();
         for (old, name) in self.all_topics() {
@@ -179,8 +179,8 @@ impl Renames {
     }
 }
 
-/// Why a plan cannot rename what an engine has, where nobody remembers which plan ran: whether a name was given up cannot be
-/// told.
+/// Reasons why a plan cannot rename nodes of an engine when the previous plan is unknown: nothing tells whether the old
+/// name is still in use.
 pub fn unremembered<E: Engine>(engine: &E, plan: &Plan) -> Vec<String> {
     let topics = plan.topics.iter().filter_map(|topic| {
         let was = full(&topic.namespace, topic.was.as_ref()?);

@@ -1,11 +1,11 @@
-//! One after another, for each subscriber.
+//! Locks per subscriber.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::model::SubscriberId;
 
-/// A turn for each subscriber of which a snapshot is taken.
+/// Locks that serialise the snapshots of each subscriber.
 #[derive(Debug, Default)]
 pub(crate) struct Turns(Mutex<BTreeMap<SubscriberId, Arc<tokio::sync::Mutex<()>>>>);
 

@@ -1,20 +1,20 @@
-//! What a version is made with beside its code.
+//! The settings of a version in addition to its component.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-/// How much one plugin may use. Part of the identity of its version.
+/// The limits of a plugin, which are part of the identity of its version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// The sum of an instance's memories, in bytes. Growth past it fails inside the plugin.
+    /// The sum of an instance's memories, in bytes. Growth beyond it fails inside the plugin.
     pub memory_bytes: u64,
-    /// How long one event may run. Time during which the plugin waited for its turn does not count.
+    /// Maximum running time of one event. Waiting for the processor does not count.
     pub time: Duration,
-    /// How much one event may send, in bytes: data, keys, types and attributes of its outputs.
+    /// Maximum bytes of one event's outputs: data, keys, types and attributes.
     pub output_bytes: u64,
-    /// How many handles of the host (pollables, streams, buckets) an instance may hold at once.
+    /// Maximum number of host handles (pollables, streams, buckets) of an instance.
     pub handles: u32,
-    /// How many log lines per second are kept, over all instances of a plugin. What is beyond is counted.
+    /// Maximum log lines per second, over all instances of a plugin. Further lines are counted and dropped.
     pub log_lines_per_second: u32,
 }
 
@@ -30,15 +30,15 @@ impl Default for Limits {
     }
 }
 
-/// What a version was made with beside its component, as far as it may be shown.
+/// The settings of a version, as far as they may be shown.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PluginSettings {
     pub ports: Vec<String>,
     pub limits: Limits,
-    /// What it is told; `None` for what is shown nowhere.
+    /// Its configuration; `None` for values that are never shown.
     pub config: BTreeMap<String, Option<String>>,
     /// Names of the configuration that are secrets.
     pub secrets: BTreeSet<String>,
-    /// The same in one process where the values of all secrets are, and says nothing else of them.
+    /// Equal within one process if the values of all secrets are; reveals nothing else about them.
     pub secrets_mark: [u8; 32],
 }

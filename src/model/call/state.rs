@@ -1,41 +1,41 @@
-//! The state of a lane as a handler sees it, and what it reads and writes there.
+//! The state of a lane as a handler sees it, with its reads and writes.
 
 use bytes::Bytes;
 
-/// What is remembered of what the events of a call have read, in bytes, for whoever wants to know it: as much as the largest
-/// `get-many`, twice. An event that reads more is remembered as one that did.
+/// Maximum bytes of recorded reads of a call: twice the largest `get-many`. An event that reads more is recorded as
+/// incomplete.
 pub const STATE_READS_BYTES_MAX: usize = 8 << 20;
 
-/// The state of a lane when a call begins. Keys and values are the handler's; buckets are told apart by their name.
+/// The state of a lane when a call begins. Keys and values belong to the handler; buckets have names.
 ///
 /// It must not change during a call: a plugin that reads twice reads the same.
 pub trait StateView: Send + Sync {
-    /// What is under a key at a time, in nanoseconds since 1970: what has expired by then is not there.
+    /// The value of a key at a time, in nanoseconds since 1970, unless it has expired by then.
     ///
     /// # Errors
-    /// When the state cannot be read. Ends the call, and blames no event.
+    /// The state cannot be read. Ends the call, and blames no event.
     fn get(&self, bucket: &str, key: &str, time_ns: u64) -> Result<Option<Bytes>, StateError>;
 
-    /// Keys of a bucket behind `after`, in ascending order of their bytes, `count` at the most. It takes a bounded time: where
-    /// much has to be passed over to find them, there are fewer, and it says where to go on.
+    /// At most `count` keys of a bucket after `after`, in ascending order of their bytes. Takes a bounded time: if many
+    /// entries have to be skipped, there are fewer keys, and the result states where to continue.
     ///
     /// # Errors
-    /// When the state cannot be read. Ends the call, and blames no event.
+    /// The state cannot be read. Ends the call, and blames no event.
     fn keys(&self, bucket: &str, after: Option<&str>, count: usize, time_ns: u64) -> Result<Keys, StateError>;
 
-    /// Whether what an event of this call wrote at `written_ns` has expired for a later event of it, at `time_ns`. It has
-    /// to agree with what [`get`](Self::get) would say if there were a call for each: then batching changes nothing.
+    /// Whether a value that an event of this call wrote at `written_ns` has expired for a later event of the call, at
+    /// `time_ns`. It must agree with [`get`](Self::get) in separate calls: then batching changes nothing.
     fn has_expired(&self, bucket: &str, written_ns: u64, time_ns: u64) -> bool {
         let _ = (bucket, written_ns, time_ns);
         false
     }
 
-    /// Whether it is to be told what the events of a call have read.
+    /// Whether the reads of a call's events should be recorded.
     fn wants_reads(&self) -> bool {
         false
     }
 
-    /// What the events of a call have read, once it is over, however it ended. Only where that is wanted.
+    /// Called with the reads of the call's events at its end, however it ended, if requested.
     fn have_read(&self, reads: Reads) {
         let _ = reads;
     }
@@ -45,13 +45,13 @@ pub trait StateView: Send + Sync {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Keys {
     pub keys: Vec<String>,
-    /// There may be more behind this one: the last of these keys, or one that has been passed over. None: there are no
+    /// There may be more keys after this one: the last key in the page, or one that was skipped. `None`: there are no
     /// more.
     pub looked_to: Option<String>,
 }
 
 impl Keys {
-    /// The first keys, `count` at the most.
+    /// The first keys, at most `count`.
     pub fn first(keys: &mut dyn Iterator<Item = String>, count: usize) -> Keys {
         let first: Vec<String> = keys.take(count).collect();
         let looked_to = if first.len() == count { first.last().cloned() } else { None };
@@ -59,22 +59,21 @@ impl Keys {
     }
 }
 
-/// What an event has read of what was there in front of it: before the call, or written by events of the call before it.
+/// A read of an event from the state before it: from before the call, or written by earlier events of the call.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StateRead {
-    /// What is under a key.
+    /// The value of a key.
     Value {
         bucket: String,
         key: String,
-        /// The value; none: there was nothing.
+        /// The value; `None` if the key did not exist.
         value: Option<Bytes>,
     },
-    /// Keys of a bucket in their order.
+    /// Keys of a bucket in order.
     Keys {
         bucket: String,
-        /// Those behind this one; none: from the first on.
+        /// The key before the first; `None`: from the start.
         after: Option<String>,
-        /// The keys, and where they end.
         found: Keys,
     },
 }
@@ -93,17 +92,17 @@ impl StateRead {
     }
 }
 
-/// What the events of a call have read.
+/// The reads of a call's events.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Reads {
     of_events: Vec<(u32, StateRead)>,
     bytes: usize,
-    /// Of events up to this one not everything is known.
+    /// The reads of events up to this one are incomplete.
     cut_to: Option<u32>,
 }
 
 impl Reads {
-    /// What an event has read, in its order. None: that was too much to be remembered.
+    /// The reads of an event in order. `None`: there were too many to record.
     pub fn of(&self, event: u32) -> Option<Vec<StateRead>> {
         if self.cut_to.is_some_and(|cut| event <= cut) {
             return None;
@@ -111,12 +110,12 @@ impl Reads {
         Some(self.of_events.iter().filter(|(of, _)| *of == event).map(|(_, read)| read.clone()).collect())
     }
 
-    /// An event has read something. More than is remembered makes room by forgetting what events in front of it have read.
+    /// Records a read of an event. Beyond the limit, reads of earlier events are dropped.
     pub fn add(&mut self, event: u32, read: StateRead) {
         self.bytes += read.bytes();
         self.of_events.push((event, read));
         if self.bytes > STATE_READS_BYTES_MAX {
-            // What earlier events have read goes first.
+            // Reads of earlier events are dropped first.
             self.of_events.retain(|(of, _)| *of == event);
             self.cut_to = event.checked_sub(1).or(self.cut_to);
             self.bytes = self.of_events.iter().map(|(_, read)| read.bytes()).sum();
@@ -126,18 +125,18 @@ impl Reads {
         }
     }
 
-    /// Whether not everything is known of an event.
+    /// Whether the reads of an event are incomplete.
     pub(crate) fn is_cut(&self, event: u32) -> bool {
         self.cut_to.is_some_and(|cut| event <= cut)
     }
 }
 
-/// The state could not be read: the disk does not answer, or what is on it is damaged. In words.
+/// The state could not be read: the disk does not answer, or its data is damaged. A message.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct StateError(pub String);
 
-/// What an event left under a key.
+/// A write of an event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StateWrite {
     /// The index of the event.
@@ -145,11 +144,11 @@ pub struct StateWrite {
     /// The name of the bucket; never empty.
     pub bucket: String,
     pub key: String,
-    /// The value; none: it was deleted.
+    /// The value; `None`: it was deleted.
     pub value: Option<Bytes>,
 }
 
-/// The state of a lane that has none.
+/// The state of a lane without state.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct NoState;
 

@@ -331,7 +331,7 @@ async fn a_lane_whose_seek_broke_off_stands_still_until_it_is_sought_again() {
     }
     let tree = broken.expect("some crash was in the middle");
     let failure = status(&tree.snapshot(), "t/work").last_failure.unwrap();
-    assert!(failure.contains("the state of the lane is not whole"), "{failure}");
+    assert!(failure.contains("the state of the lane is incomplete"), "{failure}");
     assert!((1..3 * SEEK_WRITES_MAX).contains(&keys(&tree)), "neither the one state nor the other: {}", keys(&tree));
     tree.resume("work").await.unwrap();
     publish(&tree, 30..60).await;

@@ -1,4 +1,4 @@
-//! Events from outside into roots: checked, keyed, placed, appended. All of a call or nothing.
+//! Publishes events from outside to root topics: checks, keys, partitions and appends them. A call is all or nothing.
 
 mod refused;
 mod targets;
@@ -24,7 +24,7 @@ pub use refused::{EventRefused, NumberingRefused, PublishError};
 pub use targets::{Target, Targets};
 
 impl Numbering {
-    /// That it can be for so many events, at this time.
+    /// Checks the numbering for a call with `count` events at this time.
     fn check(&self, count: usize, now_ns: u64) -> Result<(), NumberingRefused> {
         let (bytes, max) = (self.producer.len(), limits::PRODUCER_BYTES_MAX);
         if bytes == 0 || bytes > max {
@@ -46,7 +46,7 @@ impl Numbering {
 pub struct Publisher<E> {
     engine: E,
     targets: Arc<RwLock<Arc<Targets>>>,
-    /// Turns of calls whose events may take long to be looked at.
+    /// Limits the concurrent calls that take long to check.
     turns: Arc<Semaphore>,
 }
 
@@ -57,17 +57,17 @@ impl<E: Clone> Clone for Publisher<E> {
 }
 
 impl<E: Engine> Publisher<E> {
-    /// A publisher into the topics of a tree.
+    /// A publisher for the topics of a tree.
     pub fn new(engine: E, targets: Arc<Targets>) -> Self {
         Self { engine, targets: Arc::new(RwLock::new(targets)), turns: Arc::new(Semaphore::new(apart::turns())) }
     }
 
-    /// The topics that there are now.
+    /// The current topics.
     pub fn targets(&self) -> Arc<Targets> {
         self.targets.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// There are other topics from now on.
+    /// Replaces the topics.
     pub(crate) fn publish_into(&self, targets: Targets) {
         *self.targets.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(targets);
     }
@@ -75,12 +75,11 @@ impl<E: Engine> Publisher<E> {
     /// Publishes events, each in the CloudEvents protobuf format, to one root, all or nothing. Resolves when they are
     /// durable.
     ///
-    /// What was published before is not published again: it is recognised by its number where there is a `numbering`,
-    /// however long ago that was; else by `source` and `id`, as long as the topic's settings say.
+    /// Duplicates are not published again. With a `numbering` they are detected by number, without a time limit;
+    /// otherwise by `source` and `id`, within the window of the topic's settings.
     ///
     /// # Errors
-    /// [`PublishError`]. Nothing was published, except where [`AppendError::has_no_side_effects`] says that one cannot
-    /// know.
+    /// [`PublishError`]. Nothing was published, unless [`AppendError::has_no_side_effects`] is false.
     pub async fn publish(
         &self,
         topic: &str,
@@ -91,8 +90,8 @@ impl<E: Engine> Publisher<E> {
         self.publish_admitted(topic, events, numbering, admission, None).await
     }
 
-    /// Room for so many events in a topic. Where the topology bounds what waits in it, that is refused or waited for; else it is
-    /// there at once.
+    /// Reserves room for `events` events in a topic. If the topology limits its backlog, a call may be refused or wait;
+    /// otherwise this returns at once.
     ///
     /// # Errors
     /// [`PublishError`]: the topic, its backlog, or an engine that has stopped.
@@ -104,10 +103,10 @@ impl<E: Engine> Publisher<E> {
         Ok(self.turn(admission, target.takes_long()).await)
     }
 
-    /// As [`Self::admit`], for events of several topics.
+    /// Like [`Self::admit`], for events of several topics.
     ///
     /// # Errors
-    /// As there.
+    /// Like [`Self::admit`].
     pub async fn admit_together(&self, events: &[Addressed]) -> Result<Admission, PublishError> {
         let targets = self.targets();
         let mut wanted: BTreeMap<&str, (Arc<Backlog>, u64)> = BTreeMap::new();
@@ -122,12 +121,12 @@ impl<E: Engine> Publisher<E> {
         Ok(self.turn(admission, takes_long).await)
     }
 
-    /// Waits for a turn, where it takes one: such calls keep few processors busy, however many there are.
+    /// Waits for a permit if the call takes long: such calls occupy few processors, however many there are.
     async fn turn(&self, admission: Admission, takes_long: bool) -> Admission {
         match takes_long {
             true => match self.turns.clone().acquire_owned().await {
                 Ok(turn) => admission.with_turn(turn),
-                Err(_) => admission, // it is never closed
+                Err(_) => admission, // the semaphore is never closed
             },
             false => admission,
         }
@@ -145,11 +144,11 @@ impl<E: Engine> Publisher<E> {
         .await
     }
 
-    /// [`Self::publish`] of events that have been admitted, behind others of the same stream where there is a fence: where
-    /// one of those was refused these are not published.
+    /// [`Self::publish`] for admitted events. With a `fence`, they follow other calls of the same stream, and are
+    /// refused if one of those was refused.
     ///
     /// # Errors
-    /// As there.
+    /// Like [`Self::publish`].
     pub async fn publish_admitted(
         &self,
         topic: &str,
@@ -165,12 +164,12 @@ impl<E: Engine> Publisher<E> {
         self.append(events.iter().map(|event| (target, event)), room, marks, fence, until_durable).await
     }
 
-    /// Publishes events to several roots, all of them in one commit or none; resolves when they are durable. Within each
-    /// partition they have the order that they are given in. Duplicates are as in [`Self::publish`]: of events that were
-    /// published before, only the others are.
+    /// Publishes events to several roots, all in one commit or none; resolves when they are durable. Events keep their
+    /// order within each partition. Duplicates as in [`Self::publish`]: they are left out, and the other events are
+    /// published.
     ///
     /// # Errors
-    /// As [`Self::publish`].
+    /// Like [`Self::publish`].
     pub async fn publish_together(
         &self,
         events: &[Addressed],
@@ -180,10 +179,10 @@ impl<E: Engine> Publisher<E> {
         self.publish_together_admitted(events, numbering, admission).await
     }
 
-    /// [`Self::publish_together`] of events that have been admitted.
+    /// [`Self::publish_together`] for admitted events.
     ///
     /// # Errors
-    /// As there.
+    /// Like [`Self::publish`].
     pub async fn publish_together_admitted(
         &self,
         events: &[Addressed],
@@ -192,20 +191,21 @@ impl<E: Engine> Publisher<E> {
     ) -> Result<Published, PublishError> {
         let targets = self.targets();
         let addressed = targets.addressed(events)?;
-        // A frame has marks of one kind: a topic that recognises nothing does not look at them.
+        // All events of a frame have the same kind of mark; topics without deduplication ignore it.
         let dedupes = addressed.iter().any(|(target, _)| target.dedupes);
         let marks = self.marks(numbering, dedupes, events.len())?;
         self.append(addressed.into_iter(), Room::default(), marks, None, until_durable).await
     }
 
-    /// By what the events of a call of so many are recognised; `dedupes`: their topic recognises them by themselves.
+    /// The marks that identify duplicates among the `count` events of a call; `dedupes`: a topic detects them by the
+    /// events themselves.
     fn marks(&self, numbering: Option<Numbering>, dedupes: bool, count: usize) -> Result<Marks, PublishError> {
         if count > limits::PUBLISH_EVENTS_MAX {
             return Err(PublishError::TooMany { count, max: limits::PUBLISH_EVENTS_MAX });
         }
         match numbering {
             Some(numbering) => {
-                // by the clock that is ahead, since the other one may be wrong for long
+                // by the clock that is ahead, since the other one may stay behind for long
                 numbering.check(count, self.engine.now_ns().max(self.engine.trusted_now_ns()))?;
                 Ok(Marks::Numbers(numbering))
             }
@@ -214,7 +214,7 @@ impl<E: Engine> Publisher<E> {
         }
     }
 
-    /// Gives events to the engine, or refuses them, the first time that it is polled. The engine's own refusal may be later.
+    /// Checks the events and passes them to the engine at the first poll. The engine may refuse them later.
     async fn append<'a>(
         &self,
         events: impl Iterator<Item = (&'a Target, &'a Bytes)> + Clone + Send,
@@ -279,13 +279,13 @@ impl<E: Engine> Publisher<E> {
                 match diverted.filter(|(topic, _)| *topic == aside.to.topic) {
                     Some((_, topic)) => published.diverted.push(Diverted { index, topic: topic.clone() }),
                     None => {
-                        place.offset = None; // that is its place among those that are held
+                        place.offset = None; // it is the offset in the hidden topic of held events
                         published.held.push(index);
                     }
                 }
             }
             if target.delayed == Some(*topic) {
-                place.offset = None; // that is its place among those that wait
+                place.offset = None; // it is the offset in the hidden topic of delayed events
                 published.delayed.push(index);
             }
             published.places.push(place);
@@ -294,7 +294,7 @@ impl<E: Engine> Publisher<E> {
     }
 }
 
-/// Whether it may take long to look at some events: by what their topics look at, or by how much there is to be looked at.
+/// Whether checking the events may take long, by the expressions of their topics or by the size of their data.
 fn takes_long<'a>(events: impl Iterator<Item = (&'a Target, &'a Bytes)>) -> bool {
     let mut bytes = 0;
     for (target, event) in events {
@@ -306,7 +306,7 @@ fn takes_long<'a>(events: impl Iterator<Item = (&'a Target, &'a Bytes)>) -> bool
     false
 }
 
-/// What the records of a call will need.
+/// Buffer sizes for the records of a call.
 #[derive(Default)]
 struct Room {
     bytes: usize,
@@ -321,10 +321,10 @@ impl Room {
     }
 }
 
-/// Bytes of a record beside its event: its length, a key as long as most are, and what tells them apart.
+/// Estimated bytes of a record in addition to its event: length, a typical key, and the mark.
 const RECORD_HEAD_BYTES: usize = 48;
 
-/// By what the events of a call are recognised when they come again.
+/// What identifies duplicates among the events of a call.
 enum Marks {
     Nothing,
     Identities,
@@ -332,7 +332,7 @@ enum Marks {
 }
 
 impl Marks {
-    /// That of the `index`-th event, whose key is `key`, in its topic.
+    /// The mark of the `index`-th event, which has this key, in its topic.
     fn mark(&self, index: usize, target: &Target, view: &EventView<'_>, key: &str) -> Result<Mark, EventRefused> {
         Ok(match self {
             Self::Identities if target.dedupes => {
@@ -375,7 +375,7 @@ fn place(
         None => view.default_key(),
     };
     let is_delayed = target.delayed.is_some() && delay::is_event_delayed(&view, now_ns)?;
-    // also of one that comes later: its state is one of the topic's, whenever that is
+    // also for a delayed event, whose state must be one of the lifecycle whenever it is due
     let state = target.guard.as_ref().map(|guard| guards::state_of(&guard.plan, &view, Some(key))).transpose()?;
     let partition = match target.delayed {
         Some(delayed) if is_delayed => PartitionId { topic: delayed, partition: 0 },
@@ -392,7 +392,7 @@ fn place(
         SliceFull::Record(error) => EventRefused::from(error),
         SliceFull::TooLarge => EventRefused::TooLarge { bytes: event.len(), max: limits::EVENT_BYTES_MAX },
     })?;
-    // whether it comes later or not, it is the same event
+    // a duplicate is detected whether either occurrence is delayed or not
     if let (Mark::Identity(_), Some(delayed)) = (mark, target.delayed) {
         slices.known_in(place.0, if is_delayed { target.topic } else { delayed });
     }

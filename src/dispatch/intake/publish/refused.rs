@@ -1,4 +1,4 @@
-//! Why nothing of a call was published.
+//! Errors of publishing.
 
 use std::time::Duration;
 
@@ -9,111 +9,98 @@ use crate::engine::{AppendError, GuardReason};
 use crate::model::{EventError, RecordError};
 use crate::topology::Misfit;
 
-/// A time, Unix nanoseconds, as people read it.
+/// A time in Unix nanoseconds, formatted for people.
 fn time(time_ns: u64) -> String {
     let seconds = i64::try_from(time_ns / 1_000_000_000).ok();
     let time = seconds.and_then(|seconds| jiff::Timestamp::from_second(seconds).ok());
     time.map_or_else(|| format!("{time_ns} ns after 1970"), |time| time.to_string())
 }
 
-/// Why a numbering is not acceptable.
+/// Why a numbering is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NumberingRefused {
-    /// The producer has no name, or one that is too long.
+    /// The producer's name is empty or too long.
     #[error("the name of a producer has 1 to {max} bytes, and this one has {bytes}")]
-    Producer {
-        /// How many it has.
-        bytes: usize,
-        /// How many it may have.
-        max: usize,
-    },
-    /// The numbers do not fit into 64 bits.
+    Producer { bytes: usize, max: usize },
+    /// The sequence numbers exceed 64 bits.
     #[error("{count} events from number {first_sequence} on are more than there are numbers: they end at {}", u64::MAX)]
     Exhausted {
         /// Number of the first event.
         first_sequence: u64,
-        /// How many events there are.
+        /// Number of events.
         count: usize,
     },
-    /// The producer says that it has yet to begin.
+    /// The producer claims to begin in the future.
     #[error(
         "the producer's `began` is {} s ahead of the clock of the bus, more than clocks may differ",
         ahead.as_secs()
     )]
     Ahead {
-        /// By how much.
+        /// How far ahead of the bus's clock.
         ahead: Duration,
     },
 }
 
-/// Why nothing of a call was published.
+/// Why no event of a call was published.
 #[derive(Debug, thiserror::Error)]
 pub enum PublishError {
-    /// No topic of that name.
+    /// Unknown topic.
     #[error(
         "there is no topic `{topic}`{}",
         nearest.as_ref().map(|name| format!("; did you mean `{name}`?")).unwrap_or_default()
     )]
     UnknownTopic {
-        /// What was asked for.
+        /// The requested name.
         topic: String,
-        /// The nearest name that exists.
+        /// The closest existing name.
         nearest: Option<String>,
     },
-    /// A short name that several namespaces have.
+    /// A short name that exists in several namespaces.
     #[error("`{topic}` is the name of several topics: say which, as one of {}", candidates.join(", "))]
     AmbiguousTopic {
-        /// What was asked for.
+        /// The requested name.
         topic: String,
         /// The full names.
         candidates: Vec<String>,
     },
-    /// Only roots take events from outside.
+    /// The topic is not a root; only roots accept events from outside.
     #[error("topic `{topic}` is written by subscriber `{parent}`: publish to a root, or subscribe something else")]
-    NotARoot {
-        /// The topic.
-        topic: String,
-        /// The subscriber.
-        parent: String,
-    },
-    /// The topic takes only what another topic diverts to it.
+    NotARoot { topic: String, parent: String },
+    /// The topic only accepts events that another topic diverts to it.
     #[error("topic `{topic}` takes what `{from}` diverts to it, and nothing else: publish to `{from}`")]
     Diverted {
-        /// The topic.
         topic: String,
-        /// The other one.
+        /// The diverting topic.
         from: String,
     },
-    /// One of the events of a call to several topics has none.
+    /// An event of a call to several topics has no valid topic.
     #[error("event {index}: {error}")]
     Addressed {
-        /// Which one, from 0.
+        /// Index of the event.
         index: usize,
-        /// What is wrong with its topic.
+        /// The error of its topic.
         error: Box<PublishError>,
     },
-    /// One of the events is not acceptable.
+    /// An event is not acceptable.
     #[error("event {index} for `{topic}`: {error}")]
     Event {
-        /// Which one, from 0.
+        /// Index of the event.
         index: usize,
         /// The full name of its topic.
         topic: String,
-        /// Why.
         error: EventRefused,
     },
-    /// More events than a call may have.
+    /// More events than one call may have.
     #[error("{count} events in one call: at most {max} are accepted")]
     TooMany {
-        /// How many there were.
+        /// Events of the call.
         count: usize,
-        /// How many are accepted.
         max: usize,
     },
-    /// The events cannot have these numbers.
+    /// The numbering is not acceptable.
     #[error(transparent)]
     Numbering(#[from] NumberingRefused),
-    /// The topic does not know the producer: it may have forgotten it.
+    /// The topic does not know the producer, possibly because it has forgotten it.
     #[error(
         "topic `{topic}` does not know producer `{producer}`, which says {}: producers last seen before {} are \
          forgotten, so its duplicates cannot be recognised. Begin again, with a `began` of now and numbers from 1 \
@@ -128,13 +115,13 @@ pub enum PublishError {
         producer: String,
         /// When it says that it began, Unix nanoseconds.
         began_ns: Option<u64>,
-        /// Who began before this may have been forgotten, Unix nanoseconds.
+        /// Producers that began before this may have been forgotten, Unix nanoseconds.
         since_ns: u64,
     },
-    /// A topic has as many events waiting as may.
+    /// The backlog of a topic is full.
     #[error(transparent)]
     Backlog(#[from] BacklogFull),
-    /// The engine did not take them.
+    /// The engine refused the append.
     #[error(transparent)]
     Append(#[from] AppendError),
 }
@@ -142,36 +129,31 @@ pub enum PublishError {
 /// Why an event is not acceptable.
 #[derive(Debug, thiserror::Error)]
 pub enum EventRefused {
-    /// It is not a CloudEvent.
+    /// Not a CloudEvent.
     #[error(transparent)]
     Event(#[from] EventError),
-    /// Its key is too long.
+    /// The key is too long.
     #[error(transparent)]
     Record(#[from] RecordError),
-    /// It is too large.
+    /// The event is too large.
     #[error("{bytes} bytes are more than an event may have ({max})")]
-    TooLarge {
-        /// Its size.
-        bytes: usize,
-        /// Largest size.
-        max: usize,
-    },
-    /// Its data is not what the topic's `schema:` says.
+    TooLarge { bytes: usize, max: usize },
+    /// The data does not match the topic's `schema:`.
     #[error("its data does not fit the topic's schema: {0}")]
     Schema(#[from] Misfit),
-    /// The topic's `key:` does not give a key for it.
+    /// The topic's `key:` expression yields no key.
     #[error("the topic's key expression gives no key: {0}")]
     Key(String),
-    /// The topic's `id:` does not give a text for it.
+    /// The topic's `id:` expression yields no text.
     #[error("the topic's `id` expression gives nothing that it could be recognised by: {0}")]
     Id(String),
-    /// Its state cannot be told, or is none of the topic's lifecycle.
+    /// The state cannot be determined, or is not part of the topic's lifecycle.
     #[error(transparent)]
     State(#[from] StateUnknown),
-    /// The topic's lifecycle refuses it.
+    /// The topic's lifecycle refuses the event.
     #[error(transparent)]
     Lifecycle(GuardReason),
-    /// It cannot come later as it says.
+    /// The requested delay is not acceptable.
     #[error(transparent)]
     Delay(#[from] DelayRefused),
 }

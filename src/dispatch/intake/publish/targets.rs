@@ -17,31 +17,31 @@ use crate::topology::{DataSchema, KeyExpression};
 pub struct Target {
     /// Full name (`namespace/name`).
     pub name: String,
-    /// Its number.
+    /// Number of the snapshot.
     pub topic: TopicId,
-    /// How many partitions it has.
+    /// Number of partitions.
     pub partitions: u32,
     /// The subscriber that writes to it; `None` for a root.
     pub parent: Option<String>,
-    /// The topic that diverts to it, by its full name; `None` for a root.
+    /// Full name of the topic that diverts to it; `None` for a root.
     pub diverted_from: Option<String>,
     /// Its `key:` expression.
     pub key: Option<KeyExpression>,
     /// Its `id:` expression.
     pub id: Option<KeyExpression>,
-    /// What the data of its events has to fit.
+    /// Schema of its events' data.
     pub schema: Option<DataSchema>,
-    /// Events that are published again are recognised, by its `id:` or else by `source` and `id`.
+    /// Whether it detects duplicates, by its `id:` or else by `source` and `id`.
     pub dedupes: bool,
-    /// Events that are published again are recognised for as long as their key is known.
+    /// Whether it detects duplicates for as long as their key is known.
     pub per_key: bool,
-    /// Its events are dead letters, which have attributes that only the bus gives. From outside they come only in tests.
+    /// Whether its events are dead letters, which have attributes that only the bus sets. They come from outside only
+    /// in tests.
     pub is_dead_letters: bool,
-    /// The topic in which events wait that are to come later.
+    /// The hidden topic of delayed events.
     pub delayed: Option<TopicId>,
-    /// Its guard.
     pub guard: Option<TopicGuard>,
-    /// How many events may wait in it.
+    /// Its backlog limit.
     pub(crate) backlog: Option<Arc<Backlog>>,
 }
 
@@ -51,12 +51,12 @@ impl Target {
         self.key.iter().chain(&self.id).chain(state)
     }
 
-    /// Whether looking at one event may take longer than reading it, by what its topic says.
+    /// Whether an expression or the schema of the topic may need much longer per event than parsing it.
     pub(super) fn takes_long(&self) -> bool {
         self.expressions().any(KeyExpression::takes_long) || self.schema.as_ref().is_some_and(DataSchema::takes_long)
     }
 
-    /// Whether it reads the data of events.
+    /// Whether checking an event reads its data.
     pub(super) fn reads_data(&self) -> bool {
         self.schema.is_some() || self.expressions().next().is_some()
     }
@@ -65,7 +65,7 @@ impl Target {
 /// The topics by name.
 pub struct Targets {
     by_name: BTreeMap<String, Target>,
-    /// The full names by the short ones.
+    /// Full names by short name.
     by_short_name: HashMap<String, Vec<String>>,
 }
 
@@ -82,7 +82,7 @@ impl Targets {
         Self { by_name, by_short_name }
     }
 
-    /// A topic by its full name, or by its short one where only one namespace has it.
+    /// Finds a topic by its full name, or by a short name that is unique among the namespaces.
     ///
     /// # Errors
     /// [`PublishError::UnknownTopic`], [`PublishError::AmbiguousTopic`].
@@ -100,10 +100,10 @@ impl Targets {
         })
     }
 
-    /// A topic that takes events from outside.
+    /// Finds a topic that accepts events from outside.
     ///
     /// # Errors
-    /// As [`Self::find`], and [`PublishError::NotARoot`], [`PublishError::Diverted`].
+    /// Like [`Self::find`], and [`PublishError::NotARoot`], [`PublishError::Diverted`].
     pub(super) fn root(&self, name: &str) -> Result<&Target, PublishError> {
         let target = self.find(name)?;
         let topic = || target.name.clone();
@@ -114,7 +114,7 @@ impl Targets {
         }
     }
 
-    /// The topics of events.
+    /// The topics of addressed events.
     pub(super) fn addressed<'a>(
         &'a self,
         events: &'a [Addressed],

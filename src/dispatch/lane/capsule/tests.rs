@@ -9,7 +9,7 @@ fn listing(after: Option<&str>, keys: &[&str], looked_to: Option<&str>) -> KeptR
     }
 }
 
-/// A number of keys behind one, as they are asked for page by page, and whether they are what there was.
+/// Lists `count` keys after one, page by page, and whether the result is certain.
 fn keys(state: &ReadState, after: Option<&str>, count: usize) -> (String, bool) {
     state.unknown.lock().unwrap().clear();
     let (mut keys, mut after) = (Vec::new(), after.map(str::to_owned));

@@ -1,8 +1,9 @@
-//! Claims as an earlier release kept them: each member's in its own lane. They are read once, and then the keeper's.
+//! Claims in the format of an earlier release, with the members' lanes. They are read once, and then stored by the
+//! keeper.
 //!
 //! ```text
-//! entry  07, u64 big endian: first offset    u64 little endian: behind the last offset of a run that is this member's
-//! entry  07                                  u64 little endian: in front of it, every event is somebody's
+//! entry  07, u64 big endian: first offset    u64 little endian: offset after the last one of a run of this member
+//! entry  07                                  u64 little endian: before it, every event is claimed
 //! ```
 
 use std::collections::BTreeMap;
@@ -12,21 +13,21 @@ use super::super::entries::{CLAIM, end_of, number_of};
 use crate::engine::{Entries, PageBudget, ReadError};
 use crate::model::Offset;
 
-/// What members have kept.
+/// The claims of the members.
 #[derive(Debug, Default)]
 pub(super) struct Former {
-    /// Ranges by their first offset: the offset behind the last one, and whose they are.
+    /// Ranges by first offset: the offset after the last one, and the member.
     pub(super) ranges: BTreeMap<Offset, (Offset, usize)>,
     pub(super) floor: Offset,
 }
 
 impl Former {
-    /// Whether a member's lane has any of it.
+    /// Whether a member's lane has such entries.
     pub(super) fn is_in(entries: &impl Entries) -> Result<bool, ReadError> {
         Ok(!entries.range(Bound::Included(&[CLAIM]), &end_of(CLAIM), PageBudget::of(1))?.entries.is_empty())
     }
 
-    /// Reads what a member's lane has. Whether that is anything.
+    /// Reads the entries of a member's lane. Whether there were any.
     pub(super) fn read(&mut self, member: usize, entries: &impl Entries) -> Result<bool, ReadError> {
         let value = |value: &[u8]| Some(u64::from_le_bytes(value.get(..8)?.try_into().ok()?));
         if let Some(floor) = entries.get(&[CLAIM])?.as_deref().and_then(value) {
@@ -42,12 +43,12 @@ impl Former {
         }
     }
 
-    /// From here on nothing is claimed.
+    /// First offset without a claim.
     pub(super) fn end(&self) -> Offset {
         self.ranges.values().map(|(end, _)| *end).max().unwrap_or(0)
     }
 
-    /// Runs between two offsets that nobody has claimed, by their ends.
+    /// Unclaimed runs between two offsets, by their ends.
     pub(super) fn unclaimed(&self, floor: Offset, end: Offset) -> BTreeMap<Offset, Offset> {
         let (mut runs, mut at) = (BTreeMap::new(), floor);
         for (first, (behind, _)) in &self.ranges {

@@ -1,13 +1,13 @@
-//! Which identities a group was given: what has one of them again is for nobody, as long as the topic's `dedupe` remembers.
+//! Identities of the events that a group has received: an event with a known identity is a duplicate within the topic's
+//! `dedupe` window.
 //!
 //! ```text
-//! entry  07 04, 16 bytes identity                        little endian: u64 time, u64 offset of the event that was given
+//! entry  07 04, 16 bytes identity                        little endian: u64 time, u64 offset of the first event
 //!        07 05, u64 big endian: time, 16 bytes identity  nothing
 //! ```
 //!
-//! The event that was given first is at an offset, and is no repetition of itself where it is given back and claimed again.
-//! In memory is nothing of this but the number of identities.
-//! Must not know: who claims.
+//! The first event of an identity is stored with its offset, so that it is no duplicate of itself when it is returned
+//! and claimed again. Memory: only the number of identities. Must not know: who claims.
 
 use std::collections::HashMap;
 use std::ops::Bound;
@@ -23,7 +23,7 @@ use crate::model::{Dedupe, EventId, Offset};
 const IDENTITY: u8 = 4;
 const BY_TIME: u8 = 5;
 
-/// An event that a member wants, and what it is recognised by, where its topic remembers that.
+/// An event that a member wants, with its identity if its topic has deduplication.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Wanted {
     pub(crate) offset: Offset,
@@ -36,7 +36,7 @@ impl From<Offset> for Wanted {
     }
 }
 
-/// For how long identities are remembered, from when on.
+/// The time window of stored identities.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Window {
     pub(super) now_ns: u64,
@@ -55,7 +55,7 @@ impl Window {
     }
 }
 
-/// When and where an identity was given first.
+/// Time and offset of the first event with an identity.
 #[derive(Debug, Clone, Copy)]
 struct First {
     time_ns: u64,
@@ -80,18 +80,18 @@ fn by_time(time_ns: u64, identity: EventId) -> Bytes {
     [&[CLAIM, BY_TIME][..], &time_ns.to_be_bytes(), &identity.0.to_be_bytes()].concat().into()
 }
 
-/// What is known of the identities of some events, and what changes.
+/// The known identities of some events, and the changes.
 #[derive(Default)]
 pub(super) struct Known {
     firsts: HashMap<EventId, First>,
     window: Option<Window>,
-    /// How many identities there are.
+    /// Number of identities.
     pub(super) count: u64,
     pub(super) writes: Vec<LaneWrite>,
 }
 
 impl Known {
-    /// Looks for what some events are recognised by, and for what is to be forgotten: twice as many as may come.
+    /// Looks up the identities of some events, and expired ones to delete: twice as many as may be added.
     pub(super) fn look(
         entries: &impl Entries,
         window: Option<Window>,
@@ -123,7 +123,7 @@ impl Known {
         Ok(known)
     }
 
-    /// Whether an event is for nobody, since another one of its identity was given. Else it is the one that was.
+    /// Whether an event is a duplicate. Otherwise it is stored as the first one.
     pub(super) fn is_given(&mut self, wanted: Wanted) -> bool {
         let (Some(window), Some(identity)) = (self.window, wanted.identity) else { return false };
         let first = self.firsts.get(&identity).copied();

@@ -1,24 +1,24 @@
-//! Subscribers that share the events of a topic (`claim: GROUP`): each event is for one of them.
+//! Subscribers that share the events of a topic (`claim: GROUP`): each event goes to one of them.
 //!
 //! ```text
-//!   member a ─┐                  ┌─ unclaimed so far: a's, durably, and only then is a called
+//!   member a ─┐                  ┌─ unclaimed so far: a's, durably, before a is called
 //!   member b ─┼─> keeper, `G@claims` ─┤
-//!   member c ─┘   a lane of its own └─ another's: passed over
+//!   member c ─┘   a lane of its own └─ another's: skipped
 //! ```
 //!
-//! The keeper of a group is a lane beside those of the members. It has entries and reads no events, so that whose an event
-//! is changes in one order, in one journal, whichever member asks.
+//! The keeper of a group is a lane in addition to those of the members. It has entries and reads no events, so that all
+//! claims are in one order, in one journal.
 //!
-//! A member that is paused or halted keeps what it has claimed for its `claim_timeout`. What it has not begun by then it gives
-//! back, itself and between two calls, and the others go back for it.
+//! A member that is paused or halted keeps its claims for its `claim_timeout`. After that it returns those that it has
+//! not begun, between two calls, and the others go back for them.
 //!
-//! Where the topic has a `dedupe`, a group is given each identity once in that time; repetitions are passed over.
+//! If the topic has a `dedupe`, a group gets each identity once within that window; duplicates are skipped.
 //!
-//! Promises: an event is given to one member and never to another, also after a restart. Who comes first gets it, so the one
-//! that has time gets more of them. What was begun stays with its member, however long that is paused.
-//! Memory: a few words for each member. On disk are the unclaimed events, as runs, so that it does not grow with the events
-//! while a member is paused, except by those that the other members leave to it.
-//! Relies on: a unit that was handed in first is durable first, whichever session it is of.
+//! Promises: an event goes to one member and never to another, also after a restart. The first member to claim an event
+//! gets it, so an idle member gets more events. Begun events stay with their member, however long it is paused. Memory:
+//! a few words per member. The disk has the unclaimed events, as runs, so a paused member does not make it grow, except
+//! by events that the others leave to it. Relies on: units become durable in the order in which they were submitted,
+//! across sessions.
 
 mod book;
 mod former;
@@ -41,20 +41,20 @@ use book::Book;
 pub(crate) use identities::Wanted;
 use identities::Window;
 
-/// What is behind the name of a group in that of its keeper. No name in a topology has it.
+/// Suffix of a group's keeper. Names in a topology cannot contain it.
 const SUFFIX: &str = "@claims";
 /// The full name of a group's keeper.
 pub(crate) fn keeper_name(member: &SubscriberPlan, group: &str) -> String {
     format!("{}/{group}{SUFFIX}", member.namespace)
 }
 
-/// Entries that one unit of a keeper changes at once.
+/// Maximum number of entries that one unit of a keeper changes.
 const WRITES_MAX: usize = 10_000;
 
-/// Whose the events of a partition are, in a group.
+/// The claims of a group in a partition.
 pub(crate) struct Claims<S, K> {
     keeper: Mutex<Keeper<S, K>>,
-    /// How often anything was given back.
+    /// Number of times that events were returned.
     given_back: watch::Sender<u64>,
     remembers: Option<Remembers>,
     /// Trusted time.
@@ -65,31 +65,31 @@ struct Keeper<S, K> {
     session: S,
     entries: K,
     book: Book,
-    /// What it is may not be what is durable any more.
+    /// Set when the in-memory data may differ from the durable data.
     broken: Option<SessionError>,
 }
 
-/// A lane's part in a group.
+/// A lane's membership in a group.
 pub(crate) struct Share<S, K> {
     claims: Arc<Claims<S, K>>,
     member: usize,
     given_back: watch::Receiver<u64>,
-    /// The lane has entries of an earlier release, which kept claims with the members.
+    /// Whether the lane has entries of an earlier release, which stored claims with the members.
     pub(crate) has_former: bool,
 }
 
-/// What became of a lane's wish.
+/// Result of a claim.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Claimed {
-    /// The offsets that are not the lane's.
+    /// Offsets that the lane does not get.
     pub(crate) lost: HashSet<Offset>,
-    /// Something is its own from now on: that has to be durable before anything is done with it.
+    /// Whether there are new claims, which must be durable before the events are handled.
     pub(crate) is_new: bool,
-    /// Events that every member passes over, since their identity was given before.
+    /// Number of duplicates, which every member skips.
     pub(crate) repeated: u64,
 }
 
-/// What a group remembers of the events that it was given.
+/// The deduplication settings of a group.
 #[derive(Debug, Clone)]
 pub(crate) struct Remembers {
     id: Option<KeyExpression>,
@@ -97,14 +97,14 @@ pub(crate) struct Remembers {
 }
 
 impl Remembers {
-    /// Of a topic that takes what subscribers make, where it says so: to a root nothing is published twice within its window.
+    /// From the settings of a topic with outputs of subscribers. In a root, duplicates within the window do not occur.
     pub(crate) fn of(topic: &TopicPlan) -> Option<Self> {
         let dedupe = topic.settings.dedupe.filter(|_| !topic.is_root())?;
         Some(Self { id: topic.id.clone(), dedupe })
     }
 }
 
-/// The groups of a tree, by their keepers.
+/// The groups of a tree, by keeper.
 pub(crate) struct Groups<E: Engine> {
     by_keeper: HashMap<LaneId, Arc<ClaimsOf<E>>>,
 }
@@ -118,8 +118,8 @@ impl<E: Engine> Default for Groups<E> {
 }
 
 impl<E: Engine> Groups<E> {
-    /// Another member of the group that a lane keeps, whose own lane has come to a position and has these entries. All of
-    /// them are there before any claims; one that comes again is who it was.
+    /// Adds a member to the group of a keeper; its own lane has this position and these entries. All members join
+    /// before any claims. A known subscriber gets its earlier claims.
     pub(crate) async fn join(
         &mut self,
         engine: &E,
@@ -135,7 +135,7 @@ impl<E: Engine> Groups<E> {
                 let entries = engine.entries(keeper).ok_or(ReadError::UnknownPartition)?;
                 let book = Book::load(&entries)?;
                 let keeper = Keeper { session, entries, book, broken: None };
-                // a member that starts goes back to what was given back before its position
+                // a member that starts goes back for events returned before its position
                 let given_back = watch::Sender::new(u64::from(keeper.book.given_back.is_some()));
                 let now_ns = Box::new({
                     let engine = engine.clone();
@@ -161,7 +161,7 @@ impl<S: Session, K: Entries> Keeper<S, K> {
             return Err(error.clone());
         }
         let consumed_to = self.session.next_offset();
-        // If this future is dropped half-way, it is unknown what is durable.
+        // If this future is dropped, it is unknown what is durable.
         self.broken = Some(SessionError::Fenced);
         let committed = self.session.commit(Unit { consumed_to, writes, ..Unit::default() }).await;
         self.broken = committed.clone().err();
@@ -170,7 +170,7 @@ impl<S: Session, K: Entries> Keeper<S, K> {
 }
 
 impl<S: Session, K: Entries> Share<S, K> {
-    /// A member that has come to a position wants events, which ascend.
+    /// Claims events for a member at a position, in ascending order.
     pub(crate) async fn claim(&self, position: Offset, wanted: &[Wanted]) -> Result<Claimed, LaneError> {
         let window = self.claims.remembers.as_ref().map(|remembers| Window::new(remembers.dedupe, self.now_ns()));
         let mut keeper = self.claims.keeper.lock().await;
@@ -187,7 +187,7 @@ impl<S: Session, K: Entries> Share<S, K> {
 }
 
 impl<S: Session, K: Entries> Share<S, K> {
-    /// An event as a member wants it. Where what it is recognised by cannot be told, it is recognised by nothing.
+    /// An event with its identity; without one if the identity cannot be determined.
     pub(crate) fn wanted(&self, event: &Held) -> Wanted {
         let identity = |remembers: &Remembers| {
             let event = event.parse().ok()?;
@@ -201,7 +201,7 @@ impl<S: Session, K: Entries> Share<S, K> {
         (self.claims.now_ns)()
     }
 
-    /// A member gives back what it has claimed from a position on. Whether that was anything.
+    /// Returns a member's claims from a position on. Whether there were any.
     pub(crate) async fn give_back(&self, position: Offset) -> Result<bool, LaneError> {
         let mut keeper = self.claims.keeper.lock().await;
         let writes = keeper.book.give_back(self.member, position);
@@ -213,17 +213,16 @@ impl<S: Session, K: Entries> Share<S, K> {
         Ok(true)
     }
 
-    /// Resolves when anything was given back since [`Self::go_back`].
+    /// Resolves when events were returned since the last [`Self::go_back`].
     pub(crate) async fn is_given_back(share: &mut Option<Self>) {
         let Some(Self { given_back, .. }) = share else { return std::future::pending().await };
         if given_back.changed().await.is_err() {
-            return std::future::pending().await; // there is no group any more
+            return std::future::pending().await; // the group no longer exists
         }
         given_back.mark_changed();
     }
 
-    /// Between which offsets a member has to look again, that has come to a position, where something was given back since it
-    /// was asked last.
+    /// The range that a member at a position has to read again, if events were returned since the last call.
     pub(crate) async fn go_back(&mut self, position: Offset) -> Result<Option<(Offset, Offset)>, LaneError> {
         if !self.given_back.has_changed().unwrap_or(false) {
             return Ok(None);
@@ -238,7 +237,7 @@ impl<S: Session, K: Entries> Share<S, K> {
     }
 }
 
-/// Some of what an earlier release kept with a member, as it is to be deleted; none once all is gone.
+/// The deletions of some of a member's entries of an earlier release; empty when all are gone.
 pub(crate) fn former_entries(entries: &impl Entries) -> Result<Vec<LaneWrite>, ReadError> {
     let page = entries.range(std::ops::Bound::Included(&[CLAIM]), &end_of(CLAIM), PageBudget::of(WRITES_MAX))?;
     Ok(page.entries.into_iter().map(|(key, _)| LaneWrite::delete(key)).collect())

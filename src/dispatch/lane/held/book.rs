@@ -1,5 +1,5 @@
-//! What is held of a partition, as far as it is in memory: which event of which key brings which state, and when it is given
-//! up. So the next one that may follow is found without a look at the others, however many of its key are held.
+//! In-memory index of a partition's held events: key, state and expiry time of each. It finds the next allowed event
+//! without looking at the others, however many the key has.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -9,54 +9,54 @@ use crate::model::Offset;
 /// The hash of a key.
 pub(super) type KeyHash = [u8; 16];
 
-/// An event that is held.
+/// A held event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct HeldEvent {
     pub(super) key: KeyHash,
-    /// Its place in the hidden topic: those that came before have a lower one.
+    /// Its offset in the hidden topic, which is the arrival order.
     pub(super) offset: Offset,
-    /// When it is given up.
+    /// Its expiry time.
     pub(super) due_ns: u64,
-    /// The state that it brings; `None` where the lifecycle knows it no more.
+    /// Its state; `None` if the lifecycle no longer contains it.
     pub(super) state: Option<Arc<str>>,
 }
 
-/// Events of one key that bring the same state, in the order in which they came, each with when it is given up.
+/// Events of one key with the same state, in arrival order, with their expiry times.
 type Queue = VecDeque<(Offset, u64)>;
 
-/// The key of a held event, and the state that it brings.
+/// Key and state of a held event.
 type HeldState = (KeyHash, Option<Arc<str>>);
 
-/// All events that are held.
+/// All held events.
 #[derive(Debug, Default)]
 pub(super) struct Book {
-    /// Those that bring a state. No queue is empty, and no key without one.
+    /// Events with a state. No queue is empty, and no key is without a queue.
     keys: BTreeMap<KeyHash, BTreeMap<Arc<str>, Queue>>,
     due: BTreeMap<(u64, Offset), HeldState>,
 }
 
 impl Book {
-    /// How many are held.
+    /// Number of held events.
     pub(super) fn count(&self) -> u64 {
         self.due.len() as u64
     }
 
-    /// When the first one is given up.
+    /// When the first event expires.
     pub(super) fn next_ns(&self) -> Option<u64> {
         self.due.keys().next().map(|(due_ns, _)| *due_ns)
     }
 
-    /// The keys of which something is held that may follow some day.
+    /// The keys with events that may become allowed.
     pub(super) fn keys(&self) -> impl Iterator<Item = &KeyHash> {
         self.keys.keys()
     }
 
-    /// Whether it is one of [`Self::keys`].
+    /// Whether [`Self::keys`] contains the key.
     pub(super) fn has(&self, key: &KeyHash) -> bool {
         self.keys.contains_key(key)
     }
 
-    /// Another one is held, or one that was taken out is so again.
+    /// Adds an event, or returns one that was taken out.
     pub(super) fn put(&mut self, event: HeldEvent) {
         let HeldEvent { key, offset, due_ns, state } = event;
         if let Some(state) = &state {
@@ -66,7 +66,7 @@ impl Book {
         self.due.insert((due_ns, offset), (key, state));
     }
 
-    /// Takes out the first event of a key that brings one of these states.
+    /// Takes out the first event of a key that has one of these states.
     pub(super) fn take_first(&mut self, key: &KeyHash, may: &BTreeSet<Arc<str>>) -> Option<HeldEvent> {
         let states = self.keys.get(key)?;
         let first = may.iter().filter_map(|state| Some((*states.get(state)?.front()?, state)));
@@ -74,7 +74,7 @@ impl Book {
         self.take(*key, offset, due_ns, Some(state))
     }
 
-    /// Takes out the first event that is given up by a time.
+    /// Takes out the first event that has expired at a time.
     pub(super) fn take_late(&mut self, now_ns: u64) -> Option<HeldEvent> {
         let ((due_ns, offset), (key, state)) = self.due.first_key_value()?;
         let (due_ns, offset, key, state) = (*due_ns, *offset, *key, state.clone());

@@ -1,23 +1,23 @@
-//! Events whose state may not follow that of their key now: held until it may, or for as long as their topic says.
+//! Held events: events whose transition is not allowed yet. They are held until it is, or until they expire.
 //!
 //! ```text
 //!   publish, outputs ── the guard ──> `T`
-//!                           │          │ their keys: those of which something is held are judged again
+//!                           │          │ keys with held events are judged again
 //!                           v          v
-//!                       `T@held` ──> entries by key and arrival ── may follow ──> `T`
-//!                       a hidden                                └─ too late ────> `T@refused`
+//!                       `T@held` ──> entries by key and arrival ── allowed ──> `T`
+//!                       a hidden                                └─ expired ──> `T@refused`
 //!                       topic
 //! ```
 //!
-//! The guard puts such an event into the hidden topic `T@held`, in the partition that it would have in `T`, where the place
-//! of its key is. It has its place in `T` only when it may follow: as if it had been published then.
+//! The guard puts such an event into the hidden topic `T@held`, in the partition that its key has in `T`. It is
+//! appended to `T` when its transition is allowed, as if it had been published then.
 //!
-//! Promises: each event goes to `T` or to `T@refused`, once, however often the bus is killed meanwhile. Of a key, the first
-//! one goes that may follow, then again the first that may. One that may follow when it is published does not wait for those.
-//! How many are held is bounded by the guard (`model/guard.rs`), which is told of each that goes. A topic that has no
-//! lifecycle any more takes all that is held for it, of each key in the order in which it came.
-//! Relies on: the engine's units, as any lane; that only events of a topic change the states of its keys.
-//! Memory: of each event that is held its place, its state and its time (`Book`); its record is read when it goes.
+//! Promises: each event goes to `T` or to `T@refused`, exactly once, also across crashes. Of the held events of a key,
+//! the first allowed one goes, then again the first allowed one. An event that is allowed when it is published does not
+//! wait for held ones. The guard (`model/guard.rs`) limits their number, and is told of each that leaves. A topic
+//! without a lifecycle takes all events that are still held for it, in arrival order per key. Relies on: the engine's
+//! units, like any lane; only events of a topic change the states of its keys. Memory: offset, state and time per held
+//! event (`Book`); records are read when an event leaves.
 
 mod book;
 
@@ -42,59 +42,59 @@ use crate::model::{Chunk, Offset, PartitionId, Record};
 use crate::topology::OutOfOrder;
 use book::{Book, HeldEvent, KeyHash};
 
-/// What is behind the name of a topic in that of its hidden topic. No name in a topology has it.
+/// Suffix of the hidden topic of delayed events. Names in a topology cannot contain it.
 pub(crate) const SUFFIX: &str = "@held";
-/// What does not happen where such a lane fails, for the log.
-pub(crate) const FAILS: &str = "what is held is not judged again";
+/// Consequence of a failing lane, for the log.
+pub(crate) const FAILS: &str = "held events are not judged again";
 
-/// Entries that are looked at together.
+/// Limits of one page of entries.
 const PAGE: PageBudget = PageBudget { entries: limits::BATCH_EVENTS_MAX as usize, bytes: limits::BATCH_BYTES_MAX };
 
-/// What its lane has beside what all of hidden topics have.
+/// Parts of a held lane in addition to those of all hidden lanes.
 pub(crate) struct Own<E: Engine> {
-    /// What the partition keeps of its keys' states.
+    /// Stored states of the partition's keys.
     pub(crate) states: E::Entries,
     /// The partition of the topic.
     pub(crate) place: PartitionId,
-    /// `None` where the topic has no lifecycle any more.
+    /// `None` if the topic no longer has a lifecycle.
     pub(crate) guard: Option<TopicGuard>,
 }
 
-/// What a lane is made of.
+/// The parts of a held lane.
 pub(crate) type Parts<E> = hidden::Parts<E, Own<E>>;
 
-/// Who holds the events of a partition.
+/// The lane that holds the events of a partition.
 pub(crate) struct HeldLane<E: Engine> {
     parts: Box<Parts<E>>,
     position: Offset,
     book: Book,
-    /// Keys that are to be judged again.
+    /// Keys that have to be judged again.
     moved: BTreeSet<KeyHash>,
-    /// Up to where the topic's partition was looked through for keys, as long as anything is held.
+    /// Up to where the topic's partition was searched for keys with held events.
     looked: Offset,
 }
 
-/// The key of the entry of an event that is held.
+/// Entry key of a held event.
 pub(crate) fn entry_key(hash: &KeyHash, offset: Offset) -> Vec<u8> {
     [&[HELD], hash.as_slice(), &offset.to_be_bytes()].concat()
 }
 
-/// The key and the offset of an entry.
+/// Key and offset of an entry.
 fn parse_entry_key(key: &[u8]) -> Option<(KeyHash, Offset)> {
     let (hash, offset) = key.strip_prefix(&[HELD])?.split_first_chunk()?;
     Some((*hash, Offset::from_be_bytes(offset.try_into().ok()?)))
 }
 
-/// In the time at which an event is given up, which is before 2262: the time since when it is held is behind it. Entries of
-/// earlier versions do not have that.
+/// Flag in the expiry time, which is before 2262: the arrival time follows. Entries of earlier releases do not have
+/// one.
 const HAS_SINCE: u64 = 1 << 63;
 
-/// What is kept of an event that is held: `u64` when it is given up, with [`HAS_SINCE`], `u64` when it came, its record.
+/// Entry value of a held event: `u64` expiry time, with [`HAS_SINCE`] `u64` arrival time, then the record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct HeldValue {
-    /// When it is given up, trusted time.
+    /// Expiry time, trusted time.
     pub(crate) due_ns: u64,
-    /// When it came, by the clock of the bus.
+    /// Arrival time, by the clock of the bus.
     pub(crate) since_ns: Option<u64>,
     pub(crate) record: Bytes,
 }
@@ -135,7 +135,7 @@ impl<E: Engine> Supervised for HeldLane<E> {
 }
 
 impl<E: Engine> HeldLane<E> {
-    /// Reads what is kept of it: everything that it holds is judged again.
+    /// Loads the held events, and schedules all keys to be judged again.
     fn read(&mut self) -> Result<(), LaneError> {
         self.looked = self.parts.engine.bounds(self.parts.own.place).unwrap_or_default().written;
         let mut from = Bound::Included(vec![HELD]);
@@ -159,7 +159,7 @@ impl<E: Engine> HeldLane<E> {
         Ok(())
     }
 
-    /// The state that an event brings, where the lifecycle knows it. All are the same where there is no lifecycle.
+    /// The state of an event if the lifecycle contains it. Without a lifecycle, all events have the same state.
     fn state_of(&self, offset: Offset, record: &[u8]) -> Result<Option<Arc<str>>, LaneError> {
         let Some(guard) = &self.parts.own.guard else { return Ok(Some("".into())) };
         let parse = || {
@@ -170,7 +170,7 @@ impl<E: Engine> HeldLane<E> {
         Ok(guards::state_of(&guard.plan, &view, Some(key)).ok())
     }
 
-    /// When the first one is given up; never where all may follow.
+    /// When the first event expires; never if the topic has no lifecycle.
     fn next_ns(&self) -> Option<u64> {
         self.book.next_ns().filter(|_| self.parts.own.guard.is_some())
     }
@@ -180,7 +180,7 @@ impl<E: Engine> HeldLane<E> {
         self.parts.seen.set_next(self.next_ns());
     }
 
-    /// Forgets entries of earlier versions, which had another one by the time of each event.
+    /// Deletes entries of earlier releases, which also indexed events by time.
     async fn forget_times(&mut self) -> Result<(), LaneError> {
         loop {
             let times = self.parts.entries.range(Bound::Included(&[HELD_UNTIL]), &end_of(HELD_UNTIL), PAGE)?.entries;
@@ -193,7 +193,7 @@ impl<E: Engine> HeldLane<E> {
         }
     }
 
-    /// Works until it is told to stop or cannot go on.
+    /// Works until it is stopped or fails.
     async fn work(&mut self) -> Result<(), LaneError> {
         let budget = ReadBudget { events: limits::BATCH_EVENTS_MAX, bytes: limits::BATCH_BYTES_MAX };
         self.forget_times().await?;
@@ -207,7 +207,7 @@ impl<E: Engine> HeldLane<E> {
             }
             let now_ns = self.parts.engine.trusted_now_ns();
             let pause = self.next_ns().map(|due_ns| Duration::from_nanos(due_ns.saturating_sub(now_ns)));
-            // What has changed by now is seen before anything is given up.
+            // Considers all transitions so far before anything expires.
             if pause == Some(Duration::ZERO) && !self.look_through(budget).await? {
                 self.give_up(now_ns).await?;
                 continue;
@@ -227,11 +227,11 @@ impl<E: Engine> HeldLane<E> {
         }
     }
 
-    /// Takes in events that were put aside.
+    /// Stores newly held events.
     async fn take_in(&mut self, chunks: &[Chunk]) -> Result<(), LaneError> {
         let Some(last) = chunks.last() else { return Ok(()) };
         if self.book.count() == 0 {
-            // before their states are looked at: what comes later is looked through
+            // read before their states, so that later transitions are searched
             self.looked = self.parts.engine.bounds(self.parts.own.place).unwrap_or_default().written;
         }
         let period = match self.parts.own.guard.as_ref().map(|guard| guard.plan.out_of_order) {
@@ -250,14 +250,14 @@ impl<E: Engine> HeldLane<E> {
             self.book.put(HeldEvent { key, offset, due_ns, state });
             self.moved.insert(key);
         }
-        // Before the position: whoever sees that all was read sees that something is held.
+        // Before the position: once a reader sees the position, it sees the held events.
         self.tell();
         self.position = last.end_offset();
         let unit = Unit { consumed_to: self.position, writes, ..Unit::default() };
         Ok(self.parts.session.commit(unit).await?)
     }
 
-    /// Looks which keys that something is held of have come by in the topic. Whether any has.
+    /// Searches new events of the topic for keys with held events. Whether there were any.
     async fn look_through(&mut self, budget: ReadBudget) -> Result<bool, LaneError> {
         let read = self.parts.engine.read(self.parts.own.place, self.looked, budget).await;
         let chunks = read.map_err(SessionError::from)?;
@@ -274,7 +274,7 @@ impl<E: Engine> HeldLane<E> {
         Ok(!self.moved.is_empty() || !chunks.is_empty())
     }
 
-    /// Gives those events of a key their places that may follow now.
+    /// Appends the events of a key that are allowed now.
     async fn judge_again(&mut self, hash: KeyHash) -> Result<(), LaneError> {
         let mut most = limits::BATCH_EVENTS_MAX as usize;
         let all = BTreeSet::from(["".into()]);
@@ -309,7 +309,7 @@ impl<E: Engine> HeldLane<E> {
             unit.emits.release(self.parts.own.place, gone.len() as u32);
             match self.parts.session.commit(unit).await {
                 Ok(()) => self.went().await?,
-                // Its state has changed just now: that event is seen, and looked at then.
+                // The state has changed in the meantime: the search finds that event and judges the key again.
                 Err(SessionError::Guard(refused)) if refused.is_for_its_event() => {
                     gone.into_iter().for_each(|held| self.book.put(held));
                     most = refused.of as usize;
@@ -323,13 +323,13 @@ impl<E: Engine> HeldLane<E> {
         Ok(())
     }
 
-    /// The record of an event that is held.
+    /// The record of a held event.
     fn record_of(&self, held: &HeldEvent) -> Result<Bytes, LaneError> {
         let value = self.parts.entries.get(&entry_key(&held.key, held.offset))?;
         Ok(value.as_ref().and_then(HeldValue::parse).map(|held| held.record).unwrap_or_default())
     }
 
-    /// Gives up what has been held for as long as it may.
+    /// Moves expired events to the refused topic.
     async fn give_up(&mut self, now_ns: u64) -> Result<(), LaneError> {
         let (mut unit, mut count) = (Unit { consumed_to: self.position, ..Unit::default() }, 0);
         let refused = self.parts.own.guard.as_ref().map(|guard| guard.refused);
@@ -350,7 +350,7 @@ impl<E: Engine> HeldLane<E> {
         self.went().await
     }
 
-    /// What is held no longer is in its topic before it is counted no longer.
+    /// Lowers the count only after the events are in their topic.
     async fn went(&mut self) -> Result<(), LaneError> {
         self.parts.session.flush().await?;
         self.tell();

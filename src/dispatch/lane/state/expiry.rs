@@ -1,25 +1,25 @@
-//! Which of a handler's state expires next: an entry for each key, in the order of the time at which it was written, so that
-//! nothing is looked through for what has expired.
+//! The expiry index of a handler's state: an entry for each key, in the order of write times, so that expired entries
+//! are found without a search.
 //!
 //! ```text
-//! entry  08, u64 time, bucket, 00, key     big endian; nothing is under it
-//! entry  04 "expiry"                       u8: how far the entries above are, where there are any
-//!                                            0: they go; 1: all keys up to the one behind it have one; 2: all keys have one
+//! entry  08, u64 time, bucket, 00, key     big endian; no value
+//! entry  04 "expiry"                       u8: phase of the index, if there is one
+//!                                            0: being deleted; 1: complete up to the key that follows; 2: complete
 //!
-//!          no `ttl` any more               all gone, no `ttl`
-//!   (any) ──────────────────> they go (0) ─────────────────────> none
-//!                                   │ all gone, a `ttl`            │ a `ttl`, keys that have none
-//!                                   └──────────> they come (1) <───┘
-//!                                                     │ at the last key
-//!                                                     └─────────────────> complete (2): what is due is removed
+//!          `ttl` removed                   all deleted, no `ttl`
+//!   (any) ──────────────> deleting (0) ───────────────────────────> none
+//!                              │ all deleted, a `ttl`                  │ a `ttl`, keys without index entries
+//!                              └────────────> building (1) <───────────┘
+//!                                                  │ at the last key
+//!                                                  └──────────────> complete (2): expired entries are removed
 //! ```
 //!
-//! The time is that of the write and not that of the expiry, so that another `ttl` changes nothing here; it is told in steps of
-//! [`STEP_NS`], so that what is written again and again is not entered again and again. A state that was kept without them (by
-//! an earlier release, or without a `ttl`) gets them page by page, beside the lane's work.
+//! The index has write times, not expiry times, so that a changed `ttl` needs no new index; it has a resolution of
+//! [`STEP_NS`], so that frequent writes of a key do not add an entry each. A state without an index (from an earlier
+//! release, or from a time without a `ttl`) gets one page by page, while the lane works.
 //!
-//! Promises: a step is bounded in entries and bytes. What is removed has expired by its own word: the value is looked at.
-//! Time is that of events: a lane that gets none removes nothing.
+//! Promises: a step is bounded in entries and bytes. Entries are removed only after checking the time in their value.
+//! Time is that of events: a lane without events removes nothing.
 
 use std::ops::Bound;
 use std::time::Duration;
@@ -31,89 +31,89 @@ use super::{Before, time_of};
 use crate::engine::{Entries, LaneWrite, PageBudget, ReadError};
 use crate::limits::STATE_SWEEP_ENTRIES;
 
-/// How far the entries are.
+/// Phase of the index.
 const MARK: &[u8] = &[TOLD, b'e', b'x', b'p', b'i', b'r', b'y'];
 const GOES: u8 = 0;
 const COMES: u8 = 1;
 const IS_COMPLETE: u8 = 2;
-/// Bytes of the mark as it is written beside others.
+/// Size of the mark in a unit.
 pub(super) const MARK_BYTES: usize = MARK.len() + 1;
-/// What one entry weighs more than the key that it is of.
+/// Size of an index entry in addition to its key.
 const TIME_BYTES: usize = 8;
-/// Bytes of values after which a step looks at no more.
+/// Bytes of values after which a step ends.
 const VALUE_BYTES: u64 = 1 << 20;
-/// Bytes of keys and values after which a look at what would expire sees no more.
+/// Bytes of keys and values after which an estimate ends.
 const LOOK_BYTES: u64 = 64 << 20;
-/// Entries that one step looks at.
+/// Entries that one step reads.
 const PAGE: PageBudget = PageBudget::of(STATE_SWEEP_ENTRIES);
 
-/// Times are told apart by so many nanoseconds, about a second: a key is entered again only where it is written in another
-/// one, and is removed no later than that after it has expired, unless the room is needed before.
+/// Resolution of index times in nanoseconds, about a second: a key gets a new index entry only if it is written in
+/// another step, and is removed at most that long after its expiry, or earlier if room is needed.
 const STEP_NS: u64 = 1 << 30;
 
 #[derive(Debug, PartialEq, Eq)]
 enum Phase {
-    /// There are none.
+    /// There is no index.
     None,
-    /// They go.
+    /// The index is being deleted.
     Goes,
-    /// Those of keys up to this one are there.
+    /// The index has the keys up to this one.
     Comes(Vec<u8>),
     Complete,
 }
 
-/// What is known of when state expires.
+/// State of the expiry index.
 #[derive(Debug)]
 pub(super) struct Expiry {
     ttl_ns: Option<u64>,
     phase: Phase,
-    /// The mark says something else.
+    /// The stored mark is out of date.
     is_unmarked: bool,
-    /// No entry is before this key. What was deleted there since the last checkpoint has to be passed over by whoever looks
-    /// from further ahead, and that may be very much.
+    /// No index entry is before this key. A search from further ahead would have to pass all entries deleted since the
+    /// last checkpoint, possibly very many.
     front: Vec<u8>,
-    /// Nothing that is still there was written before.
+    /// No remaining entry was written before this time.
     oldest_ns: u64,
-    /// Where the look at the step of time goes on that is not over yet, and when the oldest of what stays of it was written.
+    /// Where to continue within the current time step, and the oldest write time of the entries that stay in it.
     rest: Option<(Vec<u8>, u64)>,
 }
 
-/// What one step has found.
+/// Result of a step.
 pub(crate) struct Step {
-    /// What is to be committed.
+    /// Writes to be committed.
     pub(crate) writes: Vec<LaneWrite>,
-    /// How many entries it has looked at.
+    /// Number of entries read.
     pub(crate) looked_at: usize,
 }
 
-/// The entry that says when a key was written.
+/// The index entry of a key with this write time.
 fn entry(written_ns: u64, key: &[u8]) -> Vec<u8> {
     let mut entry = since(written_ns);
     entry.extend_from_slice(key.get(1..).unwrap_or_default());
     entry
 }
 
-/// Where the entries of a time begin.
+/// The beginning of the index entries of a time.
 fn since(written_ns: u64) -> Vec<u8> {
     let mut entry = vec![WRITTEN];
     entry.put_u64(written_ns / STEP_NS);
     entry
 }
 
-/// The key that an entry is of.
+/// The key of an index entry.
 fn key_of(entry: &[u8]) -> Vec<u8> {
     let mut key = vec![STATE];
     key.extend_from_slice(entry.get(1 + TIME_BYTES..).unwrap_or_default());
     key
 }
 
-/// When the first of a step was written at the earliest.
+/// Earliest write time of an index entry's time step.
 fn begin_of(entry: &[u8]) -> Option<u64> {
     Some(u64::from_be_bytes(entry.get(1..=TIME_BYTES)?.try_into().ok()?) * STEP_NS)
 }
 
 impl Expiry {
-    /// As a lane left it, for the `ttl` that holds now.
+    /// Loads the index of a lane, for the current `ttl`.
     pub(super) fn load(entries: &impl Entries, ttl_ns: Option<u64>) -> Result<Self, ReadError> {
         let mark = entries.get(MARK)?;
         let known = mark.as_deref().and_then(|mark| mark.split_first());
@@ -132,17 +132,17 @@ impl Expiry {
         Ok(Self { ttl_ns, phase, is_unmarked, front: vec![WRITTEN], oldest_ns: 0, rest: None })
     }
 
-    /// Whether something written at a time has expired by another.
+    /// Whether an entry written at one time has expired at another.
     pub(super) fn has_expired(&self, written_ns: u64, time_ns: u64) -> bool {
         self.ttl_ns.is_some_and(|ttl_ns| written_ns.saturating_add(ttl_ns) <= time_ns)
     }
 
-    /// What changing a key may add to a unit at the most.
+    /// Maximum size of the index changes for one key.
     pub(super) fn bytes(&self, key: &[u8]) -> usize {
         if self.ttl_ns.is_some() { 2 * (TIME_BYTES + key.len()) } else { 0 }
     }
 
-    /// What has to be written where the mark says something else.
+    /// The write of the mark, if the stored one is out of date.
     pub(super) fn mark(&mut self) -> Option<LaneWrite> {
         std::mem::take(&mut self.is_unmarked).then(|| match &self.phase {
             Phase::None => LaneWrite::delete(MARK),
@@ -156,17 +156,17 @@ impl Expiry {
         })
     }
 
-    /// Whether the mark has yet to be written.
+    /// Whether the mark has to be written.
     pub(super) fn is_unmarked(&self) -> bool {
         self.is_unmarked
     }
 
-    /// The mark was not written after all.
+    /// Restores the flag after a failed commit.
     pub(super) fn set_unmarked(&mut self, is_unmarked: bool) {
         self.is_unmarked = is_unmarked;
     }
 
-    /// A key changes: what that changes here.
+    /// Adds the index changes for a changed key.
     pub(super) fn change(
         &mut self,
         key: &[u8],
@@ -193,18 +193,18 @@ impl Expiry {
         }
     }
 
-    /// Whether there is something to do without any event.
+    /// Whether there is work that does not depend on events.
     pub(super) fn is_behind(&self) -> bool {
         matches!(self.phase, Phase::Goes | Phase::Comes(_))
     }
 
-    /// Whether there may be something whose removal makes room.
+    /// Whether removing expired entries may make room.
     pub(super) fn may_make_room(&self, time_ns: u64) -> bool {
         self.ttl_ns.is_some() && (self.is_behind() || self.has_expired(self.oldest_ns, time_ns))
     }
 
-    /// Goes a step further; none where there is nothing to do. For `all`, also what has expired in the step of time that is not
-    /// over yet goes. `value` is what is under a key.
+    /// The next step; `None` if there is nothing to do. With `all`, also removes expired entries of the current time
+    /// step. `value` returns the entry of a key.
     pub(super) fn step(
         &mut self,
         entries: &impl Entries,
@@ -228,7 +228,7 @@ impl Expiry {
         }
     }
 
-    /// Entries go that nobody keeps up to date.
+    /// Deletes index entries, which are not maintained.
     fn go(&mut self, entries: &impl Entries) -> Result<Step, ReadError> {
         let page = entries.range(Bound::Included(&self.front), &end_of(WRITTEN), PAGE)?;
         let mut writes: Vec<_> = page.entries.iter().map(|(entry, _)| LaneWrite::delete(entry.clone())).collect();
@@ -244,7 +244,7 @@ impl Expiry {
         Ok(Step { writes, looked_at: page.entries.len() })
     }
 
-    /// The next keys get their entries.
+    /// Adds index entries for the next keys.
     fn come(&mut self, entries: &impl Entries, from: &[u8]) -> Result<Step, ReadError> {
         let page = entries.range(Bound::Excluded(from), &end_of(STATE), PAGE)?;
         let made = page.entries.iter().filter_map(|(key, value)| Some(entry(time_of(value)?, key)));
@@ -258,7 +258,7 @@ impl Expiry {
         Ok(Step { writes, looked_at: page.entries.len() })
     }
 
-    /// What was written in steps of time that have expired as a whole goes: up to a time.
+    /// Removes entries of time steps that have expired entirely, up to a time.
     fn remove(
         &mut self,
         entries: &impl Entries,
@@ -271,7 +271,7 @@ impl Expiry {
         }
         let page = entries.range(Bound::Included(&self.front), &until, PAGE)?;
         if page.entries.is_empty() {
-            // what comes next is not looked for again until its time has come
+            // the next entry needs no search before its time
             let first = entries.range(Bound::Included(&until), &end_of(WRITTEN), PageBudget::of(1))?;
             let first = first.entries.into_iter().next().map(|(first, _)| first.to_vec());
             self.oldest_ns = self.oldest_ns.max(first.as_deref().and_then(begin_of).unwrap_or(u64::MAX));
@@ -283,7 +283,7 @@ impl Expiry {
         Ok(Some(looked.step))
     }
 
-    /// What was written up to a time goes that is in the step of time that is not over yet.
+    /// Removes expired entries of the current time step.
     fn remove_rest(
         &mut self,
         entries: &impl Entries,
@@ -307,22 +307,22 @@ impl Expiry {
     }
 }
 
-/// A look at how much of some lanes' state expires by another `ttl`, with a bound on what is looked at.
+/// Estimates how many entries of some lanes would expire with another `ttl`; reads a bounded number of entries.
 pub(crate) struct Look {
-    /// What was written then or before has expired already.
+    /// Entries written at this time or before have expired already.
     expired_ns: Option<u64>,
-    /// What was written then or before expires.
+    /// Entries written at this time or before would expire.
     expires_ns: u64,
     entries_left: usize,
     bytes_left: u64,
-    /// How many keys.
+    /// Number of keys.
     pub(crate) expired: u64,
-    /// All of them were looked at.
+    /// Whether all entries were read.
     pub(crate) is_all: bool,
 }
 
 impl Look {
-    /// From one `ttl` to a shorter one, or to the first one.
+    /// For a shorter `ttl`, or the first one.
     pub(crate) fn new(entries_max: usize, (before, after): (Option<Duration>, Duration), now_ns: u64) -> Self {
         let since = |ttl: Duration| now_ns.checked_sub(u64::try_from(ttl.as_nanos()).ok()?);
         Self {
@@ -335,7 +335,7 @@ impl Look {
         }
     }
 
-    /// At those of one lane more.
+    /// Adds the entries of a lane.
     pub(crate) fn at(&mut self, entries: &impl Entries) -> Result<(), ReadError> {
         let is_complete = entries.get(MARK)?.is_some_and(|mark| mark.first() == Some(&IS_COMPLETE));
         let (from, until) = match is_complete {
@@ -353,7 +353,7 @@ impl Look {
             for (key, value) in &page.entries {
                 self.entries_left = self.entries_left.saturating_sub(1);
                 self.bytes_left = self.bytes_left.saturating_sub((key.len() + value.len()) as u64);
-                // where there is an index it says when to the second
+                // an index has the time to the second
                 let written_ns = if is_complete { begin_of(key) } else { time_of(value) };
                 let expires = |written_ns| {
                     written_ns <= self.expires_ns && self.expired_ns.is_none_or(|expired_ns| written_ns > expired_ns)
@@ -368,12 +368,12 @@ impl Look {
     }
 }
 
-/// What is left of some entries where all goes that was written up to a time.
+/// Index entries after removing those up to a time.
 struct Looked {
     step: Step,
-    /// Behind the last one that was looked at.
+    /// Position after the last one read.
     behind: Vec<u8>,
-    /// When the oldest of what stays was written.
+    /// Oldest write time of the remaining entries.
     oldest_ns: u64,
 }
 
@@ -397,9 +397,9 @@ fn look(
             Some(found) if entry(found.written_ns, &key) == *entered && found.written_ns > last_ns => {
                 looked.oldest_ns = looked.oldest_ns.min(found.written_ns);
             }
-            // its entry goes with it
+            // its index entry is deleted with it
             Some(found) if entry(found.written_ns, &key) == *entered => looked.step.writes.push(LaneWrite::delete(key)),
-            // what is there was written in another step of time, and has an entry of its own
+            // the value was written in another time step, and has another index entry
             _ => looked.step.writes.push(LaneWrite::delete(entered.clone())),
         }
     }

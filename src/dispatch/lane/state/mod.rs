@@ -1,14 +1,14 @@
-//! The state of a lane's handler: its view during a call, and its writes on their way into a unit.
+//! The state of a lane's handler: the view during a call, and its writes on their way into a unit.
 //!
 //! ```text
-//! entry  01, bucket, 00, key   (no bucket's name has a zero byte in it)
+//! entry  01, bucket, 00, key   (bucket names have no zero byte)
 //! value  u64 little endian: trusted time of the event that wrote it, Unix nanoseconds; then the handler's value
 //! entry  04 "state"            u64 little endian: bytes of all keys and values
 //! ```
 //!
-//! Promises: what a handler reads is what units before wrote; a write that would make the state larger than it may be
-//! fails its event, and nothing of that event is kept. What has expired is not seen, takes no room that is needed, and goes
-//! (see [`expiry`]). What was read once is not read again for the same unit.
+//! Promises: a handler reads the writes of earlier units; a write that would exceed the limit fails its event, and none
+//! of that event's writes is stored. Expired entries are invisible, do not count against the limit when room is needed,
+//! and get removed (see [`expiry`]). An entry is read at most once per unit.
 
 pub(crate) mod expiry;
 
@@ -31,10 +31,9 @@ pub(crate) use expiry::{Look, Step};
 /// The entry with the size of the state.
 const SIZE: &[u8] = &[TOLD, b's', b't', b'a', b't', b'e'];
 const TIME_BYTES: usize = 8;
-/// Pages of entries that one look for keys may take, each of a megabyte at the most: nothing else runs on its thread until it
-/// is done.
+/// Maximum number of pages that one listing of keys reads, each at most a megabyte: it blocks its thread.
 const PAGES_PER_LOOK: usize = 4;
-/// Bytes of keys that are remembered of what was read: those of a few hundred, in each of many lanes.
+/// Maximum size of cached keys of reads: a few hundred keys, in each of many lanes.
 const READ_BYTES_MAX: usize = 64 << 10;
 
 /// The state of a lane.
@@ -42,15 +41,15 @@ const READ_BYTES_MAX: usize = 64 << 10;
 pub(crate) struct LaneState<K> {
     entries: K,
     bytes_max: u64,
-    /// Bytes of all keys and values that are kept.
+    /// Bytes of all stored keys and values.
     bytes: AtomicU64,
     expiry: Mutex<Expiry>,
     read: Mutex<Read>,
-    /// Entries that were written since it was last asked.
+    /// Number of entries written since the last query.
     written: AtomicUsize,
 }
 
-/// What is under a key before a unit changes it.
+/// The entry of a key before a unit changes it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Before {
     /// Of key and value.
@@ -64,7 +63,7 @@ impl Before {
     }
 }
 
-/// What was read since the last unit, by the keys of entries.
+/// Reads since the last unit, by entry key.
 #[derive(Debug, Default)]
 struct Read {
     before: HashMap<Vec<u8>, Option<Before>>,
@@ -78,7 +77,7 @@ impl Read {
     }
 }
 
-/// What was so before writes were accounted for.
+/// The values before writes were accounted for.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Accounted {
     bytes: u64,
@@ -94,12 +93,12 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Bytes that count for an entry.
+/// Bytes of an entry that count against the limit.
 pub(crate) fn entry_bytes(bucket: &str, key: &str, value: &[u8]) -> u64 {
     (2 + bucket.len() + key.len() + TIME_BYTES + value.len()) as u64
 }
 
-/// Why an event is refused that would make the state larger than it may be.
+/// The reason for refusing an event that would exceed the limit.
 pub(crate) fn too_large(bytes: u64, bytes_max: u64) -> String {
     format!(
         "the state would have {bytes} bytes, and may have {bytes_max}: delete what is not needed, or raise `state.max`"
@@ -124,12 +123,13 @@ impl StateEntry {
     }
 }
 
-/// Where a listing of the state goes on.
+/// The position of a listing after an entry.
 pub(crate) fn position_behind(bucket: &str, key: &str) -> Vec<u8> {
     entry_key(bucket, key)
 }
 
-/// Entries of a lane's state behind a position: at most `count`, and fewer where they are large. Whether those are the last.
+/// Entries of a lane's state after a position: at most `count`, fewer if they are large. Also returns whether they are
+/// the last.
 pub(crate) fn list(
     entries: &impl Entries,
     behind: Option<&[u8]>,
@@ -140,19 +140,19 @@ pub(crate) fn list(
     Ok((page.entries.iter().filter_map(|(key, value)| StateEntry::parse(key, value)).collect(), page.is_last))
 }
 
-/// What is under a key of a lane's state.
+/// The entry of a key in a lane's state.
 pub(crate) fn get(entries: &impl Entries, bucket: &str, key: &str) -> Result<Option<StateEntry>, ReadError> {
     let entry = entry_key(bucket, key);
     Ok(entries.get(&entry)?.and_then(|value| StateEntry::parse(&entry, &value)))
 }
 
-/// Bytes of all keys and values that a lane keeps.
+/// Bytes of all keys and values of a lane's state.
 pub(crate) fn size_of(entries: &impl Entries) -> Result<u64, ReadError> {
     let size = entries.get(SIZE)?;
     Ok(size.and_then(|size| Some(u64::from_le_bytes(size.get(..8)?.try_into().ok()?))).unwrap_or(0))
 }
 
-/// An entry of the state as a lane keeps it.
+/// The write that stores an entry of the state.
 pub(crate) fn write_of(entry: &StateEntry) -> LaneWrite {
     let mut value = Vec::with_capacity(TIME_BYTES + entry.value.len());
     value.put_u64_le(entry.written_ns);
@@ -160,14 +160,15 @@ pub(crate) fn write_of(entry: &StateEntry) -> LaneWrite {
     LaneWrite::put(entry_key(&entry.bucket, &entry.key), value)
 }
 
-/// Writes, each with the index of its event.
+/// Writes with the index of their event.
 pub(crate) type OfEvents = Vec<(u32, LaneWrite)>;
 
 impl<K: Entries> LaneState<K> {
-    /// Bytes of what [`Self::account`] adds to a unit, beside [`Self::unit_bytes`] of each of its writes.
+    /// Maximum size of the entries that [`Self::account`] adds to a unit, in addition to [`Self::unit_bytes`] of each
+    /// write.
     pub(crate) const NOTES_BYTES: usize = SIZE.len() + 8 + expiry::MARK_BYTES;
 
-    /// Of a lane with these entries.
+    /// Loads the state of a lane with these entries.
     pub(crate) fn load(entries: K, plan: StatePlan) -> Result<Self, ReadError> {
         let bytes = size_of(&entries)?;
         let nanoseconds = |ttl: Duration| u64::try_from(ttl.as_nanos()).unwrap_or(u64::MAX);
@@ -186,7 +187,7 @@ impl<K: Entries> LaneState<K> {
         lock(&self.expiry).has_expired(written_ns, time_ns)
     }
 
-    /// What is under a key of an entry.
+    /// The entry of a key before the unit.
     fn before(&self, key: &[u8]) -> Result<Option<Before>, ReadError> {
         if let Some(before) = lock(&self.read).before.get(key) {
             return Ok(*before);
@@ -203,8 +204,8 @@ impl<K: Entries> LaneState<K> {
         }
     }
 
-    /// What the events of a call wrote, as entries, as far as they fit: where one does not, its event and why. `time_ns`
-    /// says when an event was appended.
+    /// The writes of a call's events as entries, as far as they fit; otherwise also the first event that does not fit,
+    /// and why. `time_ns` returns the append time of an event.
     pub(crate) fn entries_of(
         &self,
         writes: &[StateWrite],
@@ -215,9 +216,9 @@ impl<K: Entries> LaneState<K> {
             let value_bytes = write.value.as_ref().map_or(0, |value| TIME_BYTES + value.len());
             (2 + write.bucket.len() + write.key.len() + value_bytes) as u64
         };
-        // mostly there is room for all of it, whatever it replaces
+        // usually there is room for everything, without looking at replaced entries
         let has_room = bytes.saturating_add(writes.iter().map(size).sum()) <= self.bytes_max;
-        // within a call, an event may write what one in front of it wrote
+        // within a call, an event may overwrite the writes of an earlier one
         let mut sizes: HashMap<Vec<u8>, u64> = HashMap::new();
         for write in writes {
             let key = entry_key(&write.bucket, &write.key);
@@ -246,34 +247,33 @@ impl<K: Entries> LaneState<K> {
         Ok((made, None))
     }
 
-    /// Bytes of all keys and values that are kept.
+    /// Bytes of all stored keys and values.
     pub(crate) fn size(&self) -> u64 {
         self.bytes.load(Ordering::Relaxed)
     }
 
-    /// How many there may be.
+    /// The limit.
     pub(crate) fn bytes_max(&self) -> u64 {
         self.bytes_max
     }
 
-    /// Bytes that a write takes in a unit at the most, with what it changes beside itself.
+    /// Maximum size of a write in a unit, with the index entries that it changes.
     pub(crate) fn unit_bytes(&self, write: &LaneWrite) -> usize {
         write.bytes() + lock(&self.expiry).bytes(&write.key)
     }
 
-    /// What was accounted for last did not happen.
+    /// Reverts the last accounting, since its unit was not committed.
     pub(crate) fn take_back(&self, accounted: Accounted) {
         self.bytes.store(accounted.bytes, Ordering::Relaxed);
         lock(&self.expiry).set_unmarked(accounted.is_unmarked);
     }
 
-    /// Adds to the writes of a unit, which is handed in next, what they change beside themselves: the new size, and when what
-    /// is written expires.
+    /// Adds the derived entries to the writes of the next unit: the new size, and the expiry index.
     pub(crate) fn account(&self, writes: &mut Vec<LaneWrite>) -> Result<Accounted, ReadError> {
         let mut expiry = lock(&self.expiry);
         let mut bytes = self.bytes.load(Ordering::Relaxed);
         let accounted = Accounted { bytes, is_unmarked: expiry.is_unmarked() };
-        // what was there, and what will be; of one key the last counts
+        // entries before and after; the last write of a key counts
         let mut changed: BTreeMap<&Bytes, (Option<Before>, Option<Before>)> = BTreeMap::new();
         for LaneWrite { key, value } in writes.iter().filter(|write| write.key.first() == Some(&STATE)) {
             let after = value.as_ref().map(|value| Before::of(key, value));
@@ -300,23 +300,23 @@ impl<K: Entries> LaneState<K> {
         Ok(accounted)
     }
 
-    /// How many entries were written since this was last asked.
+    /// Number of entries written since the last call.
     pub(crate) fn take_written(&self) -> usize {
         self.written.swap(0, Ordering::Relaxed)
     }
 
-    /// Whether there is something to be done about what has expired that no event is needed for.
+    /// Whether the expiry index has work that does not depend on events.
     pub(crate) fn is_behind(&self) -> bool {
         lock(&self.expiry).is_behind()
     }
 
-    /// Whether there may be something that has expired by a time.
+    /// Whether there may be entries that have expired at a time.
     pub(crate) fn may_make_room(&self, time_ns: u64) -> bool {
         lock(&self.expiry).may_make_room(time_ns)
     }
 
-    /// The next step of removing what has expired by a time; for `all` to the nanosecond. None where there is nothing to do.
-    /// It is to be committed, accounted for.
+    /// The next step of removing entries that have expired at a time; with `all` to the nanosecond. `None` if there is
+    /// nothing to do. The caller commits it, with the accounting.
     pub(crate) fn expire(&self, time_ns: u64, all: bool) -> Result<Option<Step>, ReadError> {
         lock(&self.expiry).step(&self.entries, (time_ns, all), |key| self.before(key))
     }
@@ -340,7 +340,7 @@ impl<K: Entries> StateView for LaneState<K> {
         let mut from = entry_key(bucket, after.unwrap_or_default());
         let mut until = entry_key(bucket, "");
         if let Some(last) = until.last_mut() {
-            *last = 1; // behind the zero byte
+            *last = 1; // after the zero byte
         }
         let mut is_first = after.is_none();
         for _ in 0..PAGES_PER_LOOK {
@@ -348,7 +348,7 @@ impl<K: Entries> StateView for LaneState<K> {
             if more == 0 {
                 break;
             }
-            // a key may be empty only in thought, so the first bound is as good as any
+            // real keys are not empty, so the bound does not matter for the first page
             let bound = if is_first { Bound::Included(from.as_slice()) } else { Bound::Excluded(from.as_slice()) };
             let page = self.entries.range(bound, &until, PageBudget::of(more)).map_err(trouble)?;
             is_first = false;

@@ -15,7 +15,7 @@ use crate::engine::{Entries, EntryPage, LaneWrite, PageBudget, ReadError};
 use crate::model::call::StateWrite;
 use crate::topology::StatePlan;
 
-/// What a lane keeps, and how many entries were looked at.
+/// Entries of a lane, and the number of entries read.
 #[derive(Debug, Clone, Default)]
 struct Kept(Arc<Mutex<BTreeMap<Bytes, Bytes>>>, Arc<AtomicU64>);
 
@@ -80,7 +80,7 @@ impl LaneState<Kept> {
         self.commit(made.into_iter().map(|(_, write)| write).collect());
     }
 
-    /// Goes some steps, or to the end. Whether that was there.
+    /// Takes some steps, or all. Whether the end was reached.
     fn goes(&self, time_ns: u64, all: bool, steps: usize) -> bool {
         for _ in 0..steps {
             let Some(step) = self.expire(time_ns, all).unwrap() else { return true };
@@ -140,18 +140,18 @@ fn what_did_not_happen_is_taken_back() {
     state.take_back(accounted);
     assert_eq!(state.size(), 0);
     state.event(SECOND, &[write("b", Some(5))]);
-    // the mark was not lost: the next owner need not look through the state
+    // the mark was kept: the next owner does not search the state
     assert!(!kept.load(Some(TTL)).is_behind());
 }
 
 #[derive(Debug, Clone)]
 enum Act {
-    /// The time goes on, an event writes.
+    /// Time advances, an event writes.
     Event(u64, Vec<(u8, Option<usize>)>),
-    /// An event that waited, of an earlier time.
+    /// A waiting event of an earlier time writes.
     Late(u64, u8),
     Steps(usize, bool),
-    /// Another owner, with a time limit or none.
+    /// Another owner, with or without a `ttl`.
     Reload(bool),
 }
 
@@ -167,8 +167,8 @@ fn acts() -> impl Strategy<Value = Vec<Act>> {
 }
 
 proptest! {
-    /// Whatever happens: what has not expired is there, what has expired is not seen and goes, the size is right, and where
-    /// it is said that all keys are entered they are, each once.
+    /// In any sequence: unexpired state is there, expired state is invisible and gets removed, the size is right, and a
+    /// complete index has each key once.
     #[test]
     fn the_state_is_what_was_written_and_has_not_expired(acts in acts()) {
         let (kept, mut now_ns, mut has_ttl) = (Kept::default(), 1_000 * SECOND, true);
@@ -206,17 +206,19 @@ proptest! {
             let bytes: usize = kept.of(STATE).iter().map(|(key, value)| key.len() + value.len()).sum();
             prop_assert_eq!(state.size(), bytes as u64);
         }
-        // in the end, there is exactly what has not expired
+        // in the end, exactly the unexpired state remains
         state = kept.load(Some(TTL));
         prop_assert!(state.goes(now_ns, true, 1_000));
-        let kept_keys: Vec<_> = kept.of(STATE).iter().map(|(key, value)| (key.slice(3..), time_of(value).unwrap())).collect();
+        let kept_keys = kept.of(STATE);
+        let kept_keys = kept_keys.iter().map(|(key, value)| (key.slice(3..), time_of(value).unwrap()));
+        let kept_keys: Vec<_> = kept_keys.collect();
         prop_assert!(kept_keys.iter().all(|(_, written_ns)| written_ns + 100 * SECOND > now_ns));
         model.retain(|_, written_ns| *written_ns + 100 * SECOND > now_ns);
         let expected: Vec<_> = model.iter().map(|(key, written_ns)| (Bytes::from(key.clone()), *written_ns)).collect();
         prop_assert_eq!(kept_keys, expected);
         prop_assert_eq!(kept.of(STATE).len(), kept.of(WRITTEN).len());
         prop_assert!(!state.is_behind());
-        // and the time comes of all of it
+        // and then all of it expires
         now_ns += 200 * SECOND;
         prop_assert!(state.goes(now_ns, false, 1_000));
         prop_assert_eq!((kept.of(STATE).len(), kept.of(WRITTEN).len(), state.size()), (0, 0, 0));

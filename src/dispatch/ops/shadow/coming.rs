@@ -1,12 +1,12 @@
-//! The events that come: compared once the lanes have handled them, so that what is recorded of them is there as well.
+//! Compares versions over new events, after the lanes have handled them, so that their recorded results exist.
 //!
 //! ```text
-//!   lanes   ──────────────────> position        what the lane keeps is looked at once, between two calls, with its position
-//!   beside  ─────> next ~ ~ ~ ~ ~ ^             from there on the states of the versions go on by themselves
+//!   lanes   ──────────────────> position        state and position of each lane are read once, between two calls
+//!   shadow  ─────> next ~ ~ ~ ~ ~ ^             from there on each version continues with its own copy of the state
 //! ```
 //!
-//! Promises: no lane waits for it, and nothing is kept for it: what is gone when it comes to it is counted and left out.
-//! What is dropped in the middle leaves the report as it was.
+//! Promises: does not delay lanes, and does not prevent retention: events that expire before they are compared are
+//! counted and skipped. A cancelled round leaves the report unchanged.
 
 use std::time::Duration;
 
@@ -24,19 +24,19 @@ use crate::limits;
 use crate::model::Offset;
 use crate::model::call::Handler;
 
-/// Events of a partition that are compared in one go: those of others take turns with them.
+/// Events of a partition that are compared before the next partition is served.
 const ROUND_EVENTS: u64 = 256;
-/// Where no more than so many events of a partition are still to be compared, they are held against what is recorded of them:
-/// what was recorded is looked for from the first of them to the end, which further behind would be more and more each time.
+/// Maximum distance to the newest event at which events are compared with their recorded results. The search for
+/// recorded results reads from the first event to the end, so its cost grows with the distance.
 const RECORD_WITHIN: u64 = 1_000;
-/// How often it is looked whether lanes have handled more.
+/// Interval at which the positions of the lanes are checked.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
-/// How many entries of a state are looked at in one go.
+/// State entries that are read at once.
 const STATE_PAGE: usize = 1_000;
-/// What an entry takes in memory beside its key and its value.
+/// Memory of an entry in addition to its key and value.
 const ENTRY_BYTES: usize = 128;
 
-/// How far a partition has been compared.
+/// Progress of the comparison in a partition.
 struct Place {
     partition: u32,
     next: Offset,
@@ -44,7 +44,7 @@ struct Place {
 }
 
 impl<E: Engine> Tree<E> {
-    /// Compares what lanes handle from now on.
+    /// Compares over the events that lanes handle from now on.
     pub(super) async fn shadow_coming<H: Handler>(
         &self,
         found: &Found,
@@ -66,14 +66,14 @@ impl<E: Engine> Tree<E> {
             report.not_reached += self.handled_of(found, place.partition).end.saturating_sub(place.next);
         }
         match followed {
-            // What was compared by then counts, however long it took to come to it.
+            // The results before the error count, however long they took.
             Err(error) if report.events > 0 => report.broke_off = Some(error.to_string()),
             followed => followed?,
         }
         Ok(())
     }
 
-    /// Compares what is published from now on. After an error the report is that of what came before.
+    /// Compares over newly handled events. After an error the report has the results before it.
     async fn follow<H: Handler>(
         &self,
         found: &Found,
@@ -92,7 +92,7 @@ impl<E: Engine> Tree<E> {
             }
             let mut is_idle = true;
             for place in &mut *places {
-                // it may have been changed, or taken out
+                // the subscriber may have been changed or removed
                 let found = self.subscriber(&name)?;
                 let (before, most) = (report.clone(), events.saturating_sub(report.events).min(ROUND_EVENTS));
                 let round = self.round(&found, versions, place, (most, shown), report);
@@ -118,7 +118,7 @@ impl<E: Engine> Tree<E> {
         Ok(())
     }
 
-    /// Compares the next events of a partition, if there are any.
+    /// Compares the next events of a partition; false if there are none.
     async fn round<H: Handler>(
         &self,
         found: &Found,
@@ -136,7 +136,7 @@ impl<E: Engine> Tree<E> {
             return Ok(false);
         }
         let (mut part, next) = self.read_part(found, place.partition, place.next..handled.end, most, &mut 0).await?;
-        // Of events that are shared, only the record tells whose they are.
+        // In a claim group, only the record tells which subscriber handled an event.
         let is_near = handled.end - place.next <= RECORD_WITHIN || found.plan().claim.is_some();
         let parts = vec![(&mut part, &place.states)];
         self.compare_parts(found, versions, parts, (is_near, shown), report).await?;
@@ -144,7 +144,7 @@ impl<E: Engine> Tree<E> {
         Ok(true)
     }
 
-    /// What the lanes of a subscriber keep, and where they are, each of one moment.
+    /// Position and state of each lane, consistent per lane.
     async fn state_now(&self, found: &Found) -> Result<(Vec<Offset>, Vec<Vec<StateOfPartition>>), ShadowError> {
         let (positions, lanes): (Vec<Offset>, Vec<E::Entries>) = self.freeze(found).await?.into_iter().unzip();
         let read = tokio::task::spawn_blocking(move || {
@@ -157,7 +157,7 @@ impl<E: Engine> Tree<E> {
     }
 }
 
-/// The state of a lane; `bytes` are those that were read so far.
+/// The state of a lane. `bytes` is the running total of bytes read.
 fn read_state(partition: u32, entries: &impl Entries, bytes: &mut usize) -> Result<Vec<StateOfPartition>, ShadowError> {
     let (mut behind, mut all) = (None::<Vec<u8>>, Vec::new());
     loop {

@@ -1,28 +1,27 @@
-//! A version of a plugin beside the one that runs, over events that it has handled: what would be different.
+//! Runs another version of a plugin over events that the running one has handled, and reports the differences.
 //!
 //! ```text
-//!   events of the subscriber's topic ──┬─> running ──> A ─┬─ A against what is in the topics behind it ─┐ not
-//!   in front of its position           ├─> running ──> A' ┴─ A against A'                               ├─ deterministic
-//!                                      │   other batches                                               ─┘
+//!   events of the subscriber's topic ──┬─> running ──> A ─┬─ A against the recorded outputs ─┐ not
+//!   before its position                ├─> running ──> A' ┴─ A against A'                    ├─ deterministic
+//!                                      │   other batches                                    ─┘
 //!                                      └─> other  ───> B ─── B against A: differences of the other version
 //! ```
 //!
-//! Promises: nothing is committed, and lanes are not disturbed. A plugin that differs from itself is said not to be
-//! deterministic, and such events are not held against the other version; how many were is said. What is compared is what a
-//! lane would have committed: outputs with their identity, key and topic, what was written to the state, how an event fails
-//! after all its attempts, also for a state that is larger than it may be.
-//! Relies on: the lineage in outputs, to find what was recorded of an event; handlers whose instances are not those that
-//! lanes use.
+//! Promises: commits nothing, and does not disturb lanes. A plugin that differs from itself is reported as not
+//! deterministic, and such events are counted but not compared with the other version. The compared results are those
+//! that a lane would commit: outputs with id, key and topic, state writes, and the failure after all attempts,
+//! including the failure for exceeding the state limit. Relies on: the lineage in outputs, to find the recorded results
+//! of an event; handlers with instances that no lane uses.
 //!
-//! Which events, and the state that all three begin with:
+//! Events, and the initial state of all three runs:
 //!
-//! | over | events | state in front of the first |
+//! | over | events | state before the first |
 //! |---|---|---|
-//! | `Last` | the last ones that are kept | what is given: what there was is not known any more |
-//! | `Behind` | those behind a snapshot | the snapshot's |
-//! | `Coming` | those that come, once the lanes have handled them | what the lanes keep now |
+//! | `Last` | the last stored ones | given by the caller, since the original state is no longer known |
+//! | `Behind` | those after a snapshot | the snapshot's |
+//! | `Coming` | new ones, after the lanes have handled them | the lanes' current state |
 //!
-//! What the running version recorded over other state is told apart.
+//! Differences from results that the running version recorded with another state are reported separately.
 
 mod coming;
 mod record;
@@ -44,73 +43,71 @@ use crate::model::call::{Handler, InstanceError};
 use record::{Recorded, Selected};
 use run::{Ran, States};
 
-/// Which events to compare over, all partitions together.
+/// Selects the events of a comparison, over all partitions.
 #[derive(Debug, Clone)]
 pub enum Over {
-    /// The last ones.
+    /// The last handled events.
     Last {
-        /// So many.
         events: u32,
-        /// What the plugin keeps in front of the first of them, in each partition; nothing where this is empty.
+        /// The plugin's state before the first of them, in each partition; may be empty.
         state: Vec<StateOfPartition>,
     },
-    /// Those behind a snapshot, with the state that is in it.
+    /// The events after a snapshot, with its state.
     Behind {
-        /// Its number.
+        /// Number of the snapshot.
         snapshot: u64,
-        /// So many at the most.
+        /// Maximum number of events.
         events: u32,
     },
-    /// Those that the lanes handle from now on, with the state that they have now.
+    /// The events that the lanes handle from now on, with the lanes' current state.
     Coming {
-        /// Ends after so many.
+        /// Ends after this number of events.
         events: u64,
-        /// Ends, with what was compared by then, when somebody cancels this.
+        /// Cancel to end early; the report then has the results so far.
         enough: CancellationToken,
     },
 }
 
-/// What to compare over.
+/// Options of a comparison.
 #[derive(Debug, Clone)]
 pub struct ShadowOptions {
-    /// Which events.
     pub over: Over,
-    /// Differences that are shown; the others are counted.
+    /// Maximum number of differences in the report; all are counted.
     pub shown: usize,
 }
 
 /// Why there is no comparison.
 #[derive(Debug, thiserror::Error)]
 pub enum ShadowError {
-    /// There is no such subscriber, or what it keeps cannot be read.
+    /// The subscriber does not exist, or its data cannot be read.
     #[error(transparent)]
     Control(#[from] ControlError),
     /// Events cannot be read.
     #[error(transparent)]
     Read(#[from] ReadError),
-    /// One that is stored is not one.
+    /// A stored event is invalid.
     #[error("{0}")]
     Unreadable(String),
-    /// One of the versions cannot be called.
+    /// One of the versions cannot be instantiated.
     #[error(transparent)]
     Instance(#[from] InstanceError),
     /// The engine has stopped.
     #[error(transparent)]
     Stopped(#[from] Stopped),
-    /// They do not fit into memory.
+    /// The events or results do not fit into memory.
     #[error(
         "the events, their results, or the plugin's state exceed {max} bytes, the memory limit of a comparison; \
          compare fewer events"
     )]
     TooLarge {
-        /// How many bytes they may have.
+        /// The limit in bytes.
         max: usize,
     },
 }
 
 impl<E: Engine> Tree<E> {
-    /// Runs another version of a subscriber's plugin beside the running one over events of its topic that it has handled, and
-    /// says what differs. `running` and `other` are handlers of their own: their instances are fresh.
+    /// Runs another version of a subscriber's plugin over handled events of its topic, next to the running version, and
+    /// reports the differences. `running` and `other` must be handlers of their own, with fresh instances.
     ///
     /// # Errors
     /// [`ShadowError`].
@@ -146,8 +143,8 @@ impl<E: Engine> Tree<E> {
         Ok(report)
     }
 
-    /// Runs the versions over parts, and adds what differs. The running version is held against its record, or only against
-    /// itself.
+    /// Runs the versions over parts, and adds the results to the report. `against_record`: also compares the running
+    /// version with its record.
     async fn compare_parts<H: Handler>(
         &self,
         found: &Found,
@@ -163,14 +160,14 @@ impl<E: Engine> Tree<E> {
         };
         for (part, states) in &mut parts {
             if found.plan().claim.is_some() {
-                // Whose the others are is not known any more.
+                // In a claim group, nothing else tells which member handled an event.
                 report.not_its_own += recorded.keep_known(part);
             }
             report.passed_over += part.passed_over;
             report.waiting += part.waiting;
             let Some(runner) = self.runner(&subscriber, part)? else { continue };
             let expected = runner.run(versions.running, &states.running, SEED, &mut report.running).await?;
-            // Where calls begin and end is nobody's business, and neither is what an instance has seen before.
+            // The result must not depend on the boundaries of calls, or on earlier events of an instance.
             let again = runner.run(versions.running, &states.again, OTHER_SEED, &mut Cost::default()).await?;
             let others = runner.run(versions.other, &states.other, SEED, &mut report.other).await?;
             for ((ran, again), other) in expected.into_iter().zip(again).zip(others) {
@@ -182,13 +179,13 @@ impl<E: Engine> Tree<E> {
     }
 }
 
-/// The versions that are compared.
+/// The versions of a comparison.
 struct Versions<'a, H> {
     running: &'a H,
     other: &'a H,
 }
 
-/// What the sizes of calls follow from; the same for the two that are compared for time.
+/// Seeds of the batch sizes; equal for the two runs whose cost is compared.
 const SEED: u64 = 1;
 const OTHER_SEED: u64 = 2;
 
@@ -253,7 +250,7 @@ impl ShadowReport {
     }
 }
 
-/// The events of a record, as far as they are outputs: with their ids.
+/// The id and the content of a stored output.
 fn output_of(topic: &str, record: &[u8], is_delayed: bool) -> Result<(String, SeenOutput), String> {
     let record = crate::model::Record::parse(record).map_err(|error| error.to_string())?;
     let id = EventView::parse(record.event).map_err(|error| error.to_string())?.id.to_owned();
@@ -261,5 +258,5 @@ fn output_of(topic: &str, record: &[u8], is_delayed: bool) -> Result<(String, Se
     Ok((id, SeenOutput { topic, key, event, is_delayed }))
 }
 
-/// Names of topics by number.
+/// Names of topics by number, and whether they hold dead letters.
 type TopicNames = Arc<BTreeMap<crate::model::TopicId, (String, bool)>>;

@@ -1,4 +1,4 @@
-//! What there is to compare over: the events that a subscriber has handled last, and what is recorded of them.
+//! Input of a comparison: the last events that a subscriber has handled, and their recorded results.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -17,36 +17,36 @@ use crate::limits;
 use crate::model::{LaneId, Offset, PartitionId, Record};
 
 const BUDGET: ReadBudget = ReadBudget { events: 1_000, bytes: 1 << 20 };
-/// How many waiting events are looked at in one go.
+/// Waiting events that are read at once.
 const WAITING_PAGE: usize = 1_000;
 
 /// Events of one partition.
 pub(super) struct Selected {
     pub(super) partition: u32,
-    /// Those that were handled, in their order.
+    /// The handled events, in order.
     pub(super) held: Arc<Vec<Held>>,
     pub(super) passed_over: u64,
     pub(super) waiting: u64,
 }
 
-/// What is recorded of the events.
+/// The recorded results of events.
 #[derive(Default)]
 pub(super) struct Recorded {
     events: BTreeMap<(u32, Offset), RecordOf>,
-    /// From this offset of each partition on, the running version has handled the events.
+    /// Per partition, the offset from which on the running version has handled the events.
     running_from: BTreeMap<u32, Offset>,
-    /// What was made of events in front of this time may not be there any more.
+    /// Outputs of events before this time may have been removed by retention.
     whole_from_ns: u64,
 }
 
-/// What is recorded of one event.
+/// The recorded result of one event.
 #[derive(Default)]
 pub(super) struct RecordOf {
     pub(super) seen: Seen,
 }
 
 impl RecordOf {
-    /// Whether a version that handles the event again does what is recorded: its outputs, or that it fails.
+    /// Whether `seen` equals the record: the same outputs, or a failure in both.
     pub(super) fn is_like(&self, seen: &Seen) -> bool {
         let (recorded, made) = (&self.seen.outputs, &seen.outputs);
         let is_there = |(id, output): (&String, &super::SeenOutput)| match recorded.get(id) {
@@ -63,7 +63,7 @@ impl RecordOf {
 }
 
 impl Recorded {
-    /// Leaves the events of which something is recorded. How many are left out.
+    /// Removes the events without a recorded result. Returns their number.
     pub(super) fn keep_known(&self, part: &mut Selected) -> u64 {
         let Some(mut held) = Arc::get_mut(&mut part.held).map(std::mem::take) else { return 0 };
         let before = held.len();
@@ -73,8 +73,8 @@ impl Recorded {
         left_out as u64
     }
 
-    /// What is recorded of an event, if that is all there was of it and the running version's doing. An event of which
-    /// nothing is recorded may as well never have been handled, since somebody moved the subscriber or dropped it.
+    /// The recorded result of an event, if it is complete and stems from the running version. `None` if nothing is
+    /// recorded, since a seek or a drop may have skipped the event.
     pub(super) fn of(&self, part: &Selected, at: usize) -> Option<&RecordOf> {
         let held = part.held.get(at)?;
         let is_running = self.running_from.get(&part.partition).is_some_and(|from| held.offset >= *from);
@@ -85,7 +85,7 @@ impl Recorded {
     }
 }
 
-/// How many of the last events each partition gives, so that there are `last` in all if there are so many.
+/// How many of its last events each partition contributes so that the sum is `last`, or as close as possible.
 fn shares(available: &[u64], last: u64) -> Vec<u64> {
     let mut order: Vec<usize> = (0..available.len()).collect();
     order.sort_by_key(|index| available.get(*index).copied());
@@ -111,7 +111,7 @@ impl<E: Engine> Tree<E> {
         self.read_parts(found, ranges.collect()).await
     }
 
-    /// The first events that a subscriber has handled behind these positions.
+    /// The first events that a subscriber has handled after these positions.
     pub(super) async fn select_behind(
         &self,
         found: &Found,
@@ -126,7 +126,7 @@ impl<E: Engine> Tree<E> {
         self.read_parts(found, ranges.collect()).await
     }
 
-    /// What is kept of what a subscriber has handled, by partition.
+    /// The stored events that a subscriber has handled, by partition.
     fn handled(&self, found: &Found) -> Vec<Range<Offset>> {
         (0..found.partitions).map(|partition| self.handled_of(found, partition)).collect()
     }
@@ -146,7 +146,7 @@ impl<E: Engine> Tree<E> {
         Ok(selected)
     }
 
-    /// Events of a range, at most so many that were handled, and where it goes on behind them. `bytes` counts what is held.
+    /// At most `most` handled events of a range, and the offset to continue at. Adds their size to `bytes`.
     pub(super) async fn read_part(
         &self,
         found: &Found,
@@ -184,7 +184,7 @@ impl<E: Engine> Tree<E> {
                 let parsed = event.parse().map_err(|error| ShadowError::Unreadable(error.to_string()))?;
                 let passes = found.plan().when.as_ref().map(|when| when::passes(when, &parsed.view, Some(parsed.key)));
                 if matches!(passes, Some(Ok(false) | Err(_))) {
-                    // Of an error no plugin heard either.
+                    // A condition that cannot be evaluated means that the plugin was not called either.
                     part.passed_over += 1;
                     continue;
                 }
@@ -199,7 +199,7 @@ impl<E: Engine> Tree<E> {
         Ok((part, next))
     }
 
-    /// Only what is durable can be read from here: waits until all in front of an offset is.
+    /// Waits until everything before `end` is durable, since only durable events can be read.
     async fn until_durable(&self, partition: PartitionId, end: Offset) -> Result<(), ShadowError> {
         match end.checked_sub(1) {
             Some(last) => Ok(self.engine().wait_durable(partition, last).await?),
@@ -207,7 +207,7 @@ impl<E: Engine> Tree<E> {
         }
     }
 
-    /// The topics that a subscriber sends to, by number: with their names, and whether it is one of dead letters.
+    /// The topics that a subscriber publishes to, by number: their names, and whether they hold dead letters.
     pub(super) fn topics_behind(&self, subscriber: &str) -> Result<TopicNames, ControlError> {
         let found = self.subscriber(subscriber)?;
         let plan = &found.running.plan;
@@ -215,7 +215,7 @@ impl<E: Engine> Tree<E> {
         let all = ports.chain(found.plan().dead_letters.map(|topic| (topic, true)));
         let named = all.filter_map(|(topic, is_dead)| {
             let of = plan.topics.get(topic.0 as usize)?;
-            // what was diverted was sent to the same topic
+            // diverted events were published to the same topic
             let numbers = [Some(topic), of.diverts_to].into_iter().flatten();
             let numbers = numbers.filter_map(|topic| found.running.numbers.topics.get(topic.0 as usize));
             Some(numbers.map(move |number| (*number, (of.label(), is_dead))))
@@ -224,7 +224,7 @@ impl<E: Engine> Tree<E> {
         Ok(Arc::new(named.collect()))
     }
 
-    /// What is recorded of events: what in the topics behind their subscriber was made from them.
+    /// The recorded results of events: the events in the subscriber's output topics that were made from them.
     pub(super) async fn recorded<'s>(
         &self,
         subscriber: &str,
@@ -238,14 +238,15 @@ impl<E: Engine> Tree<E> {
         let ranges: BTreeMap<u32, (Offset, Offset)> = selected
             .filter_map(|part| Some((part.partition, (part.held.first()?.offset, part.held.last()?.offset))))
             .collect();
-        // The first offset of each partition that the running version made something of, and the last of another one.
+        // Per partition, the first offset with outputs of the running version, and the last with outputs of another
+        // one.
         let mut versions: BTreeMap<u32, (Option<Offset>, Option<Offset>)> = BTreeMap::new();
         let mut bytes = 0;
         for (topic, (label, is_dead)) in self.topics_behind(subscriber)?.iter() {
             for partition in (0..).map(|partition| PartitionId { topic: *topic, partition }) {
                 let Some(bounds) = self.engine().bounds(partition) else { break };
                 self.until_durable(partition, bounds.written).await?;
-                // An output is never appended before what it was made from.
+                // Outputs are never appended before their input.
                 let mut from = self.engine().offset_at_time(partition, first_ns).await?.max(bounds.start);
                 let mut is_first = true;
                 while from < bounds.written {
@@ -285,7 +286,7 @@ impl<E: Engine> Tree<E> {
                     }
                 }
                 if is_first && bounds.start > 0 && bounds.start == bounds.written {
-                    // Everything has expired.
+                    // All outputs have expired.
                     recorded.whole_from_ns = u64::MAX;
                 }
             }

@@ -1,17 +1,17 @@
-//! The file of a snapshot.
+//! The file format of snapshots.
 //!
 //! ```text
 //! snapshot v1, little endian
 //!   head     8 bytes "wattlesn", u32 version (1)
-//!   blocks   u8 kind, u32 length, so many bytes, u32 CRC32C of all that
-//!     1 about     JSON: of whom, when, where its lanes were; the first block
+//!   blocks   u8 kind, u32 length, content, u32 CRC32C of all that
+//!     1 about     JSON: subscriber, time, positions of the lanes; the first block
 //!     2 lane      u32 partition; its entries follow
 //!     3 entries   each u16 key length, u32 value length, key, value
 //!     4 end       u64 entries, u64 bytes of keys and values; the last block
 //! ```
 //!
-//! Promises: a file has its name only once it is whole and durable; what is read is what was written, or it is refused.
-//! Must not know: what an entry is.
+//! Promises: a file gets its name only when it is complete and durable; damaged files are detected and refused. Must
+//! not know: the meaning of an entry.
 
 use std::io;
 use std::sync::Arc;
@@ -34,9 +34,9 @@ const END: u8 = 4;
 const BLOCK_HEAD_BYTES: usize = 5;
 const CHECKSUM_BYTES: usize = 4;
 const END_BYTES: usize = 16;
-/// Bytes of entries at which a block is written.
+/// Size of entries at which a block is written.
 const BLOCK_BYTES: usize = 256 << 10;
-/// The largest block that there can be: an entry of the largest size, and what was there before. More is damage.
+/// Maximum size of a block: the largest entry added to a nearly full block. A larger one is damaged.
 const BLOCK_BYTES_MAX: usize = crate::limits::UNIT_BYTES_MAX + BLOCK_BYTES;
 
 /// Why a file cannot be used.
@@ -50,25 +50,25 @@ pub(super) enum FileError {
     Version(u32),
 }
 
-/// What a snapshot is of. It grows by fields that have a default.
+/// Content of the first block. New fields need a default.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct About {
-    /// The subscriber's full name.
+    /// Full name of the subscriber.
     pub(super) subscriber: String,
     /// Unix nanoseconds.
     pub(super) taken_ns: u64,
-    /// The version that ran, hexadecimal digest.
+    /// Hexadecimal digest of the version that ran.
     pub(super) digest: String,
-    /// Why it was taken.
+    /// Why the snapshot was taken.
     pub(super) note: String,
-    /// Who had it taken.
+    /// Origin of the snapshot.
     #[serde(default)]
     pub(super) by: TakenBy,
-    /// Where each lane was, by partition.
+    /// Positions of the lanes, by partition.
     pub(super) positions: Vec<Offset>,
 }
 
-/// How much is in a file.
+/// Size of a file's content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Size {
     pub(super) entries: u64,
@@ -76,18 +76,18 @@ pub(super) struct Size {
     pub(super) bytes: u64,
 }
 
-/// The name of a subscriber's snapshot.
+/// File name of a subscriber's snapshot.
 pub(super) fn name_of(subscriber: SubscriberId, number: u64) -> String {
     format!("{subscriber}-{number}.snapshot")
 }
 
-/// The number of a subscriber's snapshot with this name.
+/// The number of a subscriber's snapshot, from its file name.
 pub(super) fn number_of(subscriber: SubscriberId, name: &str) -> Option<u64> {
     let number = name.strip_suffix(".snapshot")?.split_once('-')?.1.parse().ok()?;
     (name_of(subscriber, number) == name).then_some(number)
 }
 
-/// Writes a file, which is nothing until it is finished.
+/// Writes a file, which gets its name when it is finished.
 pub(super) struct Writer {
     disk: Arc<dyn Disk>,
     file: Box<dyn DiskFile>,
@@ -97,13 +97,13 @@ pub(super) struct Writer {
     size: Size,
 }
 
-/// The name of a file until it is whole.
+/// Name of an unfinished file.
 fn unfinished(name: &str) -> String {
     format!("{name}.new")
 }
 
 impl Writer {
-    /// Begins a file, in place of one that was not finished.
+    /// Begins a file; removes an unfinished one of the same name.
     pub(super) fn create(disk: Arc<dyn Disk>, name: &str, about: &About) -> io::Result<Self> {
         match disk.remove(&unfinished(name)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -131,13 +131,13 @@ impl Writer {
         Ok(())
     }
 
-    /// The entries of this partition's lane follow.
+    /// Starts the entries of a partition's lane.
     pub(super) fn lane(&mut self, partition: u32) -> io::Result<()> {
         self.flush()?;
         self.put(LANE, &partition.to_le_bytes())
     }
 
-    /// An entry of the lane.
+    /// Adds an entry of the lane.
     pub(super) fn entry(&mut self, key: &[u8], value: &[u8]) -> io::Result<()> {
         self.block.put_u16_le(u16::try_from(key.len()).map_err(io::Error::other)?);
         self.block.put_u32_le(u32::try_from(value.len()).map_err(io::Error::other)?);
@@ -153,7 +153,7 @@ impl Writer {
         if block.is_empty() { Ok(()) } else { self.put(ENTRIES, &block) }
     }
 
-    /// Makes the file whole and durable.
+    /// Makes the file complete and durable.
     pub(super) fn finish(mut self) -> io::Result<Size> {
         self.flush()?;
         let mut end = self.size.entries.to_le_bytes().to_vec();
@@ -165,7 +165,7 @@ impl Writer {
         Ok(self.size)
     }
 
-    /// Gives up; what was written takes no room any more.
+    /// Removes the unfinished file.
     pub(super) fn abandon(self) {
         if let Err(error) = self.disk.remove(&unfinished(&self.name)) {
             tracing::warn!(%error, name = self.name, "a snapshot that was not finished stays");
@@ -173,10 +173,10 @@ impl Writer {
     }
 }
 
-/// Something in a file.
+/// A part of a file's content.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Part {
-    /// The entries of this partition's lane follow.
+    /// Start of the entries of a partition's lane.
     Lane(u32),
     /// Keys and values.
     Entries(Vec<(Bytes, Bytes)>),
@@ -191,7 +191,7 @@ pub(super) struct Reader {
 }
 
 impl Reader {
-    /// Opens a file and reads what it is of.
+    /// Opens a file and reads its first block.
     pub(super) fn open(disk: &dyn Disk, name: &str) -> Result<(Self, About), FileError> {
         let file = disk.open(name)?;
         let mut head = file.read_bytes(0, HEAD_BYTES as usize)?;
@@ -234,7 +234,7 @@ impl Reader {
         Ok((*kind, block.slice(BLOCK_HEAD_BYTES..BLOCK_HEAD_BYTES + length)))
     }
 
-    /// The next part; `None` at the end, which is where it should be.
+    /// The next part; `None` after the end block, which must be at the end of the file.
     pub(super) fn next(&mut self) -> Result<Option<Part>, FileError> {
         let damaged = FileError::Damaged { position: self.position };
         match self.block()? {
@@ -250,7 +250,7 @@ impl Reader {
         }
     }
 
-    /// How much the file says is in it, without reading that.
+    /// The size of the content according to the end block, without reading the rest.
     pub(super) fn size(&self) -> Result<Size, FileError> {
         let block_bytes = (BLOCK_HEAD_BYTES + END_BYTES + CHECKSUM_BYTES) as u64;
         let position = self.length.saturating_sub(block_bytes).max(self.position);

@@ -1,17 +1,15 @@
-//! Snapshots of a subscriber: what its handler keeps, and the events that wait, each lane's as of one moment between two calls,
-//! with the position that it had then.
+//! Snapshots of a subscriber: the state and the retry queue of each lane, with its position, taken between two calls.
 //!
 //! ```text
-//!   lanes, each between two calls ──> frozen entries, position ──> one file, whole or not there at all
-//!                        and go on        read beside the lanes
+//!   lanes, each between two calls ──> frozen entries, position ──> one complete file
+//!                        and continue     read concurrently
 //!
-//!   the file, checked whole ──> lane by lane: what is there goes, what was there comes, then the position
+//!   the complete, verified file ──> lane by lane: delete the entries, write those of the file, set the position
 //! ```
 //!
-//! Promises: a lane is held up for no longer than its changes since the last checkpoint take to copy. A snapshot is only of
-//! what is durable. A seek from one leaves state, waiting events and position as they were together; what breaks off leaves
-//! the lane standing until it is sought again.
-//! What is not in it: what lanes were told, and which dead letters are done.
+//! Promises: a lane pauses no longer than it takes to copy its changes since the last checkpoint. A snapshot contains
+//! only durable data. A seek to a snapshot restores state, waiting events and position together; if it is interrupted,
+//! the lane stays stopped until the next seek. Not included: commands to lanes, and which dead letters are done.
 
 mod file;
 
@@ -42,10 +40,9 @@ use file::{About, FileError, Part, Reader, Size, Writer};
 
 /// Entries that are read at once.
 const PAGE: usize = 1_000;
-/// Blocks of a file that wait for a lane.
+/// Blocks of a file that are buffered for a lane.
 const BLOCKS_AHEAD: usize = 4;
-/// Snapshots of a subscriber that stay where nobody says otherwise: so many of those that somebody took, and so many of
-/// those that deploys took.
+/// Default number of snapshots that are retained per subscriber, separately for manual ones and for those of deploys.
 pub const KEPT_DEFAULT: usize = 8;
 
 fn unusable(number: u64) -> impl Fn(FileError) -> SnapshotError {
@@ -67,7 +64,7 @@ fn numbers(disk: &dyn Disk, subscriber: SubscriberId) -> io::Result<Vec<u64>> {
     Ok(numbers)
 }
 
-/// How many snapshots a subscriber has.
+/// Number of snapshots of a subscriber.
 pub(crate) fn count_of(disk: &dyn Disk, subscriber: SubscriberId) -> Result<u64, SnapshotError> {
     Ok(numbers(disk, subscriber)?.len() as u64)
 }
@@ -80,7 +77,7 @@ pub(crate) fn remove_of(disk: &dyn Disk, subscriber: SubscriberId) -> Result<(),
     Ok(disk.sync_folder()?)
 }
 
-/// Writes a snapshot of lanes, and lets older ones of its kind go.
+/// Writes a snapshot, and removes old ones with the same origin.
 fn add<E: Engine>(
     engine: &E,
     disk: &Arc<dyn Disk>,
@@ -96,10 +93,11 @@ fn add<E: Engine>(
     Ok(SnapshotInfo::new(number, about, size))
 }
 
-/// As [`Tree::take_snapshot`], of a subscriber of a plan that is to run and whose lanes do not: they never did, or ended. None
-/// where its handler keeps nothing. `renames` are those that have not happened yet.
+/// Like [`Tree::take_snapshot`], for a subscriber whose lanes have stopped or never started, before its plan runs.
+/// Returns `None` if it has no state. `renames` are those that have not taken effect yet.
 ///
-/// Relies on: nothing runs, so nobody else takes one; beside a tree that is [`Tree::take_where_it_does_not_run`].
+/// Relies on: nothing runs, so there is no concurrent snapshot; with a running tree use
+/// [`Tree::take_where_it_does_not_run`].
 ///
 /// # Errors
 /// [`SnapshotError`]; nothing has changed then.
@@ -125,13 +123,13 @@ async fn take_in_turn<E: Engine>(
     let input = engine.topic(renames.old_topic(&plan[of.from].label()));
     let number = input.and_then(|input| engine.subscriber(renames.old_subscriber(subscriber), input));
     let Some(number) = number else { return Ok(None) };
-    // one that was begun while it ran may still be written
+    // a snapshot that began while the subscriber ran may still be written
     let one_at_a_time = turns.of(number).lock_owned().await;
     let (mut positions, mut lanes, mut has_state) = (Vec::new(), Vec::new(), false);
     for partition in 0..plan[of.from].partitions {
         let lane = LaneId { subscriber: number, partition };
         let Some(entries) = engine.entries(lane) else { return Ok(None) };
-        let entries = entries.frozen()?; // nobody owns it, so nothing is handed in
+        let entries = entries.frozen()?; // no lane owns them, so there are no pending changes
         has_state |= !state::list(&entries, None, 1)?.0.is_empty();
         positions.push(engine.position(lane).unwrap_or(0));
         lanes.push(entries);
@@ -151,7 +149,7 @@ async fn take_in_turn<E: Engine>(
 }
 
 impl<E: Engine> Tree<E> {
-    /// As [`take_where_nothing_runs`], where this subscriber does not run and others do.
+    /// Like [`take_where_nothing_runs`], for a stopped subscriber of a running tree.
     ///
     /// # Errors
     /// [`SnapshotError`]; nothing has changed then.
@@ -165,8 +163,8 @@ impl<E: Engine> Tree<E> {
         take_in_turn(&self.shared.engine, &self.shared.snapshots, names, subscriber, about, keep).await
     }
 
-    /// Takes a snapshot of a subscriber while it runs, and lets older ones go that were taken by the same, so that `keep` of
-    /// those are left, at least the new one. `note` says why it was taken.
+    /// Takes a snapshot of a running subscriber. Removes old ones with the same origin, down to `keep`, but never the
+    /// new one. `note` says why it was taken.
     ///
     /// # Errors
     /// [`ControlError`]; nothing has changed then.
@@ -179,7 +177,7 @@ impl<E: Engine> Tree<E> {
     ) -> Result<SnapshotInfo, ControlError> {
         let found = self.subscriber(subscriber)?;
         let (number_of, disk) = (found.number, self.snapshot_disk()?);
-        // One subscriber at a time: a large state of one delays no snapshot of another.
+        // The lock is per subscriber: a large state does not delay snapshots of other subscribers.
         let one_at_a_time = self.shared.snapshots.of(found.number).lock_owned().await;
         let (positions, lanes): (Vec<Offset>, Vec<E::Entries>) = self.freeze(&found).await?.into_iter().unzip();
         let about = About {
@@ -192,13 +190,13 @@ impl<E: Engine> Tree<E> {
         };
         let engine = self.shared.engine.clone();
         let written = tokio::task::spawn_blocking(move || {
-            let _one_at_a_time = one_at_a_time; // also where nobody waits any more
+            let _one_at_a_time = one_at_a_time; // held until the file is written, even if the caller is gone
             add(&engine, &disk, number_of, about, &lanes, keep)
         });
         Ok(written.await.map_err(|error| SnapshotError::Disk(error.to_string()))??)
     }
 
-    /// What each lane keeps, and where it is, between two calls; as durable as all else is.
+    /// Entries and position of each lane, taken between two calls, with the durability of the last commit.
     pub(crate) async fn freeze(&self, found: &Found) -> Result<Vec<(Offset, E::Entries)>, ControlError> {
         let within = Instant::now() + ANSWER_WITHIN;
         let mut told = Vec::new();
@@ -207,7 +205,7 @@ impl<E: Engine> Tree<E> {
             let (sender, frozen) = oneshot::channel();
             let look = Look(Box::new(move |position| {
                 let frozen = entries.frozen().map(|entries| (position, entries));
-                drop(sender.send(frozen)); // whoever asked may have gone
+                drop(sender.send(frozen)); // the receiver may be gone
             }));
             let handed_in = self.hand_in(found, partition, |answer| Command::Look(look, answer));
             let handed_in = tokio::time::timeout_at(within, handed_in).await;
@@ -217,7 +215,7 @@ impl<E: Engine> Tree<E> {
         for (told, frozen) in told {
             let partition = told.partition;
             tokio::time::timeout_at(within, told.answer()).await.unwrap_or_else(|_| Err(late(partition)))?;
-            // it has answered, so it has looked
+            // an answered command has run
             lanes.push(frozen.await.map_err(|_| late(partition))??);
         }
         Ok(lanes)
@@ -227,7 +225,7 @@ impl<E: Engine> Tree<E> {
         self.shared.engine.snapshots().ok_or(SnapshotError::Unsupported)
     }
 
-    /// The snapshots of a subscriber, the oldest first. Reads from a disk.
+    /// The snapshots of a subscriber, the oldest first. Reads from disk.
     ///
     /// # Errors
     /// [`ControlError`].
@@ -254,7 +252,8 @@ impl<E: Engine> Tree<E> {
         })?)
     }
 
-    /// Where the lanes of a subscriber were in a snapshot, and what its handler kept, if what came behind it is still there.
+    /// Positions of a subscriber's lanes in a snapshot, and the state in it, if the events after those positions are
+    /// still stored.
     pub(crate) async fn state_of_snapshot(
         &self,
         found: &Found,
@@ -276,7 +275,7 @@ impl<E: Engine> Tree<E> {
         Ok(read.await.map_err(|error| SnapshotError::Disk(error.to_string()))??)
     }
 
-    /// A snapshot that is to be gone back to, once all of it has been read and found to be as it was written.
+    /// Opens a snapshot for a seek, after verifying the whole file.
     pub(crate) async fn restoring(&self, found: &Found, number: u64) -> Result<Restoring, ControlError> {
         let (disk, name) = (self.snapshot_disk()?, file::name_of(found.number, number));
         let (subscriber, partitions) = (found.plan().label(), found.partitions as usize);
@@ -300,7 +299,7 @@ impl<E: Engine> Tree<E> {
     }
 }
 
-/// Writes what lanes keep. `has_room` says whether the disk has more to give.
+/// Writes the entries of lanes. `has_room` says whether the disk has room for more.
 fn write<K: Entries>(
     disk: Arc<dyn Disk>,
     name: &str,
@@ -338,8 +337,8 @@ fn write<K: Entries>(
     }
 }
 
-/// Removes the oldest snapshots of a subscriber that were taken by this, so that `keep` of them are left, at least one. One
-/// that cannot be read stays: nobody knows whose it is.
+/// Removes the oldest snapshots of a subscriber with this origin, down to `keep`, at least one. Unreadable ones stay,
+/// since their origin is unknown.
 fn forget_old(disk: &dyn Disk, subscriber: SubscriberId, by: TakenBy, keep: usize) -> Result<(), SnapshotError> {
     let is_by =
         |number: &u64| Reader::open(disk, &file::name_of(subscriber, *number)).is_ok_and(|(_, about)| about.by == by);
@@ -350,7 +349,7 @@ fn forget_old(disk: &dyn Disk, subscriber: SubscriberId, by: TakenBy, keep: usiz
     Ok(disk.sync_folder()?)
 }
 
-/// A snapshot on its way into lanes, which come in their order.
+/// A snapshot that is being restored into lanes, in the order of partitions.
 pub(crate) struct Restoring {
     number: u64,
     positions: Vec<Offset>,
@@ -360,7 +359,7 @@ pub(crate) struct Restoring {
 }
 
 impl Restoring {
-    /// Where a lane was, if what is kept of its topic still allows to go on there.
+    /// The position of a lane, if the stored events of its topic allow to continue there.
     pub(crate) fn position(&self, partition: u32, start: Offset, end: Offset) -> Result<Offset, SnapshotError> {
         let number = self.number;
         match self.positions.get(partition as usize).copied() {
@@ -371,13 +370,14 @@ impl Restoring {
         }
     }
 
-    /// Gives a lane what it kept. Blocks on the disk and until the lane takes it; ends early where that does not want it.
+    /// Sends a lane its entries. Blocks on the disk and while the lane is busy; ends early if the lane drops the
+    /// channel.
     pub(crate) fn feed(mut self, partition: u32, lane: &mpsc::Sender<Restored>) -> Self {
         let end = match self.feed_all(partition, lane) {
             Ok(()) => Restored::End,
             Err(error) => Restored::Broken(error.to_string()),
         };
-        drop(lane.blocking_send(end)); // it may have stopped
+        drop(lane.blocking_send(end)); // the lane may have stopped
         self
     }
 
@@ -399,7 +399,7 @@ impl Restoring {
         }
     }
 
-    /// Where lanes were, and the state that is in it. Blocks on the disk.
+    /// Positions and state in the snapshot. Blocks on the disk.
     fn state(mut self) -> Result<(Vec<Offset>, Vec<StateOfPartition>), FileError> {
         let (mut partition, mut state) = (0, Vec::new());
         while let Some(part) = self.reader.next()? {
@@ -415,7 +415,7 @@ impl Restoring {
         Ok((self.positions, state))
     }
 
-    /// A channel to a lane.
+    /// A channel for the entries of a lane.
     pub(crate) fn channel() -> (mpsc::Sender<Restored>, mpsc::Receiver<Restored>) {
         mpsc::channel(BLOCKS_AHEAD)
     }

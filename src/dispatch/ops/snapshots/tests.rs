@@ -6,7 +6,7 @@ use crate::dispatch::lane::command::Restored;
 use crate::dispatch::ops::error::SnapshotError;
 use crate::effects::{Disk, MemoryDisk};
 
-/// Of two lanes, at 5 and 9.
+/// A snapshot of two lanes, at offsets 5 and 9.
 fn restoring() -> Restoring {
     let disk: Arc<dyn Disk> = Arc::new(MemoryDisk::default());
     let (subscriber, digest, note) = ("t/work".to_owned(), String::new(), String::new());

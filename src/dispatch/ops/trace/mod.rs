@@ -1,18 +1,17 @@
-//! The lineage of one event: the tree of everything that was made from the event that it goes back to.
+//! The lineage of one event: the tree of all events that were made from its root event.
 //!
 //! ```text
-//!   find it by its id ──> up, parent by parent ──> down from there: for each event, what became of it
-//!   newest first          one read each            at every subscriber of its topic, and what was made of it
+//!   find it by its id ──> up, parent by parent ──> down from there: for each event, the outcome at every
+//!   newest first          one read each            subscriber of its topic, and its outputs
 //! ```
 //!
-//! Cheap because of the tree: an event has one parent, whose place is stored with it, and all that was made of an event was
-//! appended in one unit, at one time, after it. So only the topics below its own are looked at, from its time on, and once
-//! one output is found, only at that time.
+//! The tree makes it cheap: an event has one parent, whose place is stored with it, and all outputs of an event were
+//! appended in one unit, at one time, after it. So a search only reads the topics below the event's own, from its
+//! append time on, and once one output is found, only events with that append time.
 //!
-//! Promises: what it shows is what is stored, as far as that is durable; nothing is changed and no lane waits. It looks at a
-//! bounded number of events, and says where that was not enough ([`Trace::is_cut`]).
-//! Cannot know: what is not stored. An event that was handled without outputs, one that was dropped from the waiting set and
-//! one that a seek went past look alike.
+//! Promises: shows durable data; changes nothing and does not delay lanes. Reads a bounded number of events, and
+//! reports if that was not enough ([`Trace::is_cut`]). Cannot know what is not stored: an event that was handled
+//! without outputs, one that was dropped from the retry queue and one that a seek skipped look the same.
 
 mod search;
 
@@ -33,11 +32,12 @@ use crate::model::{EventView, LaneId, Lineage, Offset, PartitionId, Place, Subsc
 use crate::topology::{SubscriberPlan, TopicIndex};
 use search::{Found, Within};
 
-/// Events of a trace: more are nothing that anybody reads.
+/// Maximum number of events of a trace, more than anybody reads.
 const EVENTS_MAX: usize = 1_000;
-/// Bytes of their texts: a trace is one message.
+/// Maximum size of a trace, since it is sent as one message.
 const BYTES_MAX: usize = 4 << 20;
-/// Events that are looked at to find the one that is asked for, and those that were made of it: some seconds each.
+/// Maximum number of events read to find the requested event, and again to find the events made of it: some seconds
+/// each.
 const LOOKED_AT_MAX: u64 = 4_000_000;
 /// Waiting events that are read at once.
 const WAITING_PAGE: usize = 1_000;
@@ -45,29 +45,29 @@ const WAITING_PAGE: usize = 1_000;
 /// Why there is no trace.
 #[derive(Debug, thiserror::Error)]
 pub enum TraceError {
-    /// The topic is not one.
+    /// The topic does not exist.
     #[error(transparent)]
     Topic(#[from] PublishError),
-    /// It is not there.
+    /// No stored event matches.
     #[error("there is no stored event `{id}`{}", of_topic(topic.as_ref()))]
     NotFound {
-        /// Its id.
+        /// The requested id.
         id: String,
-        /// The only topic that was looked at.
+        /// The only topic that was searched.
         topic: Option<String>,
     },
-    /// It is not among those that were looked at.
+    /// The searched part of the events contains no match.
     #[error(
         "the event `{id}` is not among the latest {looked_at} events: pass its topic (`--topic`) or its earliest time \
          (`--since`)"
     )]
     NotReached {
-        /// Its id.
+        /// The requested id.
         id: String,
-        /// How many were looked at.
+        /// Number of events searched.
         looked_at: u64,
     },
-    /// What is stored cannot be read.
+    /// Stored data cannot be read.
     #[error("{0}")]
     Unreadable(String),
     /// The engine has stopped.
@@ -92,7 +92,7 @@ impl From<WaitingError> for TraceError {
 }
 
 impl<E: Engine> Tree<E> {
-    /// The lineage of an event: what it was made from, all that was made from that, and what became of each.
+    /// The lineage of an event: its ancestors, all their descendants, and the outcome of each.
     ///
     /// # Errors
     /// [`TraceError`].
@@ -109,7 +109,7 @@ impl<E: Engine> Tree<E> {
         walk.run(found).await
     }
 
-    /// The latest of the events that are meant.
+    /// The latest event that matches.
     async fn find(&self, search: &Search<'_, E>, of: &TraceOf) -> Result<Found, TraceError> {
         let only = match &of.topic {
             Some(topic) => Some(self.publisher().targets().find(topic)?.topic),
@@ -136,7 +136,7 @@ impl<E: Engine> Tree<E> {
     }
 }
 
-/// A trace in the making.
+/// Builds a trace.
 struct Walk<'a, E: Engine> {
     tree: &'a Tree<E>,
     running: Arc<Running>,
@@ -145,19 +145,19 @@ struct Walk<'a, E: Engine> {
     lanes: HashMap<LaneId, Seen>,
 }
 
-/// How a lane was when it was looked at, its position first: what is in front of that and does not wait is done.
+/// State of a lane. The position was read first: an event before it that is not waiting is handled.
 struct Seen {
     position: Offset,
     /// By offset.
     waiting: HashMap<Offset, Waiter>,
 }
 
-/// The events of a trace, as they are found.
+/// The events of a trace while it is built.
 #[derive(Default)]
 struct Events {
     trace: Trace,
     places: HashSet<Place>,
-    /// Those that are to be followed, with what is stored of them.
+    /// Events whose outputs are still to be found, with their stored records.
     next: VecDeque<(usize, Found)>,
     bytes: usize,
 }
@@ -178,7 +178,7 @@ impl Events {
 }
 
 impl TracedEvent {
-    /// About how much room it takes.
+    /// Approximate size.
     fn bytes(&self) -> usize {
         size_of::<Self>() + self.key.len() + self.id.len() + self.source.len() + self.r#type.len()
     }
@@ -190,7 +190,7 @@ fn hex(digest: [u8; 32]) -> String {
 
 impl<E: Engine> Walk<'_, E> {
     async fn run(&mut self, found: Found) -> Result<Trace, TraceError> {
-        // Up: the line from the first one that is kept to the one that was asked for is shown in any case.
+        // The path from the oldest stored ancestor to the requested event is always shown.
         let mut line = vec![found];
         while let Some(parent) = match line.last() {
             Some(event) => self.parent(event).await?,
@@ -212,7 +212,7 @@ impl<E: Engine> Walk<'_, E> {
         Ok(events.trace)
     }
 
-    /// The event that one was made from, where that is kept.
+    /// The parent of an event, if it is still stored.
     async fn parent(&self, child: &Found) -> Result<Option<Found>, TraceError> {
         let Some(lineage) = child.lineage()? else { return Ok(None) };
         let Some((subscriber, _)) = self.subscriber(lineage.subscriber) else { return Ok(None) };
@@ -264,7 +264,7 @@ impl<E: Engine> Walk<'_, E> {
         })
     }
 
-    /// What became of an event at every subscriber of its topic. What was made of it is to be followed as well.
+    /// Adds the outcome of an event at every subscriber of its topic, and queues its outputs.
     async fn follow(&mut self, index: usize, found: &Found, events: &mut Events) -> Result<(), TraceError> {
         let Some(topic) = self.index(found) else { return Ok(()) };
         let running = self.running.clone();
@@ -277,7 +277,7 @@ impl<E: Engine> Walk<'_, E> {
             }
             for child in made {
                 if events.places.contains(&child.place) {
-                    continue; // in the line to the one that was asked for
+                    continue; // it is on the path to the requested event
                 }
                 if !events.has_room() {
                     events.trace.is_cut = true;
@@ -290,7 +290,7 @@ impl<E: Engine> Walk<'_, E> {
         Ok(())
     }
 
-    /// What became of an event at a subscriber, and what was made of it there.
+    /// The outcome of an event at a subscriber, and its outputs.
     async fn handling(
         &mut self,
         subscriber: &SubscriberPlan,
@@ -327,21 +327,21 @@ impl<E: Engine> Walk<'_, E> {
         Ok(when::passes(condition, &view, Some(record.key)) == Ok(false))
     }
 
-    /// How a lane is, read once.
+    /// The state of a lane, read once.
     async fn look(&mut self, lane: LaneId) -> Result<&Seen, TraceError> {
         if !self.lanes.contains_key(&lane) {
             let engine = &self.tree.shared.engine;
             let position = engine.position(lane).unwrap_or(0);
             let entries = engine.entries(lane);
             let read = tokio::task::spawn_blocking(move || entries.map_or(Ok(HashMap::new()), |of| read_waiting(&of)));
-            // a task ends in front of its time only together with the runtime
+            // the task only fails when the runtime shuts down
             let waiting = read.await.map_err(|_| Stopped::Closed)??;
             self.lanes.insert(lane, Seen { position, waiting });
         }
         self.lanes.get(&lane).ok_or_else(|| TraceError::Unreadable("a lane is gone".to_owned()))
     }
 
-    /// What a lane made of an event.
+    /// The outputs that a lane made of an event.
     async fn outputs(
         &mut self,
         subscriber: &SubscriberPlan,
@@ -361,7 +361,8 @@ impl<E: Engine> Walk<'_, E> {
             else {
                 continue;
             };
-            // Where the key is inherited it is there; a plugin may set another one, so it can be anywhere.
+            // An inherited key leads to this partition. A plugin may set another key, so the others are searched as
+            // well.
             let first = partition_of(key, plan.partitions);
             let others = (0..plan.partitions).filter(|other| *other != first);
             let of_topic = |partition| PartitionId { topic: number, partition };
@@ -398,7 +399,7 @@ impl<E: Engine> Walk<'_, E> {
     }
 }
 
-/// What waits in a lane, without what is not shown of it.
+/// The waiting events of a lane, without the fields that a trace does not show.
 fn read_waiting(entries: &impl Entries) -> Result<HashMap<Offset, Waiter>, WaitingError> {
     let (mut all, mut from) = (HashMap::new(), 0);
     loop {
@@ -410,7 +411,7 @@ fn read_waiting(entries: &impl Entries) -> Result<HashMap<Offset, Waiter>, Waiti
 }
 
 impl Handling {
-    /// Nothing has become of it.
+    /// The outcome before any attempt.
     fn of(subscriber: String) -> Self {
         let (failure, reason) = (String::new(), String::new());
         Self {

@@ -1,5 +1,5 @@
-//! Searching what is stored for a trace, without an index: backwards for an event by its id, forwards from an event for what
-//! was made of it.
+//! Searches stored events for a trace, without an index: backwards for an event with a given id, forwards from an event
+//! for its outputs.
 
 use std::ops::Range;
 
@@ -9,17 +9,17 @@ use super::TraceError;
 use crate::engine::{Chunk, Engine, ReadBudget, ReadError};
 use crate::model::{EventView, LaneId, Lineage, Offset, PartitionId, Place, Record};
 
-/// Events that are read at once.
+/// Limits of one read.
 const PAGE: ReadBudget = ReadBudget { events: 1_000, bytes: 1 << 20 };
-/// Events of each partition that the first round of a search backwards looks at; each round twice as many as the one before.
+/// Events per partition in the first round of a backward search; the number doubles each round.
 const FIRST_ROUND: u64 = 1_000;
-/// The most that a round looks at.
+/// Maximum number of events per partition in a round.
 const ROUND_MAX: u64 = 64_000;
-/// Events behind the first one that the same lane made of a later event: a lane goes in order, but one that waited for
-/// another attempt comes later.
+/// Events read after the first output that the same lane made of a later event. A lane works in order, except that a
+/// retried event is handled later.
 const BEHIND_MAX: u64 = 100_000;
 
-/// How many events may still be looked at.
+/// Remaining number of events that a search may read.
 pub(super) struct Budget {
     left: u64,
 }
@@ -29,7 +29,7 @@ impl Budget {
         Self { left: events }
     }
 
-    /// Whether it was not enough.
+    /// Whether the limit is reached.
     pub(super) fn is_spent(&self) -> bool {
         self.left == 0
     }
@@ -39,7 +39,7 @@ impl Budget {
     }
 }
 
-/// An event that was found.
+/// A stored event.
 #[derive(Debug, Clone)]
 pub(super) struct Found {
     pub(super) place: Place,
@@ -48,7 +48,7 @@ pub(super) struct Found {
 }
 
 impl Found {
-    /// Looks into it.
+    /// Parses the record and the event.
     pub(super) fn parse(&self) -> Result<(Record<'_>, EventView<'_>), ReadError> {
         let unreadable = |why: String| {
             ReadError::Storage(format!("the event at offset {} is damaged: {why}", self.place.offset).into())
@@ -58,36 +58,37 @@ impl Found {
         Ok((record, view))
     }
 
-    /// Where it comes from.
+    /// The event's origin.
     pub(super) fn lineage(&self) -> Result<Option<Lineage>, ReadError> {
         Ok(self.parse()?.0.lineage)
     }
 }
 
-/// Where those that were made of an event can be.
+/// How the outputs of an event are spread over the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Within {
-    /// All of them in one unit, and so at one time.
+    /// All in one unit, and so with one append time.
     OneUnit,
-    /// Each anywhere.
+    /// Independent of each other.
     Any,
 }
 
-/// A part of a partition that is looked through.
+/// A part of a partition that remains to be searched.
 pub(super) struct Part {
     partition: PartitionId,
     range: Range<Offset>,
-    /// So many more are looked at, once the lane has gone past.
+    /// Remaining number of events once the lane has moved on to later inputs.
     left: Option<u64>,
 }
 
-/// Looks through what is stored.
+/// Searches stored events.
 pub(super) struct Search<'a, E> {
     pub(super) engine: &'a E,
 }
 
 impl<E: Engine> Search<'_, E> {
-    /// What a partition has since a time, everything that was written among it once it is durable.
+    /// The events of a partition since a time. Events that are written but not yet durable are included: waits for
+    /// them.
     pub(super) async fn range(&self, partition: PartitionId, since_ns: Option<u64>) -> Result<Part, TraceError> {
         let bounds = self.engine.durable_bounds(partition).await?.unwrap_or_default();
         let start = match since_ns {
@@ -97,22 +98,22 @@ impl<E: Engine> Search<'_, E> {
         Ok(Part { partition, range: start.max(bounds.start)..bounds.durable, left: None })
     }
 
-    /// Some events of a range, from its front.
+    /// The first events of a range.
     async fn page(&self, part: &Part, budget: &mut Budget) -> Result<Vec<Chunk>, ReadError> {
         let chunks = self.engine.read(part.partition, part.range.start, PAGE).await?;
         budget.spend(&chunks);
         Ok(chunks)
     }
 
-    /// The event at a place, where it is kept.
+    /// The event at a place, if it is still stored.
     pub(super) async fn at(&self, place: Place) -> Result<Option<Found>, ReadError> {
         let one = ReadBudget { events: 1, bytes: 0 };
         let chunks = self.engine.read(place.partition, place.offset, one).await?;
         Ok(each(place.partition, &chunks).find(|found| found.place == place))
     }
 
-    /// The latest event that is meant, in any of some parts. Newest first, in rounds: whoever asks mostly asks for something
-    /// recent.
+    /// The latest event that matches, over all parts. Searches the newest events first, in growing rounds, since most
+    /// queries are for recent events.
     pub(super) async fn latest(
         &self,
         mut parts: Vec<Part>,
@@ -147,7 +148,7 @@ impl<E: Engine> Search<'_, E> {
         Ok(None)
     }
 
-    /// What a lane made of an event, in these partitions, in their order.
+    /// The outputs that a lane made of an event, in these partitions, in their order.
     pub(super) async fn made_of(
         &self,
         lane: LaneId,
@@ -200,7 +201,7 @@ impl<E: Engine> Search<'_, E> {
         Ok(made)
     }
 
-    /// The events that were appended at a time and are meant.
+    /// The matching events with this append time.
     async fn at_time(
         &self,
         time_ns: u64,
@@ -228,7 +229,7 @@ impl<E: Engine> Search<'_, E> {
     }
 }
 
-/// Where the next page begins: behind this one, or at the end where there is none.
+/// Start of the next page: the end of this one, or the end of the part if the page is empty.
 fn end_of(chunks: &[Chunk], part: &Part) -> Offset {
     chunks.last().map_or(part.range.end, Chunk::end_offset).min(part.range.end)
 }

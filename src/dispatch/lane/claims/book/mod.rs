@@ -1,4 +1,4 @@
-//! What a keeper knows, and how it changes: which events are unclaimed, and which a member has claimed and not passed.
+//! The data of a keeper, and its changes: unclaimed events, and the events that each member has claimed but not passed.
 //!
 //! ```text
 //!                  floor              end
@@ -7,20 +7,19 @@
 //!
 //! entry  07 00                           little endian: u64 end, floor, number of runs, number of identities
 //!        07 01, u64 big endian: end      u64 little endian: first offset of an unclaimed run
-//!        07 03                           u64 from, u64 until: between them, some was given back by who had claimed it
+//!        07 03                           u64 from, u64 until: the range with events that members have returned
 //!        07 02, u32 and u64 big endian:  u64 little endian: end of a run that this member has claimed and not passed
 //!               member, first offset
 //! ```
 //!
-//! Runs begin where a member passes over what another one may want, so they grow by that alone: where every member takes
-//! what comes, there are none, also while one is paused. They are read as they are needed. What is before the floor, where
-//! the slowest member is, is not looked at any more.
+//! A run begins where a member skips an event that another one may want, so only such events add runs: if all members
+//! take all events, there are none, also while one is paused. Runs are read on demand. Those before the floor, which is
+//! the position of the slowest member, are never read again.
 //!
-//! A member that gives back what it has claimed makes it unclaimed again. The others are past it by then: each goes back once,
-//! to look whether that is for it. What it finds there besides is its own no more, or never was.
+//! Events that a member returns are unclaimed again. The other members have passed them, so each goes back once to
+//! claim those that it wants. Other events in that range are no longer its own, or never were.
 //!
-//! Promises: what it says and the entries change together, or not at all.
-//! Must not know: sessions, lanes.
+//! Promises: the in-memory data and the entries change together, or not at all. Must not know: sessions, lanes.
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -38,38 +37,38 @@ const MARK: &[u8] = &[CLAIM, 0];
 const RUN: u8 = 1;
 const OWN: u8 = 2;
 const GIVEN_BACK: &[u8] = &[CLAIM, 3];
-/// Entries that are read, or forgotten, at once.
+/// Entries that are read, or deleted, at once.
 const PAGE: PageBudget = PageBudget::of(1_000);
 
-/// Runs by one end, with the other one.
+/// Runs by one end, with the other end.
 type Runs = BTreeMap<Offset, Offset>;
 
-/// What a keeper knows of a partition.
+/// The claims in a partition.
 #[derive(Debug, Default)]
 pub(super) struct Book {
-    /// From here on nothing is claimed.
+    /// From this offset on, nothing is claimed.
     pub(super) end: Offset,
-    /// In front of it every event is somebody's, or nobody's to take any more.
+    /// Before it, every event is claimed, or no member can claim it any more.
     pub(super) floor: Offset,
-    /// Entries of runs that nobody has claimed.
+    /// Number of unclaimed runs.
     pub(super) runs: u64,
-    /// Identities that were given and are remembered.
+    /// Number of stored identities.
     pub(super) identities: u64,
     pub(super) members: Vec<Member>,
-    /// Between these, some was given back.
+    /// The range that contains returned events.
     pub(super) given_back: Option<(Offset, Offset)>,
-    /// There are entries of all this.
+    /// Whether entries exist.
     is_kept: bool,
     pub(super) former: Former,
 }
 
-/// A member.
+/// A member of the group.
 #[derive(Debug)]
 pub(super) struct Member {
     pub(super) number: SubscriberId,
-    /// In front of it, all that was its own is done or in its waiting set.
+    /// Before it, all its own events are done or in its retry queue.
     pub(super) position: Offset,
-    /// Runs that it has claimed, by their first offsets. Those it has passed go with its next claim.
+    /// Runs that it has claimed, by first offset. Passed ones are removed with its next claim.
     pub(super) own: Runs,
 }
 
@@ -91,7 +90,7 @@ fn run_key(end: Offset) -> Bytes {
     [&[CLAIM, RUN][..], &end.to_be_bytes()].concat().into()
 }
 
-/// The number that a key ends with.
+/// The number at the end of a key.
 fn last_number(key: &[u8]) -> Option<u64> {
     key.last_chunk().map(|bytes| u64::from_be_bytes(*bytes))
 }
@@ -104,7 +103,7 @@ fn put(key: Bytes, value: Offset) -> LaneWrite {
     LaneWrite::put(key, value.to_le_bytes().to_vec())
 }
 
-/// What is to be written for runs that were so and are so.
+/// The writes that turn runs into others.
 fn changes(before: &Runs, now: &Runs, key: impl Fn(Offset) -> Bytes) -> Vec<LaneWrite> {
     let gone = before.keys().filter(|at| !now.contains_key(at)).map(|at| LaneWrite::delete(key(*at)));
     let new = now.iter().filter(|(at, other)| before.get(at) != Some(other)).map(|(at, other)| put(key(*at), *other));
@@ -125,7 +124,7 @@ impl Book {
         Ok(book)
     }
 
-    /// Another member. Its place among them.
+    /// Adds a member. Returns its index.
     pub(super) fn join(
         &mut self,
         entries: &impl Entries,
@@ -140,7 +139,7 @@ impl Book {
             from = last.clone();
             own.extend(page.iter().filter_map(|(key, end)| last_number(key).zip(number_at(end, 0))));
         }
-        // one that is taken up again is who it was
+        // a known subscriber gets the index that it had
         let known = self.members.iter().position(|member| member.number == number);
         let at = known.unwrap_or(self.members.len());
         let joined = Member { number, position, own };
@@ -151,7 +150,7 @@ impl Book {
         Ok(at)
     }
 
-    /// What a lane of an earlier release has kept with a member. Whether that was anything.
+    /// Adds a member's claims of an earlier release. Whether there were any.
     pub(super) fn join_former(&mut self, member: usize, entries: &impl Entries) -> Result<bool, ReadError> {
         match self.is_kept {
             true => Former::is_in(entries),
@@ -159,7 +158,7 @@ impl Book {
         }
     }
 
-    /// What is to be written before the first claim of all; the last of it says that it is there.
+    /// The writes before the first claim of the group; the last one marks them as complete.
     pub(super) fn begin(&mut self) -> Vec<LaneWrite> {
         if std::mem::replace(&mut self.is_kept, true) {
             return Vec::new();
@@ -189,7 +188,7 @@ impl Book {
         LaneWrite::put(MARK, [self.end, self.floor, self.runs, self.identities].map(u64::to_le_bytes).concat())
     }
 
-    /// The unclaimed runs in front of the end that have any of some offsets, by their ends.
+    /// The unclaimed runs before `end` that contain any of the offsets from `first` to `last`, by their ends.
     fn runs_over(&self, entries: &impl Entries, first: Offset, last: Offset) -> Result<Runs, ReadError> {
         let mut runs = Runs::new();
         if self.runs == 0 || first >= self.end {
@@ -210,7 +209,7 @@ impl Book {
         }
     }
 
-    /// Some of the runs in front of an offset, as they are to be deleted.
+    /// The deletions of some runs before an offset.
     fn runs_in_front(&self, entries: &impl Entries, floor: Offset) -> Result<Vec<LaneWrite>, ReadError> {
         if self.runs == 0 {
             return Ok(Vec::new());
@@ -219,7 +218,7 @@ impl Book {
         Ok(page.into_iter().map(|(key, _)| LaneWrite::delete(key)).collect())
     }
 
-    /// A member that has come to a position wants events, which ascend. What becomes of that, and what is to be written.
+    /// A member at a position claims events, in ascending order. Returns the result and the writes.
     pub(super) fn claim(
         &mut self,
         entries: &impl Entries,
@@ -289,8 +288,7 @@ impl Book {
         Ok((claimed, writes))
     }
 
-    /// A member that has come to a position gives back what it has claimed from there on. What is to be written, where that
-    /// is anything.
+    /// A member at a position returns its claims from there on. Returns the writes, if there are any.
     pub(super) fn give_back(&mut self, member: usize, position: Offset) -> Vec<LaneWrite> {
         let Some(member) = self.members.get_mut(member) else { return Vec::new() };
         let (number, own) = (member.number, std::mem::take(&mut member.own));
@@ -311,13 +309,13 @@ impl Book {
         writes
     }
 
-    /// Whether a member that has come to a position has passed anything that was given back, and between which offsets that
-    /// is. From now on it is at the first of these; what is to be written for that.
+    /// The range with returned events that a member at a position has passed, if there is one. Moves the member to its
+    /// beginning, and returns the writes for that.
     pub(super) fn go_back(&mut self, member: usize, position: Offset) -> Option<((Offset, Offset), Vec<LaneWrite>)> {
         let range = self.given_back.filter(|(from, _)| *from < position)?;
         let member = self.members.get_mut(member)?;
         let before = std::mem::take(&mut member.own);
-        // what it has passed is done, so it must not find that it is its own
+        // events that it has passed are done, so they must no longer be its own
         let rest = before.iter().filter(|(_, end)| **end > position);
         member.own = rest.map(|(first, end)| ((*first).max(position), *end)).collect();
         member.position = range.0;
@@ -332,7 +330,7 @@ impl Book {
     }
 }
 
-/// Takes an offset out of the run that has it. Whether one has.
+/// Removes an offset from the run that contains it. Whether there was one.
 fn take(runs: &mut Runs, offset: Offset) -> bool {
     let found = runs.range((Bound::Excluded(offset), Bound::Unbounded)).next();
     let Some((end, start)) = found.map(|(end, start)| (*end, *start)).filter(|(_, start)| *start <= offset) else {

@@ -13,7 +13,7 @@ use crate::model::{Offset, SubscriberId};
 const NONE: [Offset; 0] = [];
 const WHOLE: PageBudget = PageBudget { entries: usize::MAX, bytes: usize::MAX };
 
-/// A lane's entries.
+/// Entries of a lane.
 #[derive(Clone, Default)]
 struct Kept(Arc<Mutex<BTreeMap<Bytes, Bytes>>>);
 
@@ -50,14 +50,14 @@ impl Entries for Kept {
     }
 }
 
-/// A keeper, whose units are all kept.
+/// A keeper whose units are all committed.
 struct Keeper {
     book: Book,
     entries: Kept,
 }
 
 impl Keeper {
-    /// With members that have come to these positions.
+    /// With members at these positions.
     fn open(entries: &Kept, positions: &[Offset]) -> Self {
         let mut book = Book::load(entries).unwrap();
         for (number, position) in (1..).map(SubscriberId).zip(positions) {
@@ -70,7 +70,7 @@ impl Keeper {
         Self::open(&Kept::default(), positions)
     }
 
-    /// What of it is not the member's.
+    /// Returns the offsets that the member does not get.
     fn claim(&mut self, member: usize, position: Offset, wanted: impl IntoIterator<Item = Offset>) -> Vec<Offset> {
         self.entries.apply(self.book.begin());
         self.claim_of(member, position, wanted.into_iter().map(Wanted::from).collect(), None)
@@ -164,7 +164,7 @@ fn in_any_order_of_claims_restarts_and_returns_each_event_is_done_by_one_member(
         random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (random >> 33) % below
     };
-    // each takes two thirds, others each
+    // each takes two thirds, and not the same
     let wants = |member: usize| move |offset: &Offset| !(offset * 7 + member as u64).is_multiple_of(3);
     let mut went_back = 0;
     for _ in 0..300 {
@@ -191,7 +191,7 @@ fn in_any_order_of_claims_restarts_and_returns_each_event_is_done_by_one_member(
             let from = positions[member];
             let wanted: Vec<_> = (from..from + 1 + next(8)).filter(wants(member)).collect();
             let lost = keeper.claim(member, from, wanted.clone());
-            // sometimes it ends in the middle of a batch, and reads the rest again
+            // sometimes it stops in the middle of a batch, and reads the rest again
             positions[member] = wanted.last().map_or(from, |last| last + 1 - next(2).min(last + 1 - from));
             for offset in wanted {
                 let owner = *owners.entry(offset).or_insert(member);
@@ -202,12 +202,12 @@ fn in_any_order_of_claims_restarts_and_returns_each_event_is_done_by_one_member(
                 }
             }
         }
-        // one stands still for good, and the others go on to an end, and back for what it gives back: each event is done then
+        // one stops for good; the others read to the end, and go back for the returned events: then every event is done
         let (stands, end) = (next(3) as usize, positions.iter().max().unwrap() + 8);
         let given = keeper.book.give_back(stands, positions[stands]);
         keeper.entries.apply(given);
         for member in [0, 1, 2, 0, 1, 2].into_iter().filter(|member| *member != stands) {
-            // what it takes first has no part in what was given back
+            // its first claim has no part in the returned events
             let from = positions[member];
             let wanted: Vec<_> = (from..end).filter(wants(member)).collect();
             let lost = keeper.claim(member, from, wanted.clone());
@@ -265,13 +265,13 @@ fn an_identity_is_given_once_within_the_window_also_after_a_restart_and_to_who_g
     assert_eq!(keeper.book.identities, 3);
     let mut keeper = keeper.again(&[0, 5]);
     assert_eq!(keeper.claim_of(1, 5, of(&[(5, 3), (6, 1)]), at(10)), [5, 6]);
-    // the first one of 1 is given back, and is for the other one
+    // the first event with identity 1 is returned, and goes to the other member
     let given = keeper.book.give_back(0, 0);
     keeper.entries.apply(given);
     let (_, writes) = keeper.book.go_back(1, 7).unwrap();
     keeper.entries.apply(writes);
     assert_eq!(keeper.claim_of(1, 0, of(&[(0, 1), (1, 2), (2, 1), (3, 2), (4, 3)]), at(10)), [2, 3, 4]);
-    // past the window they are new, and nothing is left of them
+    // after the window they are new, and no entries remain
     assert_eq!(keeper.claim_of(1, 7, of(&[(7, 1), (8, 3)]), at(11)), [8]);
     assert_eq!(keeper.claim_of(1, 9, of(&[(9, 4), (10, 5), (11, 6)]), at(100)), NONE);
     assert_eq!(keeper.book.identities, 3);
