@@ -82,7 +82,7 @@ impl Handler for Work {
             seen.last_ns = due_ns;
         }
         self.handled.fetch_add(batch.events.len() as u64, Ordering::Release);
-        Ok(Handled::default())
+        Ok(Handled::done(batch.events.len()))
     }
 }
 

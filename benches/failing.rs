@@ -69,7 +69,7 @@ impl Handler for Work {
             };
             if let Some(action) = action {
                 let failed = Some(Failure { event: index, action, reason: "as it was told".into() });
-                return Ok(Handled { failed, ..Handled::default() });
+                return Ok(Handled::in_order(batch.events.len(), failed));
             }
             if self.notes_order {
                 let number: u64 = std::str::from_utf8(event.data).unwrap().parse().unwrap();
@@ -82,7 +82,7 @@ impl Handler for Work {
             }
             self.handled.fetch_add(1, Ordering::Release);
         }
-        Ok(Handled::default())
+        Ok(Handled::done(batch.events.len()))
     }
 }
 

@@ -85,7 +85,7 @@ impl Handler for Work {
         for (index, event) in (0..).zip(batch.events) {
             if event.key == "poison" {
                 let failed = Some(Failure { event: index, action: Action::Retry(None), reason: "poison".into() });
-                return Ok(Handled { failed, ..Handled::default() });
+                return Ok(Handled::in_order(batch.events.len(), failed));
             }
             let published_ns: u64 = std::str::from_utf8(&event.data[..20]).unwrap().parse().unwrap();
             if self.notes_latency.load(Ordering::Relaxed) {
@@ -93,7 +93,7 @@ impl Handler for Work {
             }
             self.handled.fetch_add(1, Ordering::Release);
         }
-        Ok(Handled::default())
+        Ok(Handled::done(batch.events.len()))
     }
 }
 

@@ -151,7 +151,7 @@ async fn call_all(plugin: &Plugin, input: &[CarriedEvent]) -> Result<(Sent, Dura
         let start = processor_time();
         let handled = instance.handle(batch).await.map_err(HandleError::from)?;
         took += processor_time() - start;
-        if let Some(failed) = handled.failed {
+        if let Some(failed) = handled.failure() {
             return Err(BenchError::Unfit(format!("a handler failed: {}", failed.reason)));
         }
         for output in handled.outputs {

@@ -104,7 +104,7 @@ impl Handler for ObservedPlugin {
         let (partition, events) = (batch.partition, batch.events);
         let handled = Handler::handle(&self.plugin, batch).await?;
         if let Some(seen) = &self.seen {
-            let done = handled.failed.as_ref().map_or(events.len(), |failed| failed.event as usize);
+            let done = handled.unfinished().map_or(events.len(), |(at, _)| at);
             let number = |key: &str| key.rsplit('-').next().and_then(|digits| digits.parse().ok()).unwrap_or(0);
             seen.add(partition, events.iter().take(done).map(|event| number(event.key)));
         }

@@ -11,7 +11,7 @@ use super::contract::wattle::plugin::types;
 use super::limits::OUTPUTS_PER_EVENT_MAX;
 use super::logs::cut;
 use crate::model::EventError;
-use crate::model::call::{Action, CallError, CallErrorKind, Failure, Handled, Output};
+use crate::model::call::{Action, CallError, CallErrorKind, Failure, Handled, Output, StateWrite};
 use crate::model::event::{bad_character, check_text};
 
 /// The requirements for an answer.
@@ -35,8 +35,23 @@ const RESERVED_ATTRIBUTES: [&str; 8] =
 /// CloudEvents: "SHOULD NOT exceed 20 characters"; here it is a rule, so that any engine can carry them.
 const ATTRIBUTE_NAME_CHARACTERS_MAX: usize = 20;
 
+/// An answer as far as it was checked: what the plugin wrote to the state is not in it.
+#[derive(Debug)]
+pub(super) struct Answer {
+    /// Of events before the failed one.
+    pub(super) outputs: Vec<Output>,
+    pub(super) failed: Option<Failure>,
+}
+
+impl Answer {
+    /// As an answer of any handler: a verdict for each of the events.
+    pub(super) fn handled(self, events: usize, writes: Vec<StateWrite>) -> Handled {
+        Handled { outputs: self.outputs, writes, ..Handled::in_order(events, self.failed) }
+    }
+}
+
 impl Terms<'_> {
-    pub(super) fn check(&self, answer: types::Handled) -> Result<Handled, CallError> {
+    pub(super) fn check(&self, answer: types::Handled) -> Result<Answer, CallError> {
         let mut failed = answer.failed.map(|failure| self.failure(failure)).transpose()?;
         // Events from here on have no outputs.
         let end = failed.as_ref().map(|failure| failure.event);
@@ -95,7 +110,7 @@ impl Terms<'_> {
                 }
             }
         }
-        Ok(Handled { outputs, writes: Vec::new(), failed })
+        Ok(Answer { outputs, failed })
     }
 
     /// The event of a call with a single event, which every error concerns.

@@ -6,13 +6,14 @@ use std::time::Duration;
 
 use wasmtime::{Trap, WasmBacktrace};
 
+use super::answer::Answer;
 use super::contract::wattle::plugin::types;
 use super::limits::crossing_bytes;
 use super::plugin::Shared;
 use super::state::{State, Stop};
 use super::ticker::Slice;
 use super::{answer, words};
-use crate::model::call::{Batch, CallError, CallErrorKind, Handled, Limits};
+use crate::model::call::{Batch, CallError, CallErrorKind, Limits};
 
 /// Polls a call, and marks the start of each slice, so that only running counts as its time.
 pub(super) async fn in_slices<F: Future>(slice: &Slice, call: F) -> F::Output {
@@ -38,7 +39,7 @@ pub(super) fn lowered<'a>(batch: &Batch<'a>) -> (types::Batch<'a>, Vec<types::Ev
 }
 
 /// Checks an answer, so that the rest of the bus can rely on it.
-pub(super) fn checked(answer: types::Handled, batch: &Batch<'_>, plugin: &Shared) -> Result<Handled, CallError> {
+pub(super) fn checked(answer: types::Handled, batch: &Batch<'_>, plugin: &Shared) -> Result<Answer, CallError> {
     let terms = answer::Terms {
         events: batch.events.len(),
         content_type: batch.content_type,

@@ -295,9 +295,9 @@ impl Instance {
         self.store.data_mut().tell_reads();
         plugin.memory_peak_bytes.fetch_max(self.store.data().meter.used_bytes(), Ordering::Relaxed);
         let checked = match answer {
-            Ok(answer) => call::checked(answer, batch, plugin).map(|handled| {
-                let end = handled.failed.as_ref().map(|failed| failed.event);
-                Handled { writes: self.store.data_mut().take_writes(end), ..handled }
+            Ok(answer) => call::checked(answer, batch, plugin).map(|answer| {
+                let end = answer.failed.as_ref().map(|failed| failed.event);
+                answer.handled(batch.events.len(), self.store.data_mut().take_writes(end))
             }),
             Err(error) => Err(call::failed(&error, self.store.data(), batch, &plugin.kind.limits)),
         };

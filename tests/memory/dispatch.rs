@@ -62,7 +62,7 @@ impl Handler for Simple {
             let number: u64 = std::str::from_utf8(&event.data[..8]).unwrap().parse().unwrap();
             assert_eq!(number, self.handled.fetch_add(1, Ordering::SeqCst), "in order, each once");
         }
-        Ok(Handled { outputs, ..Handled::default() })
+        Ok(Handled { outputs, ..Handled::done(batch.events.len()) })
     }
 }
 
@@ -136,8 +136,8 @@ impl Handler for Idle {
         [8; 32]
     }
 
-    async fn handle(&self, _: Batch<'_>) -> Result<Handled, HandleError> {
-        Ok(Handled::default())
+    async fn handle(&self, batch: Batch<'_>) -> Result<Handled, HandleError> {
+        Ok(Handled::done(batch.events.len()))
     }
 }
 

@@ -126,7 +126,7 @@ async fn an_output_that_cannot_be_fails_its_event_and_keeps_those_before() {
         let (handled, _) = call(&plugin, &between(data)).await;
         let handled = handled.unwrap();
         assert_eq!(handled.outputs.len(), 1, "{data}");
-        let failed = handled.failed.unwrap();
+        let failed = handled.failure().unwrap();
         assert_eq!((failed.event, failed.action), (1, Action::Reject), "{data}");
         assert!(failed.reason.contains(words), "{data}: {}", failed.reason);
     }
@@ -164,7 +164,7 @@ async fn retries_and_rejections_carry_their_words() {
         events[1].attempt = attempt;
         let (handled, _) = call(&plugin, &events).await;
         let handled = handled.unwrap();
-        handled.failed.map(|failed| (handled.outputs.len(), failed.event, failed.action, failed.reason))
+        handled.failure().map(|failed| (handled.outputs.len(), failed.event, failed.action, failed.reason))
     };
     let delay = Some(Duration::from_millis(250));
     assert_eq!(failure("retry 250", 1).await, Some((1, 1, Action::Retry(delay), "later".into())));

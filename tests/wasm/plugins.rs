@@ -23,7 +23,7 @@ async fn a_batch_gives_outputs_by_port_up_to_the_first_failure() {
     assert_eq!((accepted.event, accepted.port, accepted.r#type.as_str()), (0, 1, "order.accepted"));
     assert_eq!(accepted.data, ORDER.as_bytes());
     assert_eq!((refused.event, refused.port, refused.content_type.as_str()), (1, 0, "application/json"));
-    let failed = handled.failed.unwrap();
+    let failed = handled.failure().unwrap();
     assert_eq!((failed.event, failed.action), (2, Action::Reject));
     assert!(failed.reason.contains("expected ident at line 1"), "{}", failed.reason);
 }
@@ -153,7 +153,7 @@ async fn settings_reach_the_plugin_and_one_that_does_not_fit_is_named() {
     let (handled, _) = call(&inventory("lamp=1"), &[sent("a", ORDER)]).await;
     assert_eq!(handled.unwrap().outputs[0].data, br#"{"order_id":"o-1","missing":[{"sku":"lamp","qty":1}]}"#);
     let (handled, _) = call(&inventory("lamp"), &[sent("a", ORDER)]).await;
-    let failed = handled.unwrap().failed.unwrap();
+    let failed = handled.unwrap().failure().unwrap();
     assert_eq!((failed.action, failed.reason.as_str()), (Action::Retry(None), "stock: `lamp` is not like `lamp=40`"));
 }
 
@@ -193,7 +193,7 @@ async fn each(plugin: &Plugin, events: &[String]) -> (BTreeMap<u32, Vec<String>>
                 trapped += 1;
             }
             Ok(handled) => {
-                rejected += usize::from(handled.failed.is_some());
+                rejected += usize::from(handled.failure().is_some());
                 for output in handled.outputs {
                     ports.entry(output.port).or_default().push(String::from_utf8(output.data).unwrap());
                 }

@@ -201,7 +201,7 @@ async fn a_plugin_without_ports_and_with_a_number_in_any_notation_is_one() {
     let sink = HOST.register(sink).unwrap();
     assert_eq!(sink.state_version(), 1_000);
     // A setting may be a secret, and what is said of a failure is kept.
-    let failed = call(&sink, &[sent("a", "x")]).await.0.unwrap().failed.unwrap();
+    let failed = call(&sink, &[sent("a", "x")]).await.0.unwrap().failure().unwrap();
     assert_eq!(failed.reason, "the setting `bytes_max` does not fit: invalid digit found in string");
 }
 

@@ -35,7 +35,7 @@ async fn over(state: impl StateView + 'static, events: &[Sent]) -> Result<Handle
 
 /// What the events of a call answered.
 fn answers(handled: &Handled) -> Vec<&str> {
-    assert_eq!(handled.failed, None);
+    assert_eq!(handled.failure(), None);
     handled.outputs.iter().map(|output| std::str::from_utf8(&output.data).unwrap()).collect()
 }
 
@@ -75,7 +75,7 @@ async fn a_failed_event_leaves_nothing_and_those_before_it_all() {
     for (how, action) in [("fail", Action::Retry(None)), ("reject", Action::Reject)] {
         let events = [does(&["set a=1"]), does(&["get a", "set a=2", "set b=2", how]), does(&["set c=3"])];
         let handled = over(MemoryState::default(), &events).await.unwrap();
-        let failed = handled.failed.unwrap();
+        let failed = handled.failure().unwrap();
         assert_eq!((failed.event, failed.action, failed.reason.as_str()), (1, action, "1\ndone\ndone"));
         assert_eq!(handled.writes, [write(0, "a", Some("1"))]);
     }
@@ -88,7 +88,7 @@ async fn a_failed_event_leaves_nothing_and_those_before_it_all() {
 async fn an_event_whose_output_cannot_be_leaves_nothing_nor_do_those_after_it() {
     let events = [does(&["set a=1"]), sent("e", "state-port set b=2"), does(&["set c=3"])];
     let handled = over(MemoryState::default(), &events).await.unwrap();
-    assert_eq!(handled.failed.unwrap().event, 1);
+    assert_eq!(handled.failure().unwrap().event, 1);
     assert_eq!(handled.writes, [write(0, "a", Some("1"))]);
 }
 
@@ -98,7 +98,7 @@ async fn what_is_written_for_events_behind_a_failure_is_not_believed() {
     let quietly = |line: &str| sent("e", format!("state-quietly {line}"));
     let events = [quietly("set a=1"), quietly("set b=2"), quietly("set c=3"), sent("e", "fail 1")];
     let handled = over(MemoryState::default(), &events).await.unwrap();
-    assert_eq!(handled.failed.unwrap().event, 1);
+    assert_eq!(handled.failure().unwrap().event, 1);
     assert_eq!(handled.writes, [write(0, "a", Some("1"))]);
 }
 
@@ -451,7 +451,7 @@ async fn outside_of_an_event_there_is_no_state() {
     let error = over(MemoryState::default(), &early).await.unwrap_err();
     assert_eq!((error.kind, error.event), (CallErrorKind::Protocol, None), "{error}");
     assert!(error.message.contains("state belongs to an event: call `current` first"), "{error}");
-    assert!(over(MemoryState::default(), &early[..1]).await.unwrap().failed.is_none());
+    assert!(over(MemoryState::default(), &early[..1]).await.unwrap().failure().is_none());
     for program in
         ["early set a=1", "early list", "early increment a=1", "early cas a", "early many a=1", "early delete a"]
     {
@@ -572,7 +572,7 @@ async fn a_counter_counts_by_key_and_a_failed_event_does_not_count() {
     let next = [payment("ada", -1), payment("ada", i64::MAX), payment("ada", 1)];
     let handled = call_over(Arc::new(state.clone()), &mut lease, &next).await.0.unwrap();
     assert_eq!(handled.outputs[0].data, br#"{"count":3,"sum":14}"#);
-    let failed = handled.failed.unwrap();
+    let failed = handled.failure().unwrap();
     assert_eq!((failed.event, failed.action), (1, Action::Reject), "{}", failed.reason);
     state.apply(&handled.writes, &[START_NS; 3]);
     let handled = call_over(Arc::new(state), &mut lease, &next[2..]).await.0.unwrap();
@@ -586,7 +586,7 @@ async fn trouble_with_state_is_tried_again() {
     let mut lease = plugin.instance().await.unwrap();
     let long = Sent { key: "k".repeat(1020), ..sent("e", r#"{"amount":1}"#) };
     let handled = call_over(Arc::new(MemoryState::default()), &mut lease, &[long]).await.0.unwrap();
-    let failed = handled.failed.unwrap();
+    let failed = handled.failure().unwrap();
     assert_eq!(failed.action, Action::Retry(None), "{}", failed.reason);
     assert!(failed.reason.contains("the key has 1027 bytes, and at most 1024 are allowed"), "{}", failed.reason);
 }

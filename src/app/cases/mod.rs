@@ -24,7 +24,7 @@ use crate::dispatch::capsule::{CapsuleFailure, Outcome, ReplayError};
 use crate::dispatch::{Capsule, ControlError, PublishError, Tree};
 use crate::engine::memory::MemoryEngine;
 use crate::engine::{Blueprint, Engine, ReadBudget, ReadError, TopicSpec};
-use crate::model::call::{Action, Batch, Failure, HandleError, Handled, Handler, Output};
+use crate::model::call::{Batch, EventVerdict, HandleError, Handled, Handler, Output};
 use crate::model::{Event, PartitionId, Record};
 use crate::topology::cases::{Case, End, Given, GivenEvent, State};
 use crate::topology::{Plan, SubscriberIndex, SubscriberPlan, TopicIndex, TopicPlan};
@@ -319,8 +319,10 @@ impl Handler for Impatient {
 
     async fn handle(&self, batch: Batch<'_>) -> Result<Handled, HandleError> {
         let mut handled = Handler::handle(&self.0, batch).await?;
-        if let Some(Failure { action: action @ Action::Retry(_), .. }) = &mut handled.failed {
-            *action = Action::Retry(None);
+        for verdict in &mut handled.verdicts {
+            if let EventVerdict::Retry { after, .. } = verdict {
+                *after = None;
+            }
         }
         Ok(handled)
     }

@@ -16,19 +16,8 @@ use crate::model::call::{Batch, CallErrorKind, HandleError, Handled};
 impl<S: Session, K: Entries> Lane<S, K> {
     /// Calls as many events from `progress.at` on as can go together.
     pub(super) async fn call_from(&mut self, read: Read<'_>, progress: &mut Progress) -> Result<(), Leave> {
-        let Read { held, places, events } = read;
-        let rest = events.get(progress.at..progress.end(events.len())).unwrap_or_default();
-        // The contract says the content type once for all events of a call.
-        let content_type = content_type(rest);
-        let goes_along = |(event, place): &(&Parsed<'_>, &Place)| {
-            event.view.content_type.unwrap_or_default() == content_type
-                && !self.waiting.holds(event.key)
-                && place.unanswered.is_none()
-        };
-        let sizes = held.iter().skip(progress.at).map(Held::bytes);
-        let fits = fitting(sizes, self.parts.policy.batch.max_bytes).min(self.together.most());
-        let candidates = rest.iter().zip(places.iter().skip(progress.at)).take(fits);
-        let run = rest.get(..candidates.take_while(goes_along).count()).unwrap_or_default();
+        let held = read.held;
+        let run = self.run_from(read, progress);
         let run_places = read.places_of(progress.at, run.len());
         // Whoever is stopped while it waits for its turn has lost nothing.
         let permit = self.admit(run.len()).await?;
@@ -42,14 +31,7 @@ impl<S: Session, K: Entries> Lane<S, K> {
             self.parts.session.sync().await?;
         }
         match self.call(permit, held, progress.at, run, 1).await {
-            Ok(handled) => {
-                let (done, failure) = self.settle(run, handled, &Of::Read(run_places)).await?;
-                progress.at += done;
-                match failure.filter(|_| done < run.len()) {
-                    Some(failure) => self.fail_read(read, failure, progress).await,
-                    None => Ok(()),
-                }
-            }
+            Ok(handled) => self.settle_read(read, run.len(), &handled, progress).await,
             Err(HandleError::Instance(error)) => {
                 let failure = LastFailure::of_instance(&error);
                 if let Some(first) = run.first()
@@ -59,15 +41,15 @@ impl<S: Session, K: Entries> Lane<S, K> {
                     progress.at += 1;
                     return Ok(());
                 }
-                if self.delivers_once_at_most() {
+                let is_ahead = self.delivers_once_at_most();
+                if is_ahead {
                     // nothing was called: it may still be
                     self.position = before;
                     self.parts.counters.not_passed_over(self.passed_over_with(run_places));
                     self.seek_to_position().await?;
-                    self.without_instance(&error.to_string()).await?;
-                    return Err(Leave::Moved);
                 }
-                self.without_instance(&error.to_string()).await
+                self.without_instance(&error.to_string()).await?;
+                if is_ahead { Err(Leave::Moved) } else { Ok(()) }
             }
             Err(HandleError::Call(error)) if error.kind == CallErrorKind::State => {
                 self.without_instance(&error.message).await
@@ -85,6 +67,23 @@ impl<S: Session, K: Entries> Lane<S, K> {
                 }
             },
         }
+    }
+
+    /// The events from `progress.at` on that can go together.
+    fn run_from<'e>(&self, read: Read<'e>, progress: &Progress) -> &'e [Parsed<'e>] {
+        let Read { held, places, events } = read;
+        let rest = events.get(progress.at..progress.end(events.len())).unwrap_or_default();
+        // The contract says the content type once for all events of a call.
+        let content_type = content_type(rest);
+        let goes_along = |(event, place): &(&Parsed<'_>, &Place)| {
+            event.view.content_type.unwrap_or_default() == content_type
+                && !self.waiting.holds(event.key)
+                && place.unanswered.is_none()
+        };
+        let sizes = held.iter().skip(progress.at).map(Held::bytes);
+        let fits = fitting(sizes, self.parts.policy.batch.max_bytes).min(self.together.most());
+        let candidates = rest.iter().zip(places.iter().skip(progress.at)).take(fits);
+        rest.get(..candidates.take_while(goes_along).count()).unwrap_or_default()
     }
 
     /// Nothing could be called, or the state not be read. No event is to blame, so none may be given up for it.
@@ -163,9 +162,15 @@ impl<S: Session, K: Entries> Lane<S, K> {
             context: Arc::new(context),
             state: self.parts.recorder.begin(&self.state, run),
         };
+        self.calls += 1;
         let handled = self.taken.version.handler.handle(batch).await;
         drop(permit);
-        handled
+        let mut handled = handled?;
+        handled.check(run.len())?;
+        if self.delivers_once_at_most() {
+            handled.end();
+        }
+        Ok(handled)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::model::call::{CallError, CallErrorKind, InstanceError};
+use crate::model::call::{CallError, CallErrorKind, EventVerdict, InstanceError};
 use crate::model::event::ATTRIBUTE_VALUE_BYTES_MAX;
 
 /// Longest text of an attribute: what a reader accepts, less the text's own head.
@@ -34,6 +34,23 @@ impl LastFailure {
     pub(super) fn of_condition(reason: &str) -> Self {
         let reason = format!("its `when` has no answer: {reason}");
         Self { kind: Self::OF_CONDITION, reason, backtrace: None, may_pass: false, delay: None }
+    }
+
+    /// The handler says that the event is not done.
+    pub(crate) fn of_verdict(verdict: &EventVerdict) -> Self {
+        let (kind, reason, may_pass, delay) = match verdict {
+            EventVerdict::Retry { after, reason } => ("retry", reason.clone(), true, *after),
+            EventVerdict::Reject { reason } => ("reject", reason.clone(), false, None),
+            EventVerdict::Done | EventVerdict::NotReached | EventVerdict::Pending => {
+                ("retry", "the handler has not said what became of it".to_owned(), true, None)
+            }
+        };
+        Self { kind, reason, backtrace: None, may_pass, delay }
+    }
+
+    /// What came of it cannot be committed.
+    pub(super) fn refused(reason: String) -> Self {
+        Self { kind: "refused", reason, backtrace: None, may_pass: false, delay: None }
     }
 
     /// A call with this event alone has failed.

@@ -10,14 +10,12 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::batch::{Held, Parsed, content_type};
+use super::batch::{Held, Parsed};
 use super::capsule::Source;
 use super::failure::{LastFailure, cut};
-use super::waiting::{Waiter, get, gone, kept, now_ns, record};
+use super::waiting::{Waiter, kept, now_ns};
 use super::{HALTED, Lane, Leave, Of, Parts, Progress, Read};
-use crate::dispatch::rules::when;
 use crate::engine::{Entries, LaneWrite, Session, Unit};
-use crate::model::call::{CallErrorKind, HandleError};
 use crate::topology::OnFailure;
 
 impl<S: Session, K: Entries> Lane<S, K> {
@@ -66,113 +64,8 @@ impl<S: Session, K: Entries> Lane<S, K> {
         Ok(())
     }
 
-    /// Whether a waiting event is for the lane.
-    fn passes(&self, event: &Parsed<'_>) -> Result<bool, String> {
-        match &self.parts.policy.when {
-            None => Ok(true),
-            Some(condition) => when::passes(condition, &event.view, Some(event.key)),
-        }
-    }
-
-    /// Calls what is due.
-    pub(super) async fn retry(&mut self) -> Result<(), Leave> {
-        let most = self.parts.flow.most(self.parts.policy.batch.max_events);
-        let numbers = self.waiting.take_due(Instant::now(), self.together.most().min(most as usize));
-        let mut waiters = Vec::with_capacity(numbers.len());
-        let mut held = Vec::with_capacity(numbers.len());
-        let mut bytes = 0;
-        for number in numbers {
-            let waiter = get(&self.parts.entries, number)?;
-            let record = record(&self.parts.entries, number)?;
-            bytes += record.len();
-            if bytes > self.parts.policy.batch.max_bytes && !held.is_empty() {
-                break;
-            }
-            let (append_time_ns, trusted_time_ns) = (waiter.append_time_ns, waiter.trusted_time_ns());
-            held.push(Held { offset: waiter.offset, append_time_ns, trusted_time_ns, record });
-            waiters.push((number, waiter));
-        }
-        let held = Arc::new(held);
-        let events = held.iter().map(Held::parse).collect::<Result<Vec<_>, _>>()?;
-        let content_type = content_type(&events);
-        let mut count = 0;
-        let alike = events.iter().take_while(|event| event.view.content_type.unwrap_or_default() == content_type);
-        for (event, waiting) in alike.zip(&waiters) {
-            // They are asked again, since another topology may ask for something else.
-            match self.passes(event) {
-                Ok(true) => count += 1,
-                _ if count > 0 => break, // in its own turn
-                Ok(false) => {
-                    self.parts.counters.passed_over(1);
-                    let writes = self.waiting.remove(waiting.0).into_iter().flatten().collect();
-                    return Ok(self.commit(Unit { consumed_to: self.position, writes, ..Unit::default() }).await?);
-                }
-                Err(reason) => {
-                    let (failure, attempts) = (LastFailure::of_condition(&reason), waiting.1.attempts + 1);
-                    return self.fail_waiting(waiting, (&held, 0), event, failure, attempts).await;
-                }
-            }
-        }
-        // Where a call of several breaks at one of them, those before it are called again without it, and it is the first then.
-        loop {
-            let run = events.get(..count).unwrap_or_default();
-            let Some((_, first)) = waiters.first() else { return Ok(()) };
-            let attempts = first.attempts + 1;
-            let permit = self.admit(run.len()).await?;
-            if self.delivers_once_at_most() {
-                // Gone first, durably: whatever becomes of the call, it is not made again.
-                let called = waiters.iter().take(run.len());
-                self.tell(called.flat_map(|(number, _)| gone(*number)).collect()).await?;
-            }
-            match self.call(permit, &held, 0, run, attempts).await {
-                Ok(handled) => {
-                    let of = Of::Waiting(waiters.iter().take(count).cloned().collect());
-                    let (done, failure) = self.settle(run, handled, &of).await?;
-                    let attempts = if done == 0 { attempts } else { 1 };
-                    return match (failure, run.get(done), waiters.get(done)) {
-                        (Some(failure), Some(event), Some(waiter)) => {
-                            self.fail_waiting(waiter, (&held, done), event, failure, attempts).await
-                        }
-                        _ => Ok(()),
-                    };
-                }
-                Err(HandleError::Instance(error)) => {
-                    if self.delivers_once_at_most() {
-                        let called = waiters.iter().zip(held.iter()).take(run.len());
-                        let writes = called.flat_map(|((number, waiter), held)| kept(*number, waiter, &held.record));
-                        self.tell(writes.collect()).await?;
-                    }
-                    let failure = LastFailure::of_instance(&error);
-                    if let (Some(event), Some(waiter)) = (run.first(), waiters.first())
-                        && self
-                            .proven_handles(&held, 0, event, &failure, &Of::Waiting(vec![waiter.clone()]), attempts)
-                            .await?
-                    {
-                        return Ok(());
-                    }
-                    return self.without_instance(&error.to_string()).await;
-                }
-                Err(HandleError::Call(error)) if error.kind == CallErrorKind::State => {
-                    return self.without_instance(&error.message).await;
-                }
-                Err(HandleError::Call(error)) if count > 1 => {
-                    count = error.event.map_or(1, |broken| (broken as usize).clamp(1, count - 1));
-                }
-                Err(HandleError::Call(error)) => {
-                    let failure = LastFailure::of_call(error);
-                    return match (events.first(), waiters.first()) {
-                        (Some(event), Some(waiter)) => {
-                            self.fail_waiting(waiter, (&held, 0), event, failure, attempts).await
-                        }
-                        _ => Ok(()),
-                    };
-                }
-            }
-        }
-    }
-
     /// An attempt at a waiting event has failed.
-    async fn fail_waiting(
+    pub(super) async fn fail_waiting(
         &mut self,
         waiting: &(u64, Waiter),
         (held, at): (&Arc<Vec<Held>>, usize),
@@ -180,7 +73,7 @@ impl<S: Session, K: Entries> Lane<S, K> {
         failure: LastFailure,
         attempts: u32,
     ) -> Result<(), Leave> {
-        let of = Of::Waiting(vec![waiting.clone()]);
+        let of = Of::Waiting(std::slice::from_ref(waiting));
         if self.proven_handles(held, at, event, &failure, &of, attempts).await? {
             return Ok(());
         }

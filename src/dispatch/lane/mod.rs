@@ -42,8 +42,10 @@ pub(super) mod open_letters;
 pub(super) mod outputs;
 mod probation;
 mod reading;
+mod retry;
 mod seek;
 mod settle;
+mod settlement;
 mod sharing;
 pub(super) mod state;
 pub mod status;
@@ -164,6 +166,8 @@ pub(super) struct Lane<S, K> {
     /// Its part in a group that shares events.
     part: Part,
     chores: Chores,
+    /// Calls that were made so far.
+    calls: u64,
 }
 
 /// What a lane was told to be, durably.
@@ -218,7 +222,17 @@ enum Of<'p> {
     /// They were just read.
     Read(&'p [Place]),
     /// They wait, with these numbers.
-    Waiting(Vec<(u64, Waiter)>),
+    Waiting(&'p [(u64, Waiter)]),
+}
+
+impl<'p> Of<'p> {
+    /// The part of some of the events.
+    fn part(&self, events: Range<usize>) -> (&'p [Place], &'p [(u64, Waiter)]) {
+        match self {
+            Self::Read(places) => (places.get(events).unwrap_or_default(), &[]),
+            Self::Waiting(waiters) => (&[], waiters.get(events).unwrap_or_default()),
+        }
+    }
 }
 
 impl LaneError {
@@ -289,6 +303,7 @@ impl<S: Session, K: Entries> Supervised for Lane<S, K> {
             together,
             part,
             chores,
+            calls: 0,
         };
         if !lane.works() {
             lane.stood(since.as_deref());

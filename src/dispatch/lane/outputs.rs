@@ -88,15 +88,15 @@ const ATTRIBUTE_HEAD_BYTES: usize = 24;
 const _: () = assert!(ATTRIBUTE_VALUE_BYTES_MAX <= 1 << 14, "a head is a tag and a length of two bytes");
 
 impl Emitter {
-    /// Puts the outputs of an answer into a unit, as far as they fit. `events` are the events of the call.
-    pub(crate) fn emit(&self, events: &[Parsed<'_>], outputs: &[Output]) -> (Slices, Fit) {
-        match self.emit_all(events, outputs) {
+    /// Puts outputs of an answer into a unit, as far as they fit. `events` are the events of the call, `first` is the first one
+    /// of the unit.
+    pub(crate) fn emit(&self, events: &[Parsed<'_>], first: u32, outputs: &[Output]) -> (Slices, Fit) {
+        match self.emit_all(events, first, outputs) {
             Ok(slices) => (slices, Fit::All),
-            Err(Stopped { at: 0, fit }) => (Slices::default(), fit),
             // Nothing can be taken out of a unit again, and it happens seldom.
             Err(Stopped { at, fit }) => {
-                let before: Vec<Output> = outputs.iter().filter(|output| output.event < at).cloned().collect();
-                match self.emit_all(events, &before) {
+                let end = outputs.partition_point(|output| output.event < at);
+                match self.emit_all(events, first, outputs.get(..end).unwrap_or_default()) {
                     Ok(slices) => (slices, fit),
                     // they were looked at, so only a bug gets here; nothing may be committed past it
                     Err(Stopped { fit, .. }) => (Slices::default(), fit),
@@ -105,12 +105,12 @@ impl Emitter {
         }
     }
 
-    fn emit_all(&self, events: &[Parsed<'_>], outputs: &[Output]) -> Result<Slices, Stopped> {
+    fn emit_all(&self, events: &[Parsed<'_>], first: u32, outputs: &[Output]) -> Result<Slices, Stopped> {
         let takes_long = !outputs.is_empty() && self.targets.iter().any(Target::takes_long);
-        apart::run(takes_long, || self.put_all(events, outputs))
+        apart::run(takes_long, || self.put_all(events, first, outputs))
     }
 
-    fn put_all(&self, events: &[Parsed<'_>], outputs: &[Output]) -> Result<Slices, Stopped> {
+    fn put_all(&self, events: &[Parsed<'_>], first: u32, outputs: &[Output]) -> Result<Slices, Stopped> {
         let room = outputs.iter().map(|output| self.expected_bytes(output)).sum();
         // outputs keep their key, mostly, and so their partition: there is a slice for each port
         let mut slices = Slices::with_room(room, self.targets.len().min(outputs.len()));
@@ -127,9 +127,10 @@ impl Emitter {
             }
             if bytes > limits::UNIT_BYTES_MAX {
                 let max = limits::UNIT_BYTES_MAX;
-                let fit = match at {
-                    0 => Fit::Refused(0, format!("its outputs are more than one unit may have ({max} bytes)")),
-                    event => Fit::UpTo(event),
+                let fit = if at == first {
+                    Fit::Refused(at, format!("its outputs are more than one unit may have ({max} bytes)"))
+                } else {
+                    Fit::UpTo(at)
                 };
                 return Err(Stopped { at, fit });
             }

@@ -54,7 +54,9 @@ impl<S: Session, K: Entries> Lane<S, K> {
         let (on_trial, recorded) = (self.call_with(self.taken.without_trial()), self.parts.recorder.take());
         let run = std::slice::from_ref(event);
         let is_handled = match self.call_taken(permit, held, at, run, attempt).await {
-            Ok(handled) if handled.failed.is_none() => matches!(self.settle(run, handled, of).await?, (1, None)),
+            Ok(handled) if handled.unfinished().is_none() => {
+                matches!(self.settle(run, &handled, 0..1, of).await?, (1, None))
+            }
             Ok(_) | Err(_) => false,
         };
         if !is_handled {

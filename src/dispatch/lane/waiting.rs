@@ -96,6 +96,11 @@ impl Waiter {
 }
 
 impl Waiter {
+    /// Due after a pause that begins now.
+    pub(super) fn after(self, pause: Duration) -> Self {
+        Self { due_ns: now_ns().saturating_add(u64::try_from(pause.as_nanos()).unwrap_or(u64::MAX)), ..self }
+    }
+
     /// By which its handler's state expires.
     pub(crate) fn trusted_time_ns(&self) -> u64 {
         if self.trusted_time_ns == 0 { self.append_time_ns } else { self.trusted_time_ns }
@@ -272,6 +277,12 @@ impl WaitingSet {
     /// Whether events of a key have to wait.
     pub(crate) fn holds(&self, key: &str) -> bool {
         self.queues.contains_key(key)
+    }
+
+    /// Whether an event is the first one of its key.
+    pub(super) fn is_first(&self, number: u64) -> bool {
+        let key = self.known.get(&number).map(|known| &known.key);
+        key.and_then(|key| self.queues.get(key)).and_then(VecDeque::front) == Some(&number)
     }
 
     /// Whether an event is still in it.

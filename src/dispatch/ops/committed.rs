@@ -28,7 +28,7 @@ impl<E: Engine> Tree<E> {
         let emitter = emitter.ok_or_else(|| malformed("its subscriber has no lane".to_owned()))?;
         let held = capsule.held()?;
         let event = held.parse().map_err(|error| malformed(error.to_string()))?;
-        let (slices, fit) = emitter.emit(&[event], outputs);
+        let (slices, fit) = emitter.emit(&[event], 0, outputs);
         if let Fit::Refused(_, reason) = fit {
             return Ok(Err(reason));
         }

@@ -35,7 +35,7 @@ pub trait Handler: Clone + Send + Sync + 'static {
         None
     }
 
-    /// Handles a batch: all of it, or the events in front of the first failure.
+    /// Handles a batch, and says what became of each of its events.
     fn handle(&self, batch: Batch<'_>) -> impl Future<Output = Result<Handled, HandleError>> + Send;
 }
 

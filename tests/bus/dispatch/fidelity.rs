@@ -42,10 +42,11 @@ impl Handler for Mirror {
     }
 
     async fn handle(&self, batch: Batch<'_>) -> Result<Handled, HandleError> {
-        let mut handled = Handled::default();
+        let mut handled = Handled::done(batch.events.len());
+        let mut failed = None;
         for (event, index) in batch.events.iter().zip(0..) {
             if self.rejects {
-                handled.failed = Some(Failure { event: index, action: Action::Reject, reason: "no".into() });
+                failed = Some(Failure { event: index, action: Action::Reject, reason: "no".into() });
                 break;
             }
             let attributes = batch.context.attributes(index);
@@ -61,6 +62,7 @@ impl Handler for Mirror {
                 data: event.data.to_vec(),
             });
         }
+        handled.verdicts = Handled::in_order(batch.events.len(), failed).verdicts;
         Ok(handled)
     }
 }

@@ -37,4 +37,5 @@ mod status;
 mod stopping;
 mod together;
 mod tracing;
+mod verdicts;
 mod waiting;

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 use wattle::model::call::{
-    Action, Batch, CallError, CallErrorKind, Failure, HandleError, Handled, Handler, InstanceError, Output, Reads,
-    StateRead, StateView, StateWrite,
+    Action, Batch, CallError, CallErrorKind, EventVerdict, Failure, HandleError, Handled, Handler, InstanceError,
+    Output, Reads, StateRead, StateView, StateWrite,
 };
 
 /// The state as an event of a call sees it: what was there, and what the call has written since.
@@ -239,7 +239,7 @@ impl Script {
 
 /// A call's answer from each event's.
 pub(crate) fn by_event(call: &Call, act: impl Fn(&Given) -> Step) -> Answer {
-    let mut handled = Handled::default();
+    let (mut handled, mut failed) = (Handled::done(call.events.len()), None);
     let written = call.events.first().map(|event| event.state.writes.clone()).unwrap_or_default();
     written.lock().unwrap().clear();
     for event in &call.events {
@@ -248,7 +248,7 @@ pub(crate) fn by_event(call: &Call, act: impl Fn(&Given) -> Step) -> Answer {
             let (message, backtrace) = (format!("broke at {}", event.data), Some("in a\nin b".to_owned()));
             Err(CallError { event: blamed, kind, message, backtrace }.into())
         };
-        handled.failed = match act(event) {
+        failed = match act(event) {
             Step::Emit(outputs) => {
                 handled.outputs.extend(outputs.into_iter().map(|output| Output { event: event.index, ..output }));
                 None
@@ -262,14 +262,29 @@ pub(crate) fn by_event(call: &Call, act: impl Fn(&Given) -> Step) -> Answer {
                 return Err(InstanceError::Start { subscriber, message }.into());
             }
         };
-        if handled.failed.is_some() {
+        if failed.is_some() {
             break;
         }
     }
-    let end = handled.failed.as_ref().map_or(u32::MAX, |failed| failed.event);
+    let end = failed.as_ref().map_or(u32::MAX, |failed: &Failure| failed.event);
+    handled.verdicts = Handled::in_order(call.events.len(), failed).verdicts;
     let writes = written.lock().unwrap().iter().map(|(_, write)| write.clone()).collect::<Vec<_>>();
     handled.writes = writes.into_iter().filter(|write| write.event < end).collect();
     Ok(handled)
+}
+
+/// A call's answer from each event's verdict, in any mixture. What events have written that are not done is not in it.
+pub(crate) fn by_verdict(call: &Call, mut act: impl FnMut(&Given) -> EventVerdict) -> Answer {
+    let written = call.events.first().map(|event| event.state.writes.clone()).unwrap_or_default();
+    written.lock().unwrap().clear();
+    let mut handled = Handled::done(call.events.len());
+    handled.verdicts = call.events.iter().map(&mut act).collect();
+    let is_done = |event: u32| handled.verdicts[event as usize] == EventVerdict::Done;
+    let done = call.events.iter().filter(|event| is_done(event.index));
+    let outputs = done.map(|event| Output { event: event.index, ..out(event.data.clone()) }).collect();
+    let writes = written.lock().unwrap().iter().map(|(_, write)| write.clone()).collect::<Vec<_>>();
+    let writes = writes.into_iter().filter(|write| is_done(write.event)).collect();
+    Ok(Handled { outputs, writes, ..handled })
 }
 
 impl Handler for Script {

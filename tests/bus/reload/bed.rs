@@ -84,12 +84,13 @@ impl Handler for Worker {
 
     async fn handle(&self, batch: Batch<'_>) -> Result<Handled, HandleError> {
         self.pauses.begin(batch.partition);
-        let mut handled = Handled::default();
+        let mut handled = Handled::done(batch.events.len());
+        let mut failed = None;
         for (event, index) in batch.events.iter().zip(0..) {
             let data = String::from_utf8_lossy(event.data);
             if self.rejects(&data) {
                 let reason = format!("{} rejects {data}", self.name());
-                handled.failed = Some(Failure { event: index, action: Action::Reject, reason });
+                failed = Some(Failure { event: index, action: Action::Reject, reason });
                 break;
             }
             if self.does("timeout", &data) {
@@ -112,6 +113,7 @@ impl Handler for Worker {
             });
         }
         self.pauses.end(batch.partition);
+        handled.verdicts = Handled::in_order(batch.events.len(), failed).verdicts;
         Ok(handled)
     }
 }

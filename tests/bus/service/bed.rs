@@ -298,15 +298,16 @@ impl Handler for Worker {
     }
 
     async fn handle(&self, batch: Batch<'_>) -> Result<Handled, HandleError> {
-        let mut handled = Handled::default();
+        let mut handled = Handled::done(batch.events.len());
+        let mut failed = None;
         for (event, index) in batch.events.iter().zip(0..) {
             let fail = |action, reason: &str| Some(Failure { event: index, action, reason: reason.to_owned() });
             if event.data == b"wait" {
                 let _ = self.healed.subscribe().wait_for(|healed| *healed).await;
             }
             match event.data {
-                b"reject" => handled.failed = fail(Action::Reject, "it is no job"),
-                b"fail" if !*self.healed.borrow() => handled.failed = fail(Action::Retry(None), "there is no paper"),
+                b"reject" => failed = fail(Action::Reject, "it is no job"),
+                b"fail" if !*self.healed.borrow() => failed = fail(Action::Retry(None), "there is no paper"),
                 b"emit" | b"fail" => handled.outputs.push(Output {
                     event: index,
                     port: 0,
@@ -324,10 +325,11 @@ impl Handler for Worker {
                 }),
                 _ => {}
             }
-            if handled.failed.is_some() {
+            if failed.is_some() {
                 break;
             }
         }
+        handled.verdicts = Handled::in_order(batch.events.len(), failed).verdicts;
         Ok(handled)
     }
 }

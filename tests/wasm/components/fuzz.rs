@@ -43,7 +43,7 @@ fn said_of(wasm: Vec<u8>) -> Vec<String> {
     }) {
         Err(error) => vec![error.to_string()],
         Ok(plugin) => match RUNTIME.block_on(call(&plugin, &[sent("a", "x"), sent("b", "y")])).0 {
-            Ok(handled) => handled.failed.map(|failed| failed.reason).into_iter().collect(),
+            Ok(handled) => handled.failure().map(|failed| failed.reason).into_iter().collect(),
             Err(error) => [Some(error.message), error.backtrace].into_iter().flatten().collect(),
         },
     }

@@ -27,8 +27,8 @@ use super::state::LaneState;
 use super::waiting::now_ns;
 use crate::engine::Entries;
 use crate::model::call::{
-    Action, Batch, EventContext, HandleError, Handled, Handler, InstanceError, Keys, Limits, LogLevel, PluginSettings,
-    Reads, StateError, StateRead, StateView,
+    Batch, EventContext, HandleError, Handled, Handler, InstanceError, Keys, Limits, LogLevel, PluginSettings, Reads,
+    StateError, StateRead, StateView,
 };
 use crate::model::{Event, Offset, Record};
 use crate::topology::SubscriberPlan;
@@ -298,17 +298,13 @@ impl Capsule {
             state: state.clone(),
         };
         let failure = match handler.handle(batch).await {
-            Ok(Handled { failed: None, outputs, writes }) => {
-                let handled = Handled { failed: None, outputs, writes };
-                return Ok(Replayed { outcome: Outcome::Handled(handled), unknown: state.unknown() });
-            }
-            Ok(Handled { failed: Some(failed), .. }) => {
-                let kind = match failed.action {
-                    Action::Retry(_) => "retry",
-                    Action::Reject => "reject",
-                };
-                CapsuleFailure { kind: kind.to_owned(), reason: failed.reason, backtrace: None }
-            }
+            Ok(handled) => match handled.unfinished() {
+                None => return Ok(Replayed { outcome: Outcome::Handled(handled), unknown: state.unknown() }),
+                Some((_, verdict)) => {
+                    let LastFailure { kind, reason, .. } = LastFailure::of_verdict(verdict);
+                    CapsuleFailure { kind: kind.to_owned(), reason, backtrace: None }
+                }
+            },
             Err(HandleError::Call(error)) => CapsuleFailure {
                 kind: error.kind.as_str().to_owned(),
                 reason: error.message,

@@ -18,7 +18,7 @@ use crate::dispatch::lane::state::{entry_bytes, too_large};
 use crate::dispatch::tree::Tree;
 use crate::engine::Engine;
 use crate::model::call::{
-    Action, Batch, HandleError, Handled, Handler, Keys, Output, Reads, StateError, StateView, StateWrite,
+    Batch, HandleError, Handled, Handler, Keys, Output, Reads, StateError, StateView, StateWrite,
 };
 use crate::model::slices::records;
 use crate::topology::{StatePlan, SubscriberPlan};
@@ -74,40 +74,33 @@ impl Runner {
             let run = rest.get(..count).unwrap_or_default();
             let failure = match self.call(handler, state, at, run, attempt, cost).await {
                 Ok(handled) => {
-                    let done = handled.failed.as_ref().map_or(run.len(), |failed| failed.event as usize);
+                    let done = handled.unfinished().map_or(run.len(), |(at, _)| at);
                     if self.take(run, &handled, done, state, &mut ran)? {
                         attempt = 1;
                         cost.failed += 1;
                         continue; // the outputs of one were refused; those behind it run again
                     }
                     attempt = if done > 0 { 1 } else { attempt };
-                    let Some(failed) = handled.failed else {
+                    let Some((at, verdict)) = handled.unfinished() else {
                         attempt = 1;
                         continue;
                     };
-                    let (kind, may_pass) = match failed.action {
-                        Action::Retry(_) => ("retry", true),
-                        Action::Reject => ("reject", false),
-                    };
-                    (kind.to_owned(), failed.reason, may_pass, failed.event)
+                    (LastFailure::of_verdict(verdict), at as u32)
                 }
                 Err(HandleError::Instance(error)) => return Err(error.into()),
                 Err(HandleError::Call(_)) if count > 1 => {
                     alone_to = at + count;
                     continue;
                 }
-                Err(HandleError::Call(error)) => {
-                    let LastFailure { kind, reason, may_pass, .. } = LastFailure::of_call(error);
-                    (kind.to_owned(), reason, may_pass, 0)
-                }
+                Err(HandleError::Call(error)) => (LastFailure::of_call(error), 0),
             };
-            let (kind, reason, may_pass, index) = failure;
+            let (LastFailure { kind, reason, may_pass, .. }, index) = failure;
             if may_pass && attempt < self.plan.retry.attempts {
                 attempt += 1;
                 continue;
             }
             cost.failed += 1;
-            let seen = Seen { failure: Some((kind, reason)), ..Seen::default() };
+            let seen = Seen { failure: Some((kind.to_owned(), reason)), ..Seen::default() };
             ran.push(Ran { at: ran.len(), seen, has_read: state.has_read(index) });
             attempt = 1;
         }
@@ -152,7 +145,9 @@ impl Runner {
         let began = Instant::now();
         let handled = handler.handle(batch).await;
         cost.took += began.elapsed();
-        handled
+        let handled = handled?;
+        handled.check(run.len())?;
+        Ok(handled)
     }
 
     /// What a lane would commit of the events in front of `done`. Whether one of them was refused, which ends it.
@@ -167,7 +162,7 @@ impl Runner {
         for (index, event) in (0_u32..).zip(run.iter().take(done)) {
             let outputs = handled.outputs.iter().filter(|output| output.event == index);
             let outputs: Vec<Output> = outputs.map(|output| Output { event: 0, ..output.clone() }).collect();
-            let (slices, fit) = self.emitter.emit(std::slice::from_ref(event), &outputs);
+            let (slices, fit) = self.emitter.emit(std::slice::from_ref(event), 0, &outputs);
             let has_read = state.has_read(index);
             let writes = handled.writes.iter().filter(|write| write.event == index);
             let too_large = state.too_large(writes.clone(), event.trusted_time_ns);
