@@ -15,13 +15,14 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
+use super::assemble::assemble;
 use super::changes::{self, places, topic_places};
 use super::error::StartError;
 use super::leftovers::{clear, count};
 use super::losses::losses;
 use super::numbered::{Numbered, blueprint, blueprint_on, groups};
 use super::renames::Renames;
-use super::running::{Branch, Given, Running, Takes, Timer, assemble};
+use super::running::{Branch, Given, Running, Takes, Timer};
 use super::{Starts, Tree, digests, rosters};
 use crate::api::{Change, Changes, Node, What};
 use crate::dispatch::lane::claims;

@@ -1,6 +1,7 @@
 //! A running tree: the lanes of every subscriber, and what one can ask of them from outside.
 
 pub(super) mod apply;
+mod assemble;
 pub(super) mod changes;
 pub(super) mod error;
 mod lag;
@@ -35,9 +36,10 @@ use crate::limits;
 use crate::model::call::Handler;
 use crate::model::{LaneId, PartitionId, SubscriberId, TopicId, VersionId};
 use crate::topology::{Plan, SubscriberPlan, TopicIndex};
+use assemble::assemble;
 use error::StartError;
 use numbered::{Numbered, blueprint_on, emitter};
-use running::{Branch, Given, Holder, Running, Takes, Task, Timer, assemble};
+use running::{Branch, Given, Holder, Running, Takes, Task, Timer};
 
 /// A running tree. Cheap to clone. Its lanes run until [`Tree::drain`].
 pub struct Tree<E> {
@@ -361,7 +363,7 @@ impl<E: Engine> Tree<E> {
             if let Some(branch) = branch {
                 status.open_dead_letters =
                     number.and_then(|number| self.open_letters(&numbered, subscriber, number, branch));
-                branch.counters.read_into(&mut status);
+                branch.counters.read_into(&mut status, self.shared.engine.now_ns());
                 branch.roster.read_into(&mut status);
             }
             status
