@@ -42,6 +42,8 @@ pub const DISK_FULL: &str = "DISK_FULL";
 pub const SHUTTING_DOWN: &str = "SHUTTING_DOWN";
 /// The bus has stopped, since its storage failed.
 pub const STORAGE_FAILED: &str = "STORAGE_FAILED";
+/// The deadline of the call is over.
+pub const DEADLINE_EXCEEDED: &str = "DEADLINE_EXCEEDED";
 /// The subscriber does not exist.
 pub const UNKNOWN_SUBSCRIBER: &str = "UNKNOWN_SUBSCRIBER";
 /// The subscriber's short name is that of several.

@@ -2,24 +2,29 @@
 //!
 //! Promises: bad input gets the right code and harms nobody else; every connection, stream and reader is bounded; health
 //! says NOT_SERVING before anything is refused; [`Server::stop`] answers what was admitted.
+//!
+//! ```floors
+//! grpc
+//! listener room
+//! refusal
+//! bounds calls
+//! ```
+//!
+//! | module | content |
+//! |---|---|
+//! | `grpc` | the services, and how a refusal is a status |
+//! | `listener` `bounds` `calls` `room` | what one connection, one call, one caller may take, whatever it speaks |
+//! | `refusal` | errors as refusals, in no protocol's terms |
+//!
 //! Relies on: the engine for what durable means, [`crate::dispatch::Publisher`] for what an event must be.
 //! Must not know: files, signals, how the tree is put together, Wasm.
 
-mod admin;
 mod bounds;
 mod calls;
-mod capsule;
-mod door;
+mod grpc;
 mod listener;
-mod plugin;
-mod publish;
-mod pull;
-mod read;
 mod refusal;
 mod room;
-mod shadow;
-mod subscriber;
-mod topology;
 
 use std::io;
 use std::net::SocketAddr;
@@ -34,21 +39,12 @@ use tokio_util::sync::CancellationToken;
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 
-use crate::api::v1::admin_service_server::AdminServiceServer;
-use crate::api::v1::capsule_service_server::CapsuleServiceServer;
-use crate::api::v1::plugin_service_server::PluginServiceServer;
-use crate::api::v1::publisher_service_server::PublisherServiceServer;
-use crate::api::v1::reader_service_server::ReaderServiceServer;
-use crate::api::v1::shadow_service_server::ShadowServiceServer;
-use crate::api::v1::subscriber_service_server::SubscriberServiceServer;
-use crate::api::v1::topology_service_server::TopologyServiceServer;
 use crate::deploy::{Compile, Reloader};
 use crate::dispatch::Tree;
 use crate::engine::{Engine, Health};
 use crate::wasm::Host;
-use crate::{api, limits};
 use calls::Calls;
-pub use capsule::{Capsules, Listed, Opened};
+pub use grpc::capsule::{Capsules, Listed, Opened};
 
 /// A runtime for a service. It has a thread for every two processors: a request takes it a few tens of microseconds, less than
 /// two of its threads would spend to wake each other for it, and the lanes need the processors more.
@@ -145,21 +141,8 @@ pub struct Server {
     watching: JoinHandle<()>,
 }
 
-/// Names by which health can be asked for; the empty one is the whole.
-const HEALTH_NAMES: [&str; 9] = [
-    "",
-    api::v1::publisher_service_server::SERVICE_NAME,
-    api::v1::reader_service_server::SERVICE_NAME,
-    api::v1::admin_service_server::SERVICE_NAME,
-    api::v1::subscriber_service_server::SERVICE_NAME,
-    api::v1::plugin_service_server::SERVICE_NAME,
-    api::v1::shadow_service_server::SERVICE_NAME,
-    api::v1::topology_service_server::SERVICE_NAME,
-    api::v1::capsule_service_server::SERVICE_NAME,
-];
-
 async fn report(health: &HealthReporter, status: ServingStatus) {
-    for name in HEALTH_NAMES {
+    for name in grpc::HEALTH_NAMES {
         health.set_service_status(name, status).await;
     }
 }
@@ -172,19 +155,6 @@ async fn watch<E: Engine>(engine: E, health: HealthReporter) {
         tracing::error!(?stopped, "the engine has stopped");
     }
     report(&health, ServingStatus::NotServing).await;
-}
-
-fn transport() -> tonic::transport::Server {
-    tonic::transport::Server::builder()
-        .initial_stream_window_size(bounds::STREAM_WINDOW_BYTES)
-        .initial_connection_window_size(bounds::CONNECTION_WINDOW_BYTES)
-        .max_frame_size(bounds::FRAME_BYTES)
-        .max_concurrent_streams(bounds::STREAMS_PER_CONNECTION_MAX)
-        .http2_max_header_list_size(bounds::HEADER_BYTES)
-        .http2_max_pending_accept_reset_streams(Some(bounds::PENDING_RESETS_MAX))
-        .http2_max_local_error_reset_streams(Some(bounds::ERROR_RESETS_MAX))
-        .http2_keepalive_interval(Some(bounds::KEEPALIVE_AFTER))
-        .http2_keepalive_timeout(Some(bounds::KEEPALIVE_WITHIN))
 }
 
 impl Server {
@@ -214,60 +184,8 @@ impl Server {
         report(&health, ServingStatus::Serving).await;
         let watching = tokio::spawn(watch(tree.engine().clone(), health.clone()));
 
-        let (publisher, engine) = (tree.publisher().clone(), tree.engine().clone());
-        let waiting = room::Room::of(bounds::WAITING_BYTES_MAX);
-        let publishing = publish::Publishing { publisher, closing: closing.clone(), calls: calls.clone(), waiting };
-        let reading = read::Reading { tree: tree.clone(), engine, closing: closing.clone() };
-        let admin = admin::Admin { tree: tree.clone(), reloader: reloader.clone(), closing: closing.clone() };
-        let capsules = capsules.map(|capsules| {
-            let fetching = capsule::Fetching::new(tree.clone(), capsules, closing.clone());
-            let fetching = CapsuleServiceServer::new(fetching);
-            door::Door(fetching.max_encoding_message_size(limits::MESSAGE_BYTES_MAX))
-        });
-        let subscribers = subscriber::Subscribers { tree, closing: closing.clone(), calls: calls.clone() };
-        let shadows = reloader.clone().map(|reloader| {
-            let shadows = shadow::Shadows::new(reloader, closing.clone(), calls.clone());
-            let shadows = ShadowServiceServer::new(shadows).max_decoding_message_size(limits::MESSAGE_BYTES_MAX);
-            door::Door(shadows.max_encoding_message_size(limits::MESSAGE_BYTES_MAX))
-        });
-        let topologies = reloader.clone().map(|reloader| {
-            let (closing, calls) = (closing.clone(), calls.clone());
-            let topologies = topology::Topologies { reloader, closing, calls };
-            door::Door(TopologyServiceServer::new(topologies).max_decoding_message_size(limits::MESSAGE_BYTES_MAX))
-        });
-        let plugins = reloader.map(|reloader| {
-            let plugins = plugin::Plugins::new(reloader, closing.clone(), calls.clone());
-            door::Door(PluginServiceServer::new(plugins).max_decoding_message_size(limits::MESSAGE_BYTES_MAX))
-        });
-        let contract = |error: tonic_reflection::server::Error| StartError::Contract(error.to_string());
-        let reflection = || {
-            tonic_reflection::server::Builder::configure()
-                .register_encoded_file_descriptor_set(api::DESCRIPTORS)
-                .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
-        };
-
-        let router = transport()
-            .add_service(health_service)
-            .add_service(reflection().build_v1().map_err(contract)?)
-            .add_service(reflection().build_v1alpha().map_err(contract)?)
-            .add_service(door::Door(
-                PublisherServiceServer::new(publishing)
-                    .max_decoding_message_size(limits::MESSAGE_BYTES_MAX)
-                    .max_encoding_message_size(limits::MESSAGE_BYTES_MAX),
-            ))
-            .add_service(door::Door(
-                ReaderServiceServer::new(reading).max_encoding_message_size(limits::MESSAGE_BYTES_MAX),
-            ))
-            .add_service(door::Door(AdminServiceServer::new(admin)))
-            .add_optional_service(plugins)
-            .add_optional_service(shadows)
-            .add_optional_service(topologies)
-            .add_optional_service(capsules)
-            .add_service(door::Door(
-                SubscriberServiceServer::new(subscribers)
-                    .max_decoding_message_size(limits::MESSAGE_BYTES_MAX)
-                    .max_encoding_message_size(limits::MESSAGE_BYTES_MAX),
-            ));
+        let services = grpc::Services { tree, reloader, capsules, closing: closing.clone(), calls: calls.clone() };
+        let router = services.added_to(grpc::transport().add_service(health_service))?;
         let incoming = listener::Incoming::new(listener, cut.clone());
         let serving = tokio::spawn(router.serve_with_incoming_shutdown(incoming, closing.clone().cancelled_owned()));
         Ok(Self { address, health, closing, calls, cut, serving, watching })
@@ -289,7 +207,7 @@ impl Server {
         let answered = self.calls.answered(deadline).await;
         // Ends the streams of those that watch the health; they have seen the last change.
         let mut health = self.health;
-        for name in HEALTH_NAMES {
+        for name in grpc::HEALTH_NAMES {
             health.clear_service_status(name).await;
         }
         let mut serving = self.serving;

@@ -1,15 +1,13 @@
-//! The one translation of what went wrong inside into what gRPC says of it.
+//! The one translation of errors inside into refusals of calls.
 //!
-//! Promises: every error of a floor below has a code, a stable reason and words; what is worth trying again says when;
-//! what is the fault of a field names the field. A new error does not compile until it has all that.
+//! Promises: every error of a floor below has a class, a stable reason and a message; if a retry can succeed, it says when;
+//! if a field is at fault, it names the field. A new error does not compile until it has all that.
+//! Must not know: protocols. [`super::grpc`] renders a status.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use tonic::{Code, Status};
-use tonic_types::{ErrorDetails, StatusExt};
-
-use crate::api::{ERROR_DOMAIN, reason};
+use crate::api::reason;
 use crate::deploy::{CompareError, PluginError, ReloadError, TopologyError};
 use crate::dispatch::publish::{EventRefused, NumberingRefused};
 use crate::dispatch::shadow::ShadowError;
@@ -21,32 +19,75 @@ use crate::engine::{AppendError, ApplyError, GuardReason, ReadError, SessionErro
 use crate::limits;
 use crate::model::Offset;
 
-/// A status under construction.
-struct Refusal {
-    code: Code,
-    message: String,
-    details: ErrorDetails,
+/// The kind of a refusal: what a caller can do about it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Class {
+    /// The request cannot be right, whatever the state of the bus.
+    Invalid,
+    /// The request names something that does not exist.
+    NotFound,
+    /// The state of the bus does not allow it; it has to change first.
+    Precondition,
+    /// A quota or a resource is used up.
+    Exhausted,
+    /// Another change came first: look again, then repeat.
+    Conflict,
+    /// The bus does not serve this at the moment.
+    Unavailable,
+    /// The time of the caller is over.
+    TimedOut,
+    /// This bus cannot do it at all.
+    Unsupported,
+    /// A fault of the bus.
+    Internal,
+    /// Stored data is lost or damaged.
+    DataLoss,
+}
+
+/// Why a call is refused, in no protocol's terms.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Refusal {
+    pub(super) class: Class,
+    /// One of [`reason`].
+    pub(super) reason: &'static str,
+    pub(super) message: String,
+    /// Fields of the request that are to blame.
+    pub(super) fields: Vec<String>,
+    /// Names and values for programs.
+    pub(super) metadata: BTreeMap<&'static str, String>,
+    /// When the same call may succeed.
+    pub(super) retry_after: Option<Duration>,
+    /// It may have been done all the same.
+    pub(super) is_outcome_unknown: bool,
 }
 
 impl Refusal {
-    fn new(code: Code, reason: &str, error: &impl ToString) -> Self {
-        Self::with(code, reason, error, [])
+    fn new(class: Class, reason: &'static str, error: &impl ToString) -> Self {
+        Self::with(class, reason, error, [])
     }
 
-    fn with<const N: usize>(code: Code, reason: &str, error: &impl ToString, metadata: [(&str, String); N]) -> Self {
-        let metadata: HashMap<String, String> =
-            metadata.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
-        let details = ErrorDetails::with_error_info(reason, ERROR_DOMAIN, metadata);
-        Self { code, message: error.to_string(), details }
+    fn with<const N: usize>(
+        class: Class,
+        reason: &'static str,
+        error: &impl ToString,
+        metadata: [(&'static str, String); N],
+    ) -> Self {
+        let (fields, metadata) = (Vec::new(), metadata.into());
+        let message = error.to_string();
+        Self { class, reason, message, fields, metadata, retry_after: None, is_outcome_unknown: false }
     }
 
     fn field(mut self, field: impl Into<String>) -> Self {
-        self.details.add_bad_request_violation(field, self.message.clone());
+        self.fields.push(field.into());
         self
     }
 
-    fn status(self) -> Status {
-        Status::with_error_details(self.code, self.message, self.details)
+    fn retry_after(self, time: Duration) -> Self {
+        Self { retry_after: Some(time), ..self }
+    }
+
+    fn outcome_unknown(self) -> Self {
+        Self { is_outcome_unknown: true, ..self }
     }
 }
 
@@ -89,27 +130,25 @@ pub(super) enum ReadRefused {
 }
 
 /// A refused publish.
-pub(super) fn publish(error: &PublishError) -> Status {
+pub(super) fn publish(error: &PublishError) -> Refusal {
     match error {
         PublishError::UnknownTopic { topic, .. } => {
-            Refusal::with(Code::NotFound, reason::UNKNOWN_TOPIC, error, [("topic", topic.clone())]).status()
+            Refusal::with(Class::NotFound, reason::UNKNOWN_TOPIC, error, [("topic", topic.clone())])
         }
         PublishError::AmbiguousTopic { .. } => {
-            Refusal::new(Code::InvalidArgument, reason::AMBIGUOUS_TOPIC, error).field("topic").status()
+            Refusal::new(Class::Invalid, reason::AMBIGUOUS_TOPIC, error).field("topic")
         }
         PublishError::NotARoot { topic, parent } => {
             let metadata = [("topic", topic.clone()), ("parent", parent.clone())];
-            Refusal::with(Code::FailedPrecondition, reason::NOT_A_ROOT, error, metadata).status()
+            Refusal::with(Class::Precondition, reason::NOT_A_ROOT, error, metadata)
         }
         PublishError::Diverted { topic, from } => {
             let metadata = [("topic", topic.clone()), ("diverted_from", from.clone())];
-            Refusal::with(Code::FailedPrecondition, reason::NOT_A_ROOT, error, metadata).status()
+            Refusal::with(Class::Precondition, reason::NOT_A_ROOT, error, metadata)
         }
         PublishError::Addressed { index, error: of_topic } => {
-            let status = publish(of_topic);
-            let mut details = status.get_error_details();
-            details.add_bad_request_violation(format!("events[{index}]"), error.to_string());
-            Status::with_error_details(status.code(), error.to_string(), details)
+            let refusal = Refusal { message: error.to_string(), ..publish(of_topic) };
+            refusal.field(format!("events[{index}]"))
         }
         PublishError::Event { index, topic, error: why } => {
             let reason = match why {
@@ -122,38 +161,33 @@ pub(super) fn publish(error: &PublishError) -> Status {
                 EventRefused::State(_) => reason::INVALID_STATE,
                 EventRefused::Lifecycle(_) => reason::LIFECYCLE,
             };
-            let code = match why {
-                EventRefused::Lifecycle(GuardReason::Order { .. }) => Code::FailedPrecondition,
+            let class = match why {
+                EventRefused::Lifecycle(GuardReason::Order { .. }) => Class::Precondition,
                 EventRefused::Lifecycle(
                     GuardReason::Full { .. } | GuardReason::HeldFull { .. } | GuardReason::Recognised { .. },
-                ) => Code::ResourceExhausted,
-                EventRefused::Lifecycle(GuardReason::Unreadable(_)) => Code::Internal,
-                _ => Code::InvalidArgument,
+                ) => Class::Exhausted,
+                EventRefused::Lifecycle(GuardReason::Unreadable(_)) => Class::Internal,
+                _ => Class::Invalid,
             };
             let metadata = [("index", index.to_string()), ("topic", topic.clone())];
-            Refusal::with(code, reason, error, metadata).field(format!("events[{index}]")).status()
+            Refusal::with(class, reason, error, metadata).field(format!("events[{index}]"))
         }
-        PublishError::TooMany { .. } => {
-            Refusal::new(Code::InvalidArgument, reason::TOO_MANY_EVENTS, error).field("events").status()
-        }
+        PublishError::TooMany { .. } => Refusal::new(Class::Invalid, reason::TOO_MANY_EVENTS, error).field("events"),
         PublishError::Numbering(why) => {
             let field = match why {
                 NumberingRefused::Producer { .. } => "numbering.producer",
                 NumberingRefused::Exhausted { .. } => "numbering.first_sequence",
                 NumberingRefused::Ahead { .. } => "numbering.began",
             };
-            Refusal::new(Code::InvalidArgument, reason::INVALID_NUMBERING, error).field(field).status()
+            Refusal::new(Class::Invalid, reason::INVALID_NUMBERING, error).field(field)
         }
         PublishError::ProducerUnknown { topic, producer, .. } => {
             let metadata = [("topic", topic.clone()), ("producer", producer.clone())];
-            let refusal = Refusal::with(Code::FailedPrecondition, reason::PRODUCER_UNKNOWN, error, metadata);
-            refusal.field("numbering.began").status()
+            Refusal::with(Class::Precondition, reason::PRODUCER_UNKNOWN, error, metadata).field("numbering.began")
         }
         PublishError::Backlog(BacklogFull { topic, retry_after, .. }) => {
             let metadata = [("topic", topic.clone())];
-            let mut refusal = Refusal::with(Code::ResourceExhausted, reason::BACKLOG_FULL, error, metadata);
-            refusal.details.set_retry_info(Some(*retry_after));
-            refusal.status()
+            Refusal::with(Class::Exhausted, reason::BACKLOG_FULL, error, metadata).retry_after(*retry_after)
         }
         PublishError::Append(append) => match append {
             AppendError::Busy { retry_after } | AppendError::Full { retry_after } => {
@@ -161,332 +195,292 @@ pub(super) fn publish(error: &PublishError) -> Status {
                     AppendError::Full { .. } => reason::DISK_FULL,
                     _ => reason::BUSY,
                 };
-                let mut refusal = Refusal::new(Code::ResourceExhausted, reason, error);
-                refusal.details.set_retry_info(Some(*retry_after));
-                refusal.status()
+                Refusal::new(Class::Exhausted, reason, error).retry_after(*retry_after)
             }
-            AppendError::TooLarge { .. } => {
-                Refusal::new(Code::InvalidArgument, reason::TOO_LARGE, error).field("events").status()
-            }
+            AppendError::TooLarge { .. } => Refusal::new(Class::Invalid, reason::TOO_LARGE, error).field("events"),
             // The publisher names partitions of topics that it has looked up: a fault of the bus.
-            AppendError::UnknownPartition(_) => Refusal::new(Code::Internal, reason::UNKNOWN_PARTITION, error).status(),
+            AppendError::UnknownPartition(_) => Refusal::new(Class::Internal, reason::UNKNOWN_PARTITION, error),
             // The publisher says which event it is.
-            AppendError::Guard(_) => Refusal::new(Code::FailedPrecondition, reason::LIFECYCLE, error).status(),
-            AppendError::Producer(_) => {
-                Refusal::new(Code::FailedPrecondition, reason::PRODUCER_UNKNOWN, error).status()
-            }
+            AppendError::Guard(_) => Refusal::new(Class::Precondition, reason::LIFECYCLE, error),
+            AppendError::Producer(_) => Refusal::new(Class::Precondition, reason::PRODUCER_UNKNOWN, error),
             // The first refusal ends the stream, so nobody is told of those behind it.
-            AppendError::Fenced => Refusal::new(Code::Aborted, reason::STREAM_REFUSED, error).status(),
+            AppendError::Fenced => Refusal::new(Class::Conflict, reason::STREAM_REFUSED, error),
             AppendError::Stopped(stopped) => self::stopped(stopped),
         },
     }
 }
 
 /// A capsule, or a component, that is not there.
-pub(super) fn unknown_capsule(reason: &'static str, what: &str) -> Status {
+pub(super) fn unknown_capsule(reason: &'static str, what: &str) -> Refusal {
     let words = format!("there is no {what}, or not any more; `wattle capsule list` lists what there is");
-    Refusal::new(Code::NotFound, reason, &words).status()
+    Refusal::new(Class::NotFound, reason, &words)
 }
 
 /// A capsule, or a component, that cannot be read.
-pub(super) fn unreadable_capsule(error: &std::io::Error) -> Status {
-    Refusal::new(Code::DataLoss, reason::UNREADABLE, &format!("what is kept cannot be read: {error}")).status()
+pub(super) fn unreadable_capsule(error: &std::io::Error) -> Refusal {
+    Refusal::new(Class::DataLoss, reason::UNREADABLE, &format!("what is kept cannot be read: {error}"))
 }
 
 /// Something that a subscriber was not told, or does not do.
-pub(super) fn control(error: &ControlError) -> Status {
+pub(super) fn control(error: &ControlError) -> Refusal {
     match error {
         ControlError::UnknownSubscriber { subscriber, .. } => {
             let metadata = [("subscriber", subscriber.clone())];
-            Refusal::with(Code::NotFound, reason::UNKNOWN_SUBSCRIBER, error, metadata).status()
+            Refusal::with(Class::NotFound, reason::UNKNOWN_SUBSCRIBER, error, metadata)
         }
         ControlError::AmbiguousSubscriber { .. } => {
-            Refusal::new(Code::InvalidArgument, reason::AMBIGUOUS_SUBSCRIBER, error).field("subscriber").status()
+            Refusal::new(Class::Invalid, reason::AMBIGUOUS_SUBSCRIBER, error).field("subscriber")
         }
         ControlError::UnknownPartition { .. } => {
-            Refusal::new(Code::InvalidArgument, reason::UNKNOWN_PARTITION, error).field("partition").status()
+            Refusal::new(Class::Invalid, reason::UNKNOWN_PARTITION, error).field("partition")
         }
         ControlError::BeyondEnd { partition, offset, .. } => {
             let metadata = [("partition", partition.to_string()), ("offset", offset.to_string())];
-            Refusal::with(Code::FailedPrecondition, reason::POSITION_BEYOND_END, error, metadata).status()
+            Refusal::with(Class::Precondition, reason::POSITION_BEYOND_END, error, metadata)
         }
-        ControlError::NoDeadLetters { .. } => {
-            Refusal::new(Code::FailedPrecondition, reason::NO_DEAD_LETTERS, error).status()
-        }
-        ControlError::HasState { .. } => Refusal::new(Code::FailedPrecondition, reason::HAS_STATE, error).status(),
+        ControlError::NoDeadLetters { .. } => Refusal::new(Class::Precondition, reason::NO_DEAD_LETTERS, error),
+        ControlError::HasState { .. } => Refusal::new(Class::Precondition, reason::HAS_STATE, error),
         ControlError::Refused { partition, refusal } => match refusal {
             LaneRefusal::Waits { .. } => {
                 let metadata = [("partition", partition.to_string())];
-                Refusal::with(Code::FailedPrecondition, reason::EVENTS_WAIT, error, metadata).status()
+                Refusal::with(Class::Precondition, reason::EVENTS_WAIT, error, metadata)
             }
             LaneRefusal::Shared { .. } => {
                 let metadata = [("partition", partition.to_string())];
-                Refusal::with(Code::FailedPrecondition, reason::EVENTS_SHARED, error, metadata).status()
+                Refusal::with(Class::Precondition, reason::EVENTS_SHARED, error, metadata)
             }
             LaneRefusal::Broken => {
                 let metadata = [("partition", partition.to_string())];
-                Refusal::with(Code::FailedPrecondition, reason::BROKEN_STATE, error, metadata).status()
+                Refusal::with(Class::Precondition, reason::BROKEN_STATE, error, metadata)
             }
-            LaneRefusal::StateFull { .. } => Refusal::new(Code::FailedPrecondition, reason::STATE_FULL, error).status(),
-            LaneRefusal::Snapshot { .. } => Refusal::new(Code::DataLoss, reason::UNUSABLE_SNAPSHOT, error).status(),
+            LaneRefusal::StateFull { .. } => Refusal::new(Class::Precondition, reason::STATE_FULL, error),
+            LaneRefusal::Snapshot { .. } => Refusal::new(Class::DataLoss, reason::UNUSABLE_SNAPSHOT, error),
             LaneRefusal::Stopped { .. } => {
-                let metadata = [
-                    ("partition", partition.to_string()),
-                    (reason::OUTCOME, reason::OUTCOME_UNKNOWN.to_owned()), // it may have been told before
-                ];
-                Refusal::with(Code::Unavailable, reason::LANE_STOPPED, error, metadata).status()
+                let metadata = [("partition", partition.to_string())];
+                // It may have been told before.
+                Refusal::with(Class::Unavailable, reason::LANE_STOPPED, error, metadata).outcome_unknown()
             }
         },
         ControlError::Partly { error: first, .. } => {
-            let status = control(first);
-            let mut details = status.get_error_details();
-            if let Some(info) = details.error_info().cloned() {
-                let mut metadata = info.metadata;
-                metadata.insert(reason::OUTCOME.to_owned(), reason::OUTCOME_UNKNOWN.to_owned());
-                details.set_error_info(info.reason, info.domain, metadata);
-            }
-            Status::with_error_details(status.code(), error.to_string(), details)
+            Refusal { message: error.to_string(), ..control(first) }.outcome_unknown()
         }
         ControlError::Snapshot(snapshot) => self::snapshot(snapshot),
-        ControlError::Unreadable(_) => Refusal::new(Code::DataLoss, reason::UNREADABLE, error).status(),
+        ControlError::Unreadable(_) => Refusal::new(Class::DataLoss, reason::UNREADABLE, error),
         ControlError::UnreadableNow(_) => unreadable_now(error),
     }
 }
 
 /// What is stored cannot be read at the moment.
-fn unreadable_now(error: &impl ToString) -> Status {
-    let mut refusal = Refusal::new(Code::Unavailable, reason::UNREADABLE, error);
-    refusal.details.set_retry_info(Some(limits::FULL_RETRY_AFTER));
-    refusal.status()
+fn unreadable_now(error: &impl ToString) -> Refusal {
+    Refusal::new(Class::Unavailable, reason::UNREADABLE, error).retry_after(limits::FULL_RETRY_AFTER)
 }
 
 /// A snapshot that was not taken, or not used.
-fn snapshot(error: &SnapshotError) -> Status {
+fn snapshot(error: &SnapshotError) -> Refusal {
     match error {
-        SnapshotError::Unsupported => Refusal::new(Code::Unimplemented, reason::NO_SNAPSHOTS, error).status(),
+        SnapshotError::Unsupported => Refusal::new(Class::Unsupported, reason::NO_SNAPSHOTS, error),
         SnapshotError::Unknown { number, .. } => {
-            Refusal::with(Code::NotFound, reason::UNKNOWN_SNAPSHOT, error, [("number", number.to_string())]).status()
+            Refusal::with(Class::NotFound, reason::UNKNOWN_SNAPSHOT, error, [("number", number.to_string())])
         }
-        SnapshotError::NoPosition => {
-            Refusal::new(Code::InvalidArgument, reason::INVALID_ARGUMENT, error).field("to").status()
-        }
+        SnapshotError::NoPosition => Refusal::new(Class::Invalid, reason::INVALID_ARGUMENT, error).field("to"),
         SnapshotError::NoRoom => {
-            let mut refusal = Refusal::new(Code::ResourceExhausted, reason::DISK_FULL, error);
-            refusal.details.set_retry_info(Some(limits::FULL_RETRY_AFTER));
-            refusal.status()
+            Refusal::new(Class::Exhausted, reason::DISK_FULL, error).retry_after(limits::FULL_RETRY_AFTER)
         }
-        SnapshotError::Disk(_) => Refusal::new(Code::Internal, reason::SNAPSHOT_FAILED, error).status(),
-        SnapshotError::Unusable { .. } => Refusal::new(Code::DataLoss, reason::UNUSABLE_SNAPSHOT, error).status(),
+        SnapshotError::Disk(_) => Refusal::new(Class::Internal, reason::SNAPSHOT_FAILED, error),
+        SnapshotError::Unusable { .. } => Refusal::new(Class::DataLoss, reason::UNUSABLE_SNAPSHOT, error),
         SnapshotError::Expired { .. } | SnapshotError::Ahead { .. } => {
-            Refusal::new(Code::FailedPrecondition, reason::UNUSABLE_SNAPSHOT, error).status()
+            Refusal::new(Class::Precondition, reason::UNUSABLE_SNAPSHOT, error)
         }
     }
 }
 
 /// A lineage that was not given.
-pub(super) fn trace(error: &TraceError) -> Status {
+pub(super) fn trace(error: &TraceError) -> Refusal {
     match error {
         TraceError::Topic(error) => publish(error),
         TraceError::NotFound { id, .. } => {
-            Refusal::with(Code::NotFound, reason::UNKNOWN_EVENT, error, [("id", id.clone())]).status()
+            Refusal::with(Class::NotFound, reason::UNKNOWN_EVENT, error, [("id", id.clone())])
         }
         TraceError::NotReached { id, .. } => {
-            Refusal::with(Code::ResourceExhausted, reason::TOO_FAR_BACK, error, [("id", id.clone())]).status()
+            Refusal::with(Class::Exhausted, reason::TOO_FAR_BACK, error, [("id", id.clone())])
         }
-        TraceError::Unreadable(_) => Refusal::new(Code::DataLoss, reason::UNREADABLE, error).status(),
+        TraceError::Unreadable(_) => Refusal::new(Class::DataLoss, reason::UNREADABLE, error),
         TraceError::Stopped(stopped) => self::stopped(stopped),
     }
 }
 
 /// Events that have no place yet, not listed.
-pub(super) fn pending(error: &PendingError) -> Status {
+pub(super) fn pending(error: &PendingError) -> Refusal {
     match error {
         PendingError::Topic(error) => publish(error),
         PendingError::Position => field("page_token", error),
         PendingError::Read(ReadError::Passing(_)) => unreadable_now(error),
         PendingError::Read(ReadError::Storage(_) | ReadError::UnknownPartition) => {
-            Refusal::new(Code::DataLoss, reason::UNREADABLE, error).status()
+            Refusal::new(Class::DataLoss, reason::UNREADABLE, error)
         }
     }
 }
 
 /// A version that was not reloaded.
-pub(super) fn plugin(error: &ReloadError) -> Status {
+pub(super) fn plugin(error: &ReloadError) -> Refusal {
     match error {
         ReloadError::Control(error) => control(error),
-        ReloadError::Refused(_) => Refusal::new(Code::InvalidArgument, reason::PLUGIN_REFUSED, error).status(),
+        ReloadError::Refused(_) => Refusal::new(Class::Invalid, reason::PLUGIN_REFUSED, error),
         ReloadError::Source(errors) if errors.iter().any(|error| matches!(error, PluginError::Config { .. })) => {
-            Refusal::new(Code::InvalidArgument, reason::PLUGIN_REFUSED, error).status()
+            Refusal::new(Class::Invalid, reason::PLUGIN_REFUSED, error)
         }
-        ReloadError::Source(_) => Refusal::new(Code::FailedPrecondition, reason::PLUGIN_UNREADABLE, error).status(),
+        ReloadError::Source(_) => Refusal::new(Class::Precondition, reason::PLUGIN_UNREADABLE, error),
         ReloadError::Pinned { version, .. } => {
             let metadata = [("version", version.to_string())];
-            Refusal::with(Code::FailedPrecondition, reason::PINNED, error, metadata).status()
+            Refusal::with(Class::Precondition, reason::PINNED, error, metadata)
         }
         ReloadError::Moved { is, .. } => {
             let metadata = [("version", is.to_string())];
-            Refusal::with(Code::Aborted, reason::VERSION_MOVED, error, metadata).status()
+            Refusal::with(Class::Conflict, reason::VERSION_MOVED, error, metadata)
         }
-        ReloadError::Superseded { .. } => Refusal::new(Code::Aborted, reason::SUPERSEDED, error).status(),
-        ReloadError::NoneBefore { .. } => {
-            Refusal::new(Code::FailedPrecondition, reason::NO_VERSION_BEFORE, error).status()
-        }
-        ReloadError::NotOne { count: 0, .. } => Refusal::new(Code::NotFound, reason::UNKNOWN_VERSION, error).status(),
-        ReloadError::NotOne { .. } => {
-            Refusal::new(Code::InvalidArgument, reason::AMBIGUOUS_VERSION, error).field("version").status()
-        }
-        ReloadError::OnTrial { .. } => Refusal::new(Code::FailedPrecondition, reason::VERSION_ON_TRIAL, error).status(),
-        ReloadError::NoTrial { .. } => Refusal::new(Code::FailedPrecondition, reason::NO_TRIAL, error).status(),
-        ReloadError::Kept(_) => Refusal::new(Code::FailedPrecondition, reason::VERSION_UNUSABLE, error).status(),
+        ReloadError::Superseded { .. } => Refusal::new(Class::Conflict, reason::SUPERSEDED, error),
+        ReloadError::NoneBefore { .. } => Refusal::new(Class::Precondition, reason::NO_VERSION_BEFORE, error),
+        ReloadError::NotOne { count: 0, .. } => Refusal::new(Class::NotFound, reason::UNKNOWN_VERSION, error),
+        ReloadError::NotOne { .. } => Refusal::new(Class::Invalid, reason::AMBIGUOUS_VERSION, error).field("version"),
+        ReloadError::OnTrial { .. } => Refusal::new(Class::Precondition, reason::VERSION_ON_TRIAL, error),
+        ReloadError::NoTrial { .. } => Refusal::new(Class::Precondition, reason::NO_TRIAL, error),
+        ReloadError::Kept(_) => Refusal::new(Class::Precondition, reason::VERSION_UNUSABLE, error),
         ReloadError::NoRoom { .. } => {
-            let mut refusal = Refusal::new(Code::ResourceExhausted, reason::DISK_FULL, error);
-            refusal.details.set_retry_info(Some(limits::FULL_RETRY_AFTER));
-            refusal.status()
+            Refusal::new(Class::Exhausted, reason::DISK_FULL, error).retry_after(limits::FULL_RETRY_AFTER)
         }
         ReloadError::Store(_) | ReloadError::NotCalled { .. } => {
             // a write may have happened although it failed; and what was decided runs at the next start
-            let unknown = [(reason::OUTCOME, reason::OUTCOME_UNKNOWN.to_owned())];
-            Refusal::with(Code::Internal, reason::VERSIONS_FAILED, error, unknown).status()
+            Refusal::new(Class::Internal, reason::VERSIONS_FAILED, error).outcome_unknown()
         }
         ReloadError::Closed => stopped(&Stopped::Closed),
     }
 }
 
 /// Versions that were not compared.
-pub(super) fn compare(error: &CompareError) -> Status {
+pub(super) fn compare(error: &CompareError) -> Refusal {
     match error {
         CompareError::Reload(error) => plugin(error),
-        CompareError::Thread(_) => Refusal::new(Code::ResourceExhausted, reason::BUSY, error).status(),
+        CompareError::Thread(_) => Refusal::new(Class::Exhausted, reason::BUSY, error),
         CompareError::Shadow(error) => match error {
             ShadowError::Control(error) => control(error),
             ShadowError::Stopped(stopped) => self::stopped(stopped),
-            ShadowError::TooLarge { .. } => Refusal::new(Code::ResourceExhausted, reason::TOO_LARGE, error).status(),
+            ShadowError::TooLarge { .. } => Refusal::new(Class::Exhausted, reason::TOO_LARGE, error),
             ShadowError::Read(_) | ShadowError::Unreadable(_) => {
-                Refusal::new(Code::DataLoss, reason::UNREADABLE, error).status()
+                Refusal::new(Class::DataLoss, reason::UNREADABLE, error)
             }
-            ShadowError::Instance(_) => {
-                Refusal::new(Code::FailedPrecondition, reason::VERSION_UNUSABLE, error).status()
-            }
+            ShadowError::Instance(_) => Refusal::new(Class::Precondition, reason::VERSION_UNUSABLE, error),
         },
     }
 }
 
 /// A comparison over events that come goes on already.
-pub(super) fn follows_already() -> Status {
+pub(super) fn follows_already() -> Refusal {
     let words = "another comparison over events that come goes on: end that one first";
-    Refusal::new(Code::ResourceExhausted, reason::BUSY, &words).status()
+    Refusal::new(Class::Exhausted, reason::BUSY, &words)
 }
 
 /// A topology that was not applied.
-pub(super) fn topology(error: &TopologyError) -> Status {
-    let unknown = || [(reason::OUTCOME, reason::OUTCOME_UNKNOWN.to_owned())];
+pub(super) fn topology(error: &TopologyError) -> Refusal {
     match error {
         TopologyError::Unreadable(_) | TopologyError::Refused(_) => {
-            Refusal::new(Code::InvalidArgument, reason::TOPOLOGY_REFUSED, error).field("topology").status()
+            Refusal::new(Class::Invalid, reason::TOPOLOGY_REFUSED, error).field("topology")
         }
         TopologyError::NoRoom => {
-            let mut refusal = Refusal::new(Code::ResourceExhausted, reason::DISK_FULL, error);
-            refusal.details.set_retry_info(Some(limits::FULL_RETRY_AFTER));
-            refusal.status()
+            Refusal::new(Class::Exhausted, reason::DISK_FULL, error).retry_after(limits::FULL_RETRY_AFTER)
         }
-        TopologyError::Unfinished => Refusal::new(Code::FailedPrecondition, reason::TOPOLOGY_FAILED, error).status(),
+        TopologyError::Unfinished => Refusal::new(Class::Precondition, reason::TOPOLOGY_FAILED, error),
         TopologyError::Moved { is, .. } => {
             let metadata = [("revision", is.clone())];
-            Refusal::with(Code::Aborted, reason::TOPOLOGY_MOVED, error, metadata).status()
+            Refusal::with(Class::Conflict, reason::TOPOLOGY_MOVED, error, metadata)
         }
-        TopologyError::Loss(_) => Refusal::new(Code::FailedPrecondition, reason::WOULD_LOSE, error).status(),
-        TopologyError::Plugins(_) => Refusal::new(Code::InvalidArgument, reason::PLUGIN_REFUSED, error).status(),
+        TopologyError::Loss(_) => Refusal::new(Class::Precondition, reason::WOULD_LOSE, error),
+        TopologyError::Plugins(_) => Refusal::new(Class::Invalid, reason::PLUGIN_REFUSED, error),
         TopologyError::Prepare(PrepareError::Apply(ApplyError::Stopped(stopped)))
         | TopologyError::Prepare(PrepareError::Begin { error: SessionError::Stopped(stopped), .. }) => {
             self::stopped(stopped)
         }
         TopologyError::Prepare(PrepareError::Apply(_)) => {
-            Refusal::new(Code::InvalidArgument, reason::TOPOLOGY_REFUSED, error).field("topology").status()
+            Refusal::new(Class::Invalid, reason::TOPOLOGY_REFUSED, error).field("topology")
         }
         TopologyError::Prepare(PrepareError::Begin { .. }) => {
-            Refusal::new(Code::Internal, reason::TOPOLOGY_FAILED, error).status()
+            Refusal::new(Class::Internal, reason::TOPOLOGY_FAILED, error)
         }
         TopologyError::Collect(CollectError::Apply(ApplyError::Stopped(stopped)))
         | TopologyError::Collect(CollectError::Lane { error: SessionError::Stopped(stopped), .. }) => {
             self::stopped(stopped)
         }
         TopologyError::Store(_) | TopologyError::Start(_) | TopologyError::Collect(_) => {
-            Refusal::with(Code::Internal, reason::TOPOLOGY_FAILED, error, unknown()).status()
+            Refusal::new(Class::Internal, reason::TOPOLOGY_FAILED, error).outcome_unknown()
         }
         TopologyError::Closed => stopped(&Stopped::Closed),
     }
 }
 
 /// A field of a request that makes no sense.
-pub(super) fn field(field: impl Into<String>, what: impl std::fmt::Display) -> Status {
+pub(super) fn field(field: impl Into<String>, what: impl std::fmt::Display) -> Refusal {
     let field = field.into();
     let words = format!("{field} {what}");
-    Refusal::new(Code::InvalidArgument, reason::INVALID_ARGUMENT, &words).field(field).status()
+    Refusal::new(Class::Invalid, reason::INVALID_ARGUMENT, &words).field(field)
 }
 
 /// The engine has stopped. What was on its way may or may not have happened.
-pub(super) fn stopped(stopped: &Stopped) -> Status {
+pub(super) fn stopped(stopped: &Stopped) -> Refusal {
     let reason = match stopped {
         Stopped::Closed => reason::SHUTTING_DOWN,
         Stopped::Poisoned(_) => reason::STORAGE_FAILED,
     };
-    let unknown = [(reason::OUTCOME, reason::OUTCOME_UNKNOWN.to_owned())];
-    Refusal::with(Code::Unavailable, reason, stopped, unknown).status()
+    Refusal::new(Class::Unavailable, reason, stopped).outcome_unknown()
 }
 
 /// The bus is on its way down, and what was asked for was not begun.
-pub(super) fn shutting_down() -> Status {
-    Refusal::new(Code::Unavailable, reason::SHUTTING_DOWN, &Stopped::Closed).status()
+pub(super) fn shutting_down() -> Refusal {
+    Refusal::new(Class::Unavailable, reason::SHUTTING_DOWN, &Stopped::Closed)
 }
 
-/// A message larger than messages may be. The transport calls that OUT_OF_RANGE, gRPC at large RESOURCE_EXHAUSTED.
-pub(super) fn oversize(words: &str) -> Status {
-    Refusal::new(Code::ResourceExhausted, reason::TOO_LARGE, &words).status()
+/// A message larger than messages may be.
+pub(super) fn oversize(words: &str) -> Refusal {
+    Refusal::new(Class::Exhausted, reason::TOO_LARGE, &words)
 }
 
 /// A caller has said nothing for so long, in the middle of what it sends. Nothing has happened.
-pub(super) fn silence(time: Duration) -> Status {
+pub(super) fn silence(time: Duration) -> Refusal {
     let words = format!("nothing came in for {} s, and others wait", time.as_secs());
-    Refusal::new(Code::Aborted, reason::TOO_SLOW, &words).status()
+    Refusal::new(Class::Conflict, reason::TOO_SLOW, &words)
 }
 
 /// Requests that wait for room in their topics have used up the memory for that, so this one is refused, though its topic waits.
-pub(super) fn too_many_wait() -> Status {
+pub(super) fn too_many_wait() -> Refusal {
     let words = "as much waits for room in its topics as may: try again later";
-    let mut refusal = Refusal::new(Code::ResourceExhausted, reason::BACKLOG_FULL, &words);
-    refusal.details.set_retry_info(Some(limits::FULL_RETRY_AFTER));
-    refusal.status()
+    Refusal::new(Class::Exhausted, reason::BACKLOG_FULL, &words).retry_after(limits::FULL_RETRY_AFTER)
 }
 
 /// The caller's time is over.
-pub(super) fn deadline() -> Status {
-    Status::deadline_exceeded("the deadline of the call is over")
+pub(super) fn deadline() -> Refusal {
+    Refusal::new(Class::TimedOut, reason::DEADLINE_EXCEEDED, &"the deadline of the call is over")
 }
 
 /// A refused read.
-pub(super) fn read(error: &ReadRefused) -> Status {
+pub(super) fn read(error: &ReadRefused) -> Refusal {
     let at = |partition: &u32, offset: &Offset| [("partition", partition.to_string()), ("offset", offset.to_string())];
     match error {
         ReadRefused::UnknownPartition { .. } => {
-            Refusal::new(Code::InvalidArgument, reason::UNKNOWN_PARTITION, error).field("partitions").status()
+            Refusal::new(Class::Invalid, reason::UNKNOWN_PARTITION, error).field("partitions")
         }
-        ReadRefused::Field { field, .. } => {
-            Refusal::new(Code::InvalidArgument, reason::INVALID_ARGUMENT, error).field(*field).status()
-        }
+        ReadRefused::Field { field, .. } => Refusal::new(Class::Invalid, reason::INVALID_ARGUMENT, error).field(*field),
         ReadRefused::Expired { partition, offset, .. } => {
-            Refusal::with(Code::FailedPrecondition, reason::POSITION_EXPIRED, error, at(partition, offset)).status()
+            Refusal::with(Class::Precondition, reason::POSITION_EXPIRED, error, at(partition, offset))
         }
         ReadRefused::BeyondEnd { partition, offset, .. } => {
-            Refusal::with(Code::FailedPrecondition, reason::POSITION_BEYOND_END, error, at(partition, offset)).status()
+            Refusal::with(Class::Precondition, reason::POSITION_BEYOND_END, error, at(partition, offset))
         }
         ReadRefused::Lost { partition, offset, .. } => {
-            Refusal::with(Code::DataLoss, reason::POSITION_LOST, error, at(partition, offset)).status()
+            Refusal::with(Class::DataLoss, reason::POSITION_LOST, error, at(partition, offset))
         }
         ReadRefused::Read(ReadError::UnknownPartition) => {
-            Refusal::new(Code::InvalidArgument, reason::UNKNOWN_PARTITION, error).field("partitions").status()
+            Refusal::new(Class::Invalid, reason::UNKNOWN_PARTITION, error).field("partitions")
         }
         ReadRefused::Read(ReadError::Passing(_)) => unreadable_now(error),
-        ReadRefused::Read(ReadError::Storage(_)) => Refusal::new(Code::DataLoss, reason::UNREADABLE, error).status(),
+        ReadRefused::Read(ReadError::Storage(_)) => Refusal::new(Class::DataLoss, reason::UNREADABLE, error),
         ReadRefused::Stopped(stopped) => self::stopped(stopped),
     }
 }

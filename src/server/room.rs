@@ -1,13 +1,12 @@
-//! Memory that callers share, and messages that come in parts.
+//! Memory that callers share.
 //!
-//! Promises: bytes are counted before they come in; who comes with nothing for long gives its place away.
+//! Promises: bytes are counted before they come in.
 
 use std::sync::Arc;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tonic::{Status, Streaming};
 
-use super::{bounds, refusal};
+use super::refusal::{self, Refusal};
 
 /// Bytes, as many as may be taken together. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -31,7 +30,7 @@ impl Room {
     }
 
     /// Waits for room.
-    pub(super) async fn take(&self, bytes: u64) -> Result<OwnedSemaphorePermit, Status> {
+    pub(super) async fn take(&self, bytes: u64) -> Result<OwnedSemaphorePermit, Refusal> {
         let taken = self.units.clone().acquire_many_owned(self.units(bytes)).await;
         taken.map_err(|_| refusal::shutting_down())
     }
@@ -39,14 +38,6 @@ impl Room {
     /// Room that is there now.
     pub(super) fn try_take(&self, bytes: u64) -> Option<OwnedSemaphorePermit> {
         self.units.clone().try_acquire_many_owned(self.units(bytes)).ok()
-    }
-}
-
-/// The next message of a call that comes in parts; `None` at the end.
-pub(super) async fn next_part<T>(parts: &mut Streaming<T>) -> Result<Option<T>, Status> {
-    match tokio::time::timeout(bounds::SILENCE_MAX, parts.message()).await {
-        Ok(part) => part,
-        Err(_) => Err(refusal::silence(bounds::SILENCE_MAX)),
     }
 }
 

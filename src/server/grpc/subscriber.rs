@@ -6,9 +6,6 @@
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
-use super::calls::Calls;
-use super::refusal::TIME;
-use super::{bounds, refusal};
 use crate::api::times::nanoseconds;
 use crate::api::v1;
 use crate::api::v1::seek_request::To;
@@ -17,6 +14,9 @@ use crate::api::{Filter, Move, SeekState, SeekTo, StateFilter, StateOfPartition,
 use crate::dispatch::snapshots::KEPT_DEFAULT;
 use crate::dispatch::{ControlError, Tree};
 use crate::engine::Engine;
+use crate::server::calls::Calls;
+use crate::server::refusal::TIME;
+use crate::server::{bounds, refusal};
 use crate::wasm::{STATE_BUCKET_BYTES_MAX, STATE_KEY_BYTES_MAX, STATE_VALUE_BYTES_MAX};
 
 /// The bucket of a handler that names none.
@@ -35,7 +35,7 @@ fn filter(filter: Option<v1::FailedFilter>) -> Result<Filter, Status> {
     let filter: Filter = filter.map_err(|what| refusal::field("filter.older_than", what))?.unwrap_or_default();
     // Every reason has no text in it, so that would be all events for somebody who means some.
     match filter.reason.as_deref() {
-        Some("") => Err(refusal::field("filter.reason", "is empty: leave it out for events of every reason")),
+        Some("") => Err(refusal::field("filter.reason", "is empty: leave it out for events of every reason").into()),
         _ => Ok(filter),
     }
 }
@@ -50,7 +50,7 @@ impl<E: Engine> Subscribers<E> {
         let tree = self.tree.clone();
         let read = tokio::task::spawn_blocking(move || read(&tree)).await;
         let read = read.map_err(|error| Status::internal(format!("the read was not finished: {error}")))?;
-        read.map_err(|error| refusal::control(&error))
+        read.map_err(|error| refusal::control(&error).into())
     }
 
     /// Does what changes something, and is answered also where the bus is told to stop meanwhile. Where the caller goes away, what
@@ -78,7 +78,7 @@ impl<E: Engine> Subscribers<E> {
                         Ok(done) => tracing::info!(subscriber, what, ?done, "done"),
                         Err(error) => tracing::warn!(subscriber, what, %error, "not done, or not all of it"),
                     }
-                    changed.map_err(|error| refusal::control(&error))
+                    changed.map_err(|error| refusal::control(&error).into())
                 }
                 () = gone.cancelled() => {
                     tracing::warn!(subscriber, what, "the caller is gone: what was not begun is not done");
@@ -94,13 +94,13 @@ impl<E: Engine> Subscribers<E> {
         self.check_open()?;
         let _call = self.calls.token();
         tokio::select! {
-            done = change => done.map_err(|error| refusal::control(&error)),
-            () = self.closing.cancelled() => Err(refusal::shutting_down()),
+            done = change => done.map_err(|error| refusal::control(&error).into()),
+            () = self.closing.cancelled() => Err(refusal::shutting_down().into()),
         }
     }
 
     fn check_open(&self) -> Result<(), Status> {
-        if self.closing.is_cancelled() { Err(refusal::shutting_down()) } else { Ok(()) }
+        if self.closing.is_cancelled() { Err(refusal::shutting_down().into()) } else { Ok(()) }
     }
 }
 
@@ -202,11 +202,11 @@ impl<E: Engine> SubscriberService for Subscribers<E> {
             Ok(v1::SeekState::Keep) => Some(SeekState::Keep),
             Ok(v1::SeekState::Empty) => Some(SeekState::Empty),
             Ok(v1::SeekState::Snapshot) => Some(SeekState::Snapshot(request.snapshot)),
-            Err(_) => return Err(refusal::field("state", "is not one of those that there are")),
+            Err(_) => return Err(refusal::field("state", "is not one of those that there are").into()),
         };
         let to = match &request.to {
             None if matches!(state, Some(SeekState::Snapshot(_))) => SeekTo::Snapshot,
-            None => return Err(refusal::field("to", "is missing: name the position to continue from")),
+            None => return Err(refusal::field("to", "is missing: name the position to continue from").into()),
             Some(To::Start(_)) => SeekTo::Start,
             Some(To::End(_)) => SeekTo::End,
             Some(To::Offset(offset)) => SeekTo::Offset(*offset),
@@ -215,7 +215,7 @@ impl<E: Engine> SubscriberService for Subscribers<E> {
         let v1::SeekRequest { subscriber, partition, drops_waiting, dry_run, .. } = request;
         let name = subscriber.clone();
         if state.is_none() && self.reading(move |tree| tree.has_state(&name, partition)).await? {
-            return Err(refusal::control(&ControlError::HasState { subscriber }));
+            return Err(refusal::control(&ControlError::HasState { subscriber }).into());
         }
         let to = Move { to, partition, state: state.unwrap_or(SeekState::Keep), drops_waiting, dry_run };
         let what = if dry_run { "say where it would be moved" } else { "move" };
@@ -229,7 +229,7 @@ impl<E: Engine> SubscriberService for Subscribers<E> {
     ) -> Result<Response<v1::TakeSnapshotResponse>, Status> {
         let v1::TakeSnapshotRequest { subscriber, keep, note } = request.into_inner();
         if note.len() > bounds::NOTE_BYTES_MAX {
-            return Err(refusal::field("note", format!("has more than {} bytes", bounds::NOTE_BYTES_MAX)));
+            return Err(refusal::field("note", format!("has more than {} bytes", bounds::NOTE_BYTES_MAX)).into());
         }
         let keep = if keep == 0 { KEPT_DEFAULT } else { keep as usize };
         let take = async move |tree: Tree<E>, name: String| tree.take_snapshot(&name, TakenBy::Hand, &note, keep).await;
@@ -286,14 +286,16 @@ impl<E: Engine> SubscriberService for Subscribers<E> {
         let v1::ImportStateRequest { subscriber, entries } = request.into_inner();
         if entries.len() > bounds::IMPORTED_MAX {
             let (count, most) = (entries.len(), bounds::IMPORTED_MAX);
-            return Err(refusal::field("entries", format!("has {count} entries; at most {most} are taken at once")));
+            return Err(
+                refusal::field("entries", format!("has {count} entries; at most {most} are taken at once")).into()
+            );
         }
         let Some(partition) = entries.first().map(|entry| entry.partition) else {
             return Ok(Response::new(v1::ImportStateResponse { imported: 0 }));
         };
         for (index, entry) in entries.iter().enumerate() {
             if let Some((name, what)) = wrong(entry, partition) {
-                return Err(refusal::field(format!("entries[{index}].{name}"), what));
+                return Err(refusal::field(format!("entries[{index}].{name}"), what).into());
             }
         }
         let entries: Vec<_> =

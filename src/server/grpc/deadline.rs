@@ -1,4 +1,4 @@
-//! What every call passes: its deadline, and the code of a message that is too large.
+//! The layer of every service: the deadlines of calls, and the code of a message that is too large.
 //!
 //! The transport honours `grpc-timeout` only until the headers of the answer, and says CANCELLED then; a stream would go on
 //! for ever. Here the deadline is fixed when the call comes in, calls end with DEADLINE_EXCEEDED, and streams find it in
@@ -14,7 +14,7 @@ use tonic::codegen::{BoxFuture, Service, http};
 use tonic::server::NamedService;
 use tonic::{Code, Request, Status};
 
-use super::{bounds, refusal};
+use crate::server::{bounds, refusal};
 
 /// When the caller stops waiting; `None` for never.
 #[derive(Debug, Clone, Copy)]
@@ -25,15 +25,15 @@ pub(super) fn deadline<T>(request: &Request<T>) -> Option<Instant> {
     request.extensions().get::<Deadline>().and_then(|deadline| deadline.0)
 }
 
-/// A service behind the door.
+/// A service whose calls end at their deadlines.
 #[derive(Debug, Clone)]
-pub(super) struct Door<S>(pub(super) S);
+pub(super) struct Deadlines<S>(pub(super) S);
 
-impl<S: NamedService> NamedService for Door<S> {
+impl<S: NamedService> NamedService for Deadlines<S> {
     const NAME: &'static str = S::NAME;
 }
 
-impl<S> Service<http::Request<Body>> for Door<S>
+impl<S> Service<http::Request<Body>> for Deadlines<S>
 where
     S: Service<http::Request<Body>, Response = http::Response<Body>, Error = Infallible>,
     S::Future: Send + 'static,
@@ -57,7 +57,7 @@ where
             tokio::select! {
                 biased;
                 answer = answer => answer.map(recode),
-                () = tokio::time::sleep_until(deadline) => Ok(refusal::deadline().into_http()),
+                () = tokio::time::sleep_until(deadline) => Ok(Status::from(refusal::deadline()).into_http()),
             }
         })
     }
@@ -65,9 +65,11 @@ where
 
 /// Gives a message that is too large its right code.
 fn recode(answer: http::Response<Body>) -> http::Response<Body> {
-    // A status among the headers means that there is no body.
+    // The transport says OUT_OF_RANGE where gRPC says RESOURCE_EXHAUSTED. A status among the headers means that there is no body.
     match Status::from_header_map(answer.headers()) {
-        Some(status) if status.code() == Code::OutOfRange => refusal::oversize(status.message()).into_http(),
+        Some(status) if status.code() == Code::OutOfRange => {
+            Status::from(refusal::oversize(status.message())).into_http()
+        }
         _ => answer,
     }
 }
@@ -117,7 +119,7 @@ mod tests {
 
     async fn code(answer: Option<Status>) -> Code {
         let request = http::Request::builder().header("grpc-timeout", "20m").body(Body::empty()).unwrap();
-        let answer = Door(Answers(answer)).call(request).await.unwrap();
+        let answer = Deadlines(Answers(answer)).call(request).await.unwrap();
         Status::from_header_map(answer.headers()).unwrap().code()
     }
 

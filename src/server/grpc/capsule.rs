@@ -12,13 +12,13 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
-use super::pull::{Pull, Source};
-use super::{bounds, refusal};
+use super::stream::{AnswerStream, Source};
 use crate::api::reason;
 use crate::api::v1;
 use crate::api::v1::capsule_service_server::CapsuleService;
 use crate::dispatch::Tree;
 use crate::engine::Engine;
+use crate::server::{bounds, refusal};
 
 /// What a bus keeps of events that failed.
 pub trait Capsules: Send + Sync + 'static {
@@ -65,8 +65,8 @@ impl<E: Engine> Fetching<E> {
     async fn place(&self) -> Result<OwnedSemaphorePermit, Status> {
         tokio::select! {
             biased;
-            () = self.closing.cancelled() => Err(refusal::shutting_down()),
-            place = self.places.clone().acquire_owned() => place.map_err(|_| refusal::shutting_down()),
+            () = self.closing.cancelled() => Err(refusal::shutting_down().into()),
+            place = self.places.clone().acquire_owned() => place.map_err(|_| refusal::shutting_down().into()),
         }
     }
 
@@ -74,7 +74,7 @@ impl<E: Engine> Fetching<E> {
     fn full_name(&self, name: &str) -> Result<String, Status> {
         match self.tree.full_name(name) {
             Err(_) if name.contains('/') => Ok(name.to_owned()),
-            found => found.map_err(|error| refusal::control(&error)),
+            found => found.map_err(|error| refusal::control(&error).into()),
         }
     }
 
@@ -111,7 +111,7 @@ impl File {
     /// The next part; `None` at the end.
     async fn part(&mut self) -> Result<Option<Bytes>, Status> {
         if self.closing.is_cancelled() {
-            return Err(refusal::shutting_down());
+            return Err(refusal::shutting_down().into());
         }
         let Some(mut file) = self.file.take() else { return Ok(None) };
         let read = blocking(move || {
@@ -149,8 +149,8 @@ impl Source for ComponentParts {
 
 #[tonic::async_trait]
 impl<E: Engine> CapsuleService for Fetching<E> {
-    type FetchCapsuleStream = Pull<CapsuleParts>;
-    type FetchComponentStream = Pull<ComponentParts>;
+    type FetchCapsuleStream = AnswerStream<CapsuleParts>;
+    type FetchComponentStream = AnswerStream<ComponentParts>;
 
     async fn list_capsules(
         &self,
@@ -173,7 +173,7 @@ impl<E: Engine> CapsuleService for Fetching<E> {
         let subscriber = self.full_name(&subscriber)?;
         let what = format!("capsule `{id}` of subscriber `{subscriber}`");
         let open = move |capsules: &dyn Capsules| capsules.open(&subscriber, &id);
-        Ok(Response::new(Pull::new(CapsuleParts(self.opened(open, (what, reason::UNKNOWN_CAPSULE)).await?))))
+        Ok(Response::new(AnswerStream::new(CapsuleParts(self.opened(open, (what, reason::UNKNOWN_CAPSULE)).await?))))
     }
 
     async fn fetch_component(
@@ -183,6 +183,6 @@ impl<E: Engine> CapsuleService for Fetching<E> {
         let v1::FetchComponentRequest { wasm_digest } = request.into_inner();
         let what = format!("component `{wasm_digest}`");
         let open = move |capsules: &dyn Capsules| capsules.open_component(&wasm_digest);
-        Ok(Response::new(Pull::new(ComponentParts(self.opened(open, (what, reason::UNKNOWN_VERSION)).await?))))
+        Ok(Response::new(AnswerStream::new(ComponentParts(self.opened(open, (what, reason::UNKNOWN_VERSION)).await?))))
     }
 }

@@ -10,9 +10,8 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::calls::Calls;
-use super::room::next_part;
-use super::{bounds, door, refusal};
+use super::deadline;
+use super::stream::next_part;
 use crate::api::v1::shadow_request::{Begin, Part};
 use crate::api::v1::shadow_service_server::ShadowService;
 use crate::api::{StateOfPartition, v1};
@@ -20,6 +19,8 @@ use crate::deploy::{Compile, Reloader};
 use crate::dispatch::shadow::{Over, ShadowOptions};
 use crate::engine::Engine;
 use crate::limits::{self, COMPONENT_BYTES_MAX};
+use crate::server::calls::Calls;
+use crate::server::{bounds, refusal};
 
 /// The service.
 pub(super) struct Shadows<E, C> {
@@ -55,12 +56,12 @@ impl<E: Engine, C: Compile> Shadows<E, C> {
             0 => bounds::SHADOW_EVENTS_DEFAULT,
             last if last > bounds::SHADOW_EVENTS_MAX => {
                 let words = format!("is {last}, and at most {} are accepted", bounds::SHADOW_EVENTS_MAX);
-                return Err(refusal::field("begin.last", words));
+                return Err(refusal::field("begin.last", words).into());
             }
             last => last,
         };
         let over = match begin.snapshot {
-            Some(_) if !state.is_empty() => return Err(refusal::field("entry", STATE_TWICE)),
+            Some(_) if !state.is_empty() => return Err(refusal::field("entry", STATE_TWICE).into()),
             Some(snapshot) => Over::Behind { snapshot, events },
             None => Over::Last { events, state },
         };
@@ -77,7 +78,7 @@ impl<E: Engine, C: Compile> Shadows<E, C> {
         let _room = self.room_coming.try_acquire().map_err(|_| refusal::follows_already())?;
         let (wasm, state) = receive(&begin, parts).await?;
         if begin.snapshot.is_some() || !state.is_empty() {
-            return Err(refusal::field("begin.coming", STATE_TWICE));
+            return Err(refusal::field("begin.coming", STATE_TWICE).into());
         }
         let time =
             coming.time.map(|time| std::time::Duration::try_from(time).map_err(|_| refusal::field("time", TIME)));
@@ -133,11 +134,11 @@ const TIME: &str = "is no span of time";
 async fn begin(parts: &mut Streaming<v1::ShadowRequest>) -> Result<Begin, Status> {
     let first = next_part(parts).await?.and_then(|message| message.part);
     let Some(Part::Begin(begin)) = first else {
-        return Err(refusal::field("part", "is not `begin`, which the first message has to be"));
+        return Err(refusal::field("part", "is not `begin`, which the first message has to be").into());
     };
     if begin.size_bytes > COMPONENT_BYTES_MAX {
         let words = format!("is {}, and at most {COMPONENT_BYTES_MAX} are accepted", begin.size_bytes);
-        return Err(refusal::field("begin.size_bytes", words));
+        return Err(refusal::field("begin.size_bytes", words).into());
     }
     Ok(begin)
 }
@@ -164,7 +165,8 @@ async fn receive_parts(begin: &Begin, parts: &mut Streaming<v1::ShadowRequest>) 
                 return Err(refusal::field(
                     "part",
                     "is neither `chunk` nor `entry`, which all but the first have to be",
-                ));
+                )
+                .into());
             }
         }
         if wasm.len() as u64 > begin.size_bytes {
@@ -172,12 +174,12 @@ async fn receive_parts(begin: &Begin, parts: &mut Streaming<v1::ShadowRequest>) 
         }
         if state_bytes > limits::SHADOW_BYTES_MAX {
             let words = format!("are more than {} bytes together", limits::SHADOW_BYTES_MAX);
-            return Err(refusal::field("entry", words));
+            return Err(refusal::field("entry", words).into());
         }
     }
     if wasm.len() as u64 != begin.size_bytes {
         let words = format!("is {}, and {} came or more", begin.size_bytes, wasm.len());
-        return Err(refusal::field("begin.size_bytes", words));
+        return Err(refusal::field("begin.size_bytes", words).into());
     }
     Ok((wasm, state))
 }
@@ -188,7 +190,7 @@ impl<E: Engine, C: Compile> ShadowService for Shadows<E, C> {
         &self,
         request: Request<Streaming<v1::ShadowRequest>>,
     ) -> Result<Response<v1::ShadowResponse>, Status> {
-        let (deadline, now) = (door::deadline(&request), tokio::time::Instant::now());
+        let (deadline, now) = (deadline::deadline(&request), tokio::time::Instant::now());
         let mut parts = request.into_inner();
         let _call = self.calls.token();
         let compared = async {
@@ -209,7 +211,7 @@ impl<E: Engine, C: Compile> ShadowService for Shadows<E, C> {
         };
         tokio::select! {
             compared = compared => Ok(Response::new(compared?)),
-            () = self.closing.cancelled() => Err(refusal::shutting_down()),
+            () = self.closing.cancelled() => Err(refusal::shutting_down().into()),
         }
     }
 }

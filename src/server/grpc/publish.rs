@@ -15,15 +15,16 @@ use tokio_stream::Stream;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tonic::{Code, Request, Response, Status, Streaming};
 
-use super::calls::{Calls, StreamCall};
-use super::pull::{Pull, Source};
-use super::room::Room;
-use super::{bounds, door, refusal};
+use super::deadline;
+use super::stream::{AnswerStream, Source};
 use crate::api::Addressed;
 use crate::api::v1;
 use crate::api::v1::publisher_service_server::PublisherService;
 use crate::dispatch::{Admission, PublishError, Publisher};
 use crate::engine::{Engine, Fence};
+use crate::server::calls::{Calls, StreamCall};
+use crate::server::room::Room;
+use crate::server::{bounds, refusal};
 
 /// The service.
 pub(super) struct Publishing<E> {
@@ -37,11 +38,11 @@ pub(super) struct Publishing<E> {
 
 #[tonic::async_trait]
 impl<E: Engine> PublisherService for Publishing<E> {
-    type PublishStreamStream = Pull<Pipeline<E>>;
+    type PublishStreamStream = AnswerStream<Pipeline<E>>;
 
     async fn publish(&self, request: Request<v1::PublishRequest>) -> Result<Response<v1::PublishResponse>, Status> {
         if self.closing.is_cancelled() {
-            return Err(refusal::shutting_down());
+            return Err(refusal::shutting_down().into());
         }
         let _call = self.calls.token();
         let v1::PublishRequest { topic, events, numbering } = request.into_inner();
@@ -58,7 +59,7 @@ impl<E: Engine> PublisherService for Publishing<E> {
         request: Request<v1::PublishTogetherRequest>,
     ) -> Result<Response<v1::PublishResponse>, Status> {
         if self.closing.is_cancelled() {
-            return Err(refusal::shutting_down());
+            return Err(refusal::shutting_down().into());
         }
         let _call = self.calls.token();
         let v1::PublishTogetherRequest { events, numbering } = request.into_inner();
@@ -74,9 +75,9 @@ impl<E: Engine> PublisherService for Publishing<E> {
         &self,
         request: Request<Streaming<v1::PublishStreamRequest>>,
     ) -> Result<Response<Self::PublishStreamStream>, Status> {
-        let deadline = door::deadline(&request);
+        let deadline = deadline::deadline(&request);
         let pipeline = Pipeline::new(self, request.into_inner(), deadline);
-        Ok(Response::new(Pull::new(pipeline)))
+        Ok(Response::new(AnswerStream::new(pipeline)))
     }
 }
 
@@ -86,7 +87,7 @@ impl<E> Publishing<E> {
         tokio::select! {
             biased;
             admitted = admission_within(&self.waiting, bytes, admission) => admitted,
-            () = self.closing.cancelled() => Err(refusal::shutting_down()),
+            () = self.closing.cancelled() => Err(refusal::shutting_down().into()),
         }
     }
 }
@@ -106,7 +107,7 @@ async fn admission_within(
             admission.await
         }
     };
-    admitted.map_err(|error| refusal::publish(&error))
+    admitted.map_err(|error| refusal::publish(&error).into())
 }
 
 type Admitted = Result<Admission, PublishError>;
@@ -196,7 +197,7 @@ impl<E: Engine> Pipeline<E> {
         let bytes = events.iter().map(Bytes::len).sum();
         let running = Box::pin(async move {
             let published = publisher.publish_admitted(&topic, &events, numbering, admitted?, fence).await;
-            published.map(Into::into).map_err(|error| refusal::publish(&error))
+            published.map(Into::into).map_err(|error| refusal::publish(&error).into())
         });
         let mut slot = Slot { bytes, state: State::Running(running) };
         slot.poll(cx);
@@ -211,7 +212,7 @@ impl<E: Engine> Pipeline<E> {
         if let Some(deadline) = &mut self.deadline
             && deadline.as_mut().poll(cx).is_ready()
         {
-            return Poll::Ready(Some(Err(refusal::deadline())));
+            return Poll::Ready(Some(Err(refusal::deadline().into())));
         }
         for slot in &mut self.slots {
             slot.poll(cx);
@@ -221,7 +222,7 @@ impl<E: Engine> Pipeline<E> {
         }
         while self.ended.is_none() && self.has_room() {
             if self.closing.as_mut().poll(cx).is_ready() {
-                self.ended = Some(Err(refusal::shutting_down()));
+                self.ended = Some(Err(refusal::shutting_down().into()));
                 break;
             }
             if let Some((mut admission, request)) = self.admitting.take() {
@@ -237,7 +238,7 @@ impl<E: Engine> Pipeline<E> {
             match Pin::new(&mut self.requests).poll_next(cx) {
                 Poll::Ready(Some(Ok(request))) => self.admit(request),
                 Poll::Ready(Some(Err(status))) if status.code() == Code::OutOfRange => {
-                    self.ended = Some(Err(refusal::oversize(status.message())));
+                    self.ended = Some(Err(refusal::oversize(status.message()).into()));
                 }
                 Poll::Ready(Some(Err(status))) => self.ended = Some(Err(status)),
                 Poll::Ready(None) => self.ended = Some(Ok(())),

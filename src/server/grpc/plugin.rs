@@ -7,15 +7,17 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::calls::Calls;
-use super::room::{Room, next_part};
-use super::{bounds, door, refusal};
+use super::deadline;
+use super::stream::next_part;
 use crate::api::v1::deploy_request::{Begin, Part};
 use crate::api::v1::plugin_service_server::PluginService;
 use crate::api::{Unpinned, v1};
 use crate::deploy::{Compile, ReloadError, Reloader};
 use crate::engine::Engine;
 use crate::limits::COMPONENT_BYTES_MAX;
+use crate::server::calls::Calls;
+use crate::server::room::Room;
+use crate::server::{bounds, refusal};
 
 /// The service.
 pub(super) struct Plugins<E, C> {
@@ -34,10 +36,10 @@ impl<E: Engine, C: Compile> Plugins<E, C> {
 
     async fn changing<T>(&self, change: impl Future<Output = Result<T, ReloadError>>) -> Result<T, Status> {
         if self.closing.is_cancelled() {
-            return Err(refusal::shutting_down());
+            return Err(refusal::shutting_down().into());
         }
         let _call = self.calls.token();
-        change.await.map_err(|error| refusal::plugin(&error))
+        change.await.map_err(|error| refusal::plugin(&error).into())
     }
 
     /// What is deployed, and the component, which has room for as long as the last is kept.
@@ -47,17 +49,19 @@ impl<E: Engine, C: Compile> Plugins<E, C> {
     ) -> Result<(Begin, Vec<u8>, OwnedSemaphorePermit), Status> {
         let first = next_part(parts).await?.and_then(|message| message.part);
         let Some(Part::Begin(begin)) = first else {
-            return Err(refusal::field("part", "is not `begin`, which the first message has to be"));
+            return Err(refusal::field("part", "is not `begin`, which the first message has to be").into());
         };
         if begin.size_bytes > COMPONENT_BYTES_MAX {
             let words = format!("is {}, and at most {COMPONENT_BYTES_MAX} are accepted", begin.size_bytes);
-            return Err(refusal::field("begin.size_bytes", words));
+            return Err(refusal::field("begin.size_bytes", words).into());
         }
         let room = self.room.take(begin.size_bytes).await?;
         let mut wasm = Vec::new();
         while let Some(message) = next_part(parts).await? {
             let Some(Part::Chunk(chunk)) = message.part else {
-                return Err(refusal::field("part", "is not `chunk`, which all messages but the first have to be"));
+                return Err(
+                    refusal::field("part", "is not `chunk`, which all messages but the first have to be").into()
+                );
             };
             wasm.extend_from_slice(&chunk);
             if wasm.len() as u64 > begin.size_bytes {
@@ -68,7 +72,7 @@ impl<E: Engine, C: Compile> Plugins<E, C> {
             true => Ok((begin, wasm, room)),
             false => {
                 let words = format!("is {}, and {} came or more", begin.size_bytes, wasm.len());
-                Err(refusal::field("begin.size_bytes", words))
+                Err(refusal::field("begin.size_bytes", words).into())
             }
         }
     }
@@ -81,12 +85,12 @@ impl<E: Engine, C: Compile> PluginService for Plugins<E, C> {
         request: Request<Streaming<v1::DeployRequest>>,
     ) -> Result<Response<v1::DeployResponse>, Status> {
         let within = tokio::time::Instant::now() + bounds::PARTS_WITHIN;
-        let deadline = door::deadline(&request).map_or(within, |deadline| deadline.min(within));
+        let deadline = deadline::deadline(&request).map_or(within, |deadline| deadline.min(within));
         let mut parts = request.into_inner();
         let receiving = self.receive(&mut parts);
         let (begin, wasm, _room) = tokio::select! {
             received = tokio::time::timeout_at(deadline, receiving) => received.map_err(|_| refusal::deadline())??,
-            () = self.closing.cancelled() => return Err(refusal::shutting_down()),
+            () = self.closing.cancelled() => return Err(refusal::shutting_down().into()),
         };
         let policy = begin.how().ok_or_else(|| refusal::field("begin.policy", "is not one of those that there are"))?;
         let end = begin.cause.floor_char_boundary(bounds::CAUSE_BYTES_MAX.min(begin.cause.len()));

@@ -12,9 +12,8 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
-use super::pull::{Pull, Source};
-use super::refusal::{self, ReadRefused, TIME};
-use super::{bounds, door};
+use super::deadline;
+use super::stream::{AnswerStream, Source};
 use crate::api::times::{nanoseconds, timestamp};
 use crate::api::v1;
 use crate::api::v1::read_request::Start;
@@ -24,6 +23,8 @@ use crate::dispatch::publish::Target;
 use crate::dispatch::{PendingPage, Tree};
 use crate::engine::{Chunk, Engine, ReadBudget, ReadError, Stopped};
 use crate::model::{Offset, PartitionId, Record, partition_of};
+use crate::server::bounds;
+use crate::server::refusal::{self, ReadRefused, TIME};
 
 /// The service.
 pub(super) struct Reading<E> {
@@ -34,24 +35,24 @@ pub(super) struct Reading<E> {
 
 #[tonic::async_trait]
 impl<E: Engine> ReaderService for Reading<E> {
-    type ReadStream = Pull<Reader<E>>;
+    type ReadStream = AnswerStream<Reader<E>>;
 
     async fn read(&self, request: Request<v1::ReadRequest>) -> Result<Response<Self::ReadStream>, Status> {
         if self.closing.is_cancelled() {
-            return Err(refusal::shutting_down());
+            return Err(refusal::shutting_down().into());
         }
-        let deadline = door::deadline(&request);
+        let deadline = deadline::deadline(&request);
         let request = request.into_inner();
         let targets = self.tree.publisher().targets();
         let target = targets.find(&request.topic).map_err(|error| refusal::publish(&error))?;
         let reader = self.open(target, request, deadline).await.map_err(|error| refusal::read(&error))?;
-        Ok(Response::new(Pull::new(reader)))
+        Ok(Response::new(AnswerStream::new(reader)))
     }
 
     async fn trace(&self, request: Request<v1::TraceRequest>) -> Result<Response<v1::TraceResponse>, Status> {
         let v1::TraceRequest { id, source, topic, since } = request.into_inner();
         if id.is_empty() {
-            return Err(refusal::field("id", "is missing: say which event"));
+            return Err(refusal::field("id", "is missing: say which event").into());
         }
         let since_ns = match since {
             Some(time) => Some(nanoseconds(&time).ok_or_else(|| refusal::field("since", TIME))?),
@@ -61,7 +62,7 @@ impl<E: Engine> ReaderService for Reading<E> {
         let trace = self.tree.trace(&of);
         tokio::select! {
             biased;
-            () = self.closing.cancelled() => Err(refusal::shutting_down()),
+            () = self.closing.cancelled() => Err(refusal::shutting_down().into()),
             trace = trace => Ok(Response::new(trace.map_err(|error| refusal::trace(&error))?.into())),
         }
     }
@@ -76,7 +77,7 @@ impl<E: Engine> ReaderService for Reading<E> {
         let page = self.tree.pending(&topic, filter, from, bounds::page_size(page_size));
         tokio::select! {
             biased;
-            () = self.closing.cancelled() => Err(refusal::shutting_down()),
+            () = self.closing.cancelled() => Err(refusal::shutting_down().into()),
             page = page => {
                 let PendingPage { events, next } = page.map_err(|error| refusal::pending(&error))?;
                 let events = events.into_iter().map(Into::into).collect();
@@ -92,7 +93,7 @@ fn kind(kind: i32) -> Result<Option<PendingKind>, Status> {
         Ok(v1::PendingKind::Unspecified) => Ok(None),
         Ok(v1::PendingKind::Held) => Ok(Some(PendingKind::Held)),
         Ok(v1::PendingKind::Delayed) => Ok(Some(PendingKind::Delayed)),
-        Err(_) => Err(refusal::field("kind", "is not one of those that there are")),
+        Err(_) => Err(refusal::field("kind", "is not one of those that there are").into()),
     }
 }
 
@@ -236,12 +237,12 @@ impl<E: Engine> Source for Reader<E> {
         };
         tokio::select! {
             biased;
-            () = closing.cancelled() => Some(Err(refusal::shutting_down())),
-            () = over => Some(Err(refusal::deadline())),
+            () = closing.cancelled() => Some(Err(refusal::shutting_down().into())),
+            () = over => Some(Err(refusal::deadline().into())),
             events = self.events() => match events {
                 Ok(events) if events.is_empty() => None,
                 Ok(events) => Some(Ok(v1::ReadResponse { events })),
-                Err(error) => Some(Err(refusal::read(&error))),
+                Err(error) => Some(Err(refusal::read(&error).into())),
             },
         }
     }

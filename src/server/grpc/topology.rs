@@ -5,12 +5,12 @@
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
-use super::calls::Calls;
-use super::refusal;
 use crate::api::v1::topology_service_server::TopologyService;
 use crate::api::{Changes, topologies, v1};
 use crate::deploy::{Compile, Reloader};
 use crate::engine::Engine;
+use crate::server::calls::Calls;
+use crate::server::refusal;
 
 /// The service.
 pub(super) struct Topologies<E, C> {
@@ -21,7 +21,7 @@ pub(super) struct Topologies<E, C> {
 }
 
 fn present(topology: Option<v1::Topology>) -> Result<v1::Topology, Status> {
-    topology.ok_or_else(|| refusal::field("topology", "is missing"))
+    topology.ok_or_else(|| refusal::field("topology", "is missing").into())
 }
 
 #[tonic::async_trait]
@@ -58,7 +58,7 @@ impl<E: Engine, C: Compile> TopologyService for Topologies<E, C> {
         request: Request<v1::ApplyTopologyRequest>,
     ) -> Result<Response<v1::ApplyTopologyResponse>, Status> {
         if self.closing.is_cancelled() {
-            return Err(refusal::shutting_down());
+            return Err(refusal::shutting_down().into());
         }
         let _call = self.calls.token();
         let v1::ApplyTopologyRequest { topology, allow_loss, if_revision } = request.into_inner();
@@ -76,7 +76,7 @@ impl<E: Engine, C: Compile> TopologyService for Topologies<E, C> {
         request: Request<v1::CollectGarbageRequest>,
     ) -> Result<Response<v1::CollectGarbageResponse>, Status> {
         if self.closing.is_cancelled() {
-            return Err(refusal::shutting_down());
+            return Err(refusal::shutting_down().into());
         }
         let _call = self.calls.token();
         let v1::CollectGarbageRequest { allow_loss, dry_run } = request.into_inner();
