@@ -22,11 +22,11 @@ pub struct Filter {
     pub older_than: Option<Duration>,
     /// Of this partition of the subscriber's input.
     pub partition: Option<u32>,
-    /// Only those that are parked. Of dead letters, none is.
+    /// Only parked ones. No dead letter is.
     pub parked: bool,
 }
 
-/// An event that a subscriber has not handled: one that waits, or a dead letter.
+/// An event that a subscriber has not handled: in its retry queue, or a dead letter.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct FailedEvent {
     /// Where it is listed: a number in the waiting set of its lane, or the offset of the dead letter.
@@ -65,7 +65,7 @@ pub struct FailedEvent {
     pub dead_partition: Option<u32>,
 }
 
-/// Where a listing goes on: a partition, and a number in it.
+/// Where the next page begins: a partition, and a number in it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct ListPosition {
     /// The partition.
@@ -98,8 +98,8 @@ pub struct Times {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Reasons(BTreeMap<Reason, Times>);
 
-/// How far something has come that is done to dead letters. It is done to those that were there when it began, so that it
-/// ends although what is redriven may fail again.
+/// Progress of an operation on dead letters. It covers the letters that were there at its beginning, so that it
+/// ends although redriven events may fail again.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct LetterProgress {
     /// The next one to look at.
@@ -113,7 +113,7 @@ pub struct LetterProgress {
 pub struct LettersDone {
     /// How many.
     pub count: u64,
-    /// Where to go on; `None`: it is done to all.
+    /// Where to continue; `None`: all are done.
     pub next: Option<LetterProgress>,
 }
 

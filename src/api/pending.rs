@@ -38,7 +38,7 @@ pub struct PendingEvent {
     pub id: String,
     /// Its CloudEvents type.
     pub r#type: String,
-    /// The state that it brings to its key, of one that is held and brings one.
+    /// The state that a held event brings to its key, if any.
     pub state: Option<String>,
     /// When it came, by the clock of the bus; `None` where an earlier version took it in.
     pub since_ns: Option<u64>,

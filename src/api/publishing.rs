@@ -15,15 +15,15 @@ pub struct Published {
     pub epoch: u32,
     /// One for each event, in their order; that of a duplicate is where the first one is.
     pub places: Vec<Placement>,
-    /// The indices of those that come later, ascending. They have no offset before they are due.
+    /// The indices of delayed events, ascending. They have no offset before they are due.
     pub delayed: Vec<u32>,
-    /// The indices of those that are held until their key is in another state, ascending. They have no offset before that.
+    /// The indices of events that are held until their key is in another state, ascending. They have no offset before that.
     pub held: Vec<u32>,
-    /// Those that are in another topic, since their state may not follow that of their key, ascending.
+    /// Events that are in another topic, since their state may not follow that of their key, ascending.
     pub diverted: Vec<Diverted>,
 }
 
-/// An event that is in another topic than the one that it was published to.
+/// An event that was diverted to another topic.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Diverted {
     /// Its index; its place is that in the other topic.
@@ -33,10 +33,10 @@ pub struct Diverted {
 }
 
 /// The numbers of a call's events among all that their producer ever sends to the topic. They only grow, and calls are
-/// made one after another: what has a number that is not above the last one is taken for something that came before.
+/// made one after another: an event whose number is not above the last one counts as published before.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Numbering {
-    /// Name of the producer, 1 to [`limits::PRODUCER_BYTES_MAX`] bytes; nobody else may have it.
+    /// Name of the producer, 1 to [`limits::PRODUCER_BYTES_MAX`] bytes; no other producer may have it.
     pub producer: String,
     /// Number of the call's first event; the others follow without gaps.
     pub first_sequence: u64,
@@ -48,7 +48,7 @@ pub struct Numbering {
 /// An event with its topic, for a call to several.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Addressed {
-    /// The topic, by its full or its short name; empty for that of the event in front of it.
+    /// The topic, by its full or its short name; empty for that of the event before it.
     pub topic: String,
     /// The event in the CloudEvents protobuf format.
     pub event: Bytes,
@@ -131,7 +131,7 @@ impl From<Numbering> for v1::Numbering {
 impl From<v1::Numbering> for Numbering {
     fn from(numbering: v1::Numbering) -> Self {
         let v1::Numbering { producer, first_sequence, began } = numbering;
-        // what is no time is too far away
+        // an invalid time counts as too far away
         let began_ns = began.map(|began| nanoseconds(&began).unwrap_or(u64::MAX));
         Self { producer, first_sequence, began_ns }
     }

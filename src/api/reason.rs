@@ -20,7 +20,7 @@ pub const INVALID_DELAY: &str = "INVALID_DELAY";
 pub const INVALID_STATE: &str = "INVALID_STATE";
 /// The topic's lifecycle does not allow the state of an event to follow that of its key.
 pub const LIFECYCLE: &str = "LIFECYCLE";
-/// What came in front of it in the same stream was refused.
+/// An earlier request of the same stream was refused.
 pub const STREAM_REFUSED: &str = "STREAM_REFUSED";
 /// The data of an event is not what the topic's schema says.
 pub const SCHEMA_MISMATCH: &str = "SCHEMA_MISMATCH";
@@ -68,19 +68,19 @@ pub const NO_SNAPSHOTS: &str = "NO_SNAPSHOTS";
 pub const SNAPSHOT_FAILED: &str = "SNAPSHOT_FAILED";
 /// The state of a lane is not whole, since a seek broke off.
 pub const BROKEN_STATE: &str = "BROKEN_STATE";
-/// What is to be put into the state of a lane does not fit.
+/// Imported entries exceed the maximum size of a lane's state.
 pub const STATE_FULL: &str = "STATE_FULL";
 /// A lane of the subscriber has stopped or does not answer.
 pub const LANE_STOPPED: &str = "LANE_STOPPED";
 /// A component does not fit, or is not one.
 pub const PLUGIN_REFUSED: &str = "PLUGIN_REFUSED";
-/// What a plugin needs beside its component cannot be read.
+/// A file that a plugin needs besides its component cannot be read.
 pub const PLUGIN_UNREADABLE: &str = "PLUGIN_UNREADABLE";
 /// The subscriber has no version on trial.
 pub const NO_TRIAL: &str = "NO_TRIAL";
 /// The subscriber is pinned to a version.
 pub const PINNED: &str = "PINNED";
-/// A later version was asked for before this one had its turn.
+/// Superseded by a later deploy.
 pub const SUPERSEDED: &str = "SUPERSEDED";
 /// Nothing of a component came in for so long that its place was given to others.
 pub const TOO_SLOW: &str = "TOO_SLOW";
@@ -96,9 +96,9 @@ pub const VERSION_ON_TRIAL: &str = "VERSION_ON_TRIAL";
 pub const VERSION_UNUSABLE: &str = "VERSION_UNUSABLE";
 /// A topology cannot be applied.
 pub const TOPOLOGY_REFUSED: &str = "TOPOLOGY_REFUSED";
-/// Something else is applied than what the caller has looked at.
+/// Another topology is applied than the caller expects.
 pub const TOPOLOGY_MOVED: &str = "TOPOLOGY_MOVED";
-/// Another version runs than the one that the caller has looked at.
+/// Another version runs than the caller expects.
 pub const VERSION_MOVED: &str = "VERSION_MOVED";
 /// Applying a topology would lose something, and it was not said that it may.
 pub const WOULD_LOSE: &str = "WOULD_LOSE";
@@ -110,11 +110,11 @@ pub const VERSIONS_FAILED: &str = "VERSIONS_FAILED";
 pub const UNKNOWN_PARTITION: &str = "UNKNOWN_PARTITION";
 /// A field of the request has an impossible value.
 pub const INVALID_ARGUMENT: &str = "INVALID_ARGUMENT";
-/// The position lies in front of everything that is kept.
+/// The position is before all retained events.
 pub const POSITION_EXPIRED: &str = "POSITION_EXPIRED";
 /// The position lies beyond the end.
 pub const POSITION_BEYOND_END: &str = "POSITION_BEYOND_END";
-/// The event in front of the position is not the one that was there.
+/// The event before the position is another one than the caller has read.
 pub const POSITION_LOST: &str = "POSITION_LOST";
 /// The event is not there.
 pub const UNKNOWN_EVENT: &str = "UNKNOWN_EVENT";

@@ -14,7 +14,7 @@ pub enum SeekState {
     Snapshot(u64),
 }
 
-/// Where a subscriber is to go on.
+/// The target position of a seek.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SeekTo {
     /// At the first event that is kept.

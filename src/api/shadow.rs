@@ -17,9 +17,9 @@ pub struct ShadowReport {
     pub passed_over: u64,
     /// Events that wait in a lane for another attempt or their key, and were left out.
     pub waiting: u64,
-    /// Events that may be another's of those that share the topic (`claim`): nothing is recorded that this one made of them.
+    /// Events that another member of the queue group may have handled: no output of this member is recorded.
     pub not_its_own: u64,
-    /// Of events that come: those that had been handled when it ended or were gone when it came to them.
+    /// Of future events: handled ones that the comparison did not reach, or that were already deleted.
     pub not_reached: u64,
     /// Of events that come: it ended since another version was proven, or the subscriber is another one.
     pub is_superseded: bool,
@@ -31,9 +31,9 @@ pub struct ShadowReport {
     pub compared: u64,
     /// Events with which the running version differs from itself.
     pub not_deterministic: u64,
-    /// Events with which it differs from what was recorded, though not from itself, and has read no state.
+    /// Events whose recorded outputs differ, though the version agrees with itself and has read no state.
     pub not_as_recorded: u64,
-    /// Events with which it differs from what was recorded, and has read its state, which was another one then.
+    /// Events whose recorded outputs differ, and whose call has read state, which was different then.
     pub over_other_state: u64,
     /// Events with which the other version differs.
     pub differing: u64,
@@ -77,9 +77,9 @@ pub struct Difference {
     pub key: String,
     /// What differs from what.
     pub kind: DifferenceKind,
-    /// What is expected: of the running version.
+    /// The expected result, of the running version.
     pub running: Seen,
-    /// What there is instead.
+    /// The actual result.
     pub other: Seen,
 }
 
@@ -88,22 +88,22 @@ pub struct Difference {
 pub enum DifferenceKind {
     /// The running version from itself, in other batches.
     NotDeterministic,
-    /// The running version from what it recorded, which does not hang on state.
+    /// The running version from its recorded outputs, which depend on no state.
     NotAsRecorded,
-    /// The running version from what it recorded over other state.
+    /// The running version from its outputs that were recorded over other state.
     OverOtherState,
     /// The other version from the running one.
     OtherVersion,
 }
 
-/// What comes of an event.
+/// The result of an event.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Seen {
     /// Its outputs by their ids.
     pub outputs: BTreeMap<String, SeenOutput>,
-    /// What it writes, by bucket and key; `None` deletes.
+    /// Writes to the state, by bucket and key; `None` deletes.
     pub writes: BTreeMap<(String, String), Option<Bytes>>,
-    /// How it fails: the kind, and why. Of what was recorded nothing but that it did.
+    /// How it fails: the kind, and why. Of a recorded failure only the fact is known.
     pub failure: Option<(String, String)>,
 }
 

@@ -6,11 +6,11 @@ use super::times::{nanoseconds, timestamp};
 use super::v1;
 use crate::model::Offset;
 
-/// Who had a snapshot taken. What is in a file is its name here.
+/// Who took a snapshot. Files contain the names of the variants.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum TakenBy {
-    /// Somebody who wanted one.
+    /// An operator.
     #[default]
     Hand,
     /// A version that was about to take the place of another.

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use super::times::{nanoseconds, timestamp};
 use super::v1;
 
-/// An entry of the state, for whoever looks from outside.
+/// An entry of a handler's state.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StateEntry {
     /// The bucket.
@@ -38,7 +38,7 @@ pub struct StateFilter {
     pub prefix: String,
 }
 
-/// Where a listing of state goes on: behind an entry.
+/// Where the next page of a listing of state begins: after an entry.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct StatePosition {
     /// Its partition.

@@ -1,4 +1,4 @@
-//! What runs and how it is: topics, subscribers, storage.
+//! Status of topics, subscribers and storage.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ pub struct Snapshot {
     pub topics: Vec<TopicStatus>,
     /// The subscribers.
     pub subscribers: Vec<SubscriberStatus>,
-    /// How long the tree has run: what is counted since its start is counted since then.
+    /// How long the tree has run: the period of all counts since its start.
     pub uptime: Duration,
 }
 
@@ -35,11 +35,11 @@ pub struct TopicStatus {
     pub awaits_clock: u64,
     /// Why those do not come at the moment, where that is so.
     pub delay_failure: Option<String>,
-    /// Keys whose lives go on and have ended, and events that are held, where it has a lifecycle.
+    /// Number of living and ended keys and of held events, where it has a lifecycle.
     pub states: Option<GuardCounts>,
-    /// Why those that are held are not judged again at the moment, where that is so.
+    /// Why held events are not judged again at the moment, where that is so.
     pub held_failure: Option<String>,
-    /// What is published again within [`crate::limits::RETRIED_FOR`] is recognised and stored once.
+    /// An event that is published again within [`crate::limits::RETRIED_FOR`] is recognised and stored once.
     pub recognises_retries: bool,
     /// Events that came in within the last minute.
     pub events_per_minute: u64,
@@ -58,13 +58,13 @@ pub struct SubscriberStatus {
     pub to: Vec<(String, String)>,
     /// The topic of its dead letters, by full name.
     pub dead_letters: Option<String>,
-    /// Digest of the proven version, hexadecimal: the one that runs, but where another is on trial.
+    /// Digest of the stable version, hexadecimal: it runs, except in lanes that try a candidate.
     pub digest: String,
     /// The version that is on trial.
     pub on_trial: Option<OnTrial>,
     /// It is pinned: nothing takes the place of the version that runs.
     pub is_pinned: bool,
-    /// Why what runs has other settings than those that are applied, and what to do, in words; `None` where it has them.
+    /// Why the running version has other settings than the applied ones, and how to fix it; `None` where it has them.
     pub other_settings: Option<String>,
     /// What became of the last reload, in words.
     pub reload: Option<String>,
@@ -130,7 +130,7 @@ pub enum LaneState {
     Running,
     /// The same, and some events wait to be tried again.
     Retrying,
-    /// Somebody told it to pause.
+    /// Paused by an operator.
     Paused,
     /// An event failed for the last time, and its topology says that it halts then.
     Halted,
@@ -138,7 +138,7 @@ pub enum LaneState {
     Full,
     /// A topic that it publishes to is full, so it makes no call.
     Blocked,
-    /// It cannot go on, and is started again after a pause: the latest failure says why.
+    /// It fails, and is started again after a pause: the latest failure says why.
     Failing,
     /// Stopped: the process is going down, or the engine has stopped.
     Stopped,

@@ -21,13 +21,13 @@ pub enum Node {
 pub enum What {
     /// It begins.
     Added,
-    /// It ends; what is kept of it stays.
+    /// It ends; its data stays.
     Removed,
-    /// It goes on as the same, in another way.
+    /// It continues as the same, with other settings.
     Changed,
     /// A subscriber takes from another topic, and so is another one.
     Moved,
-    /// It goes on as the same by another name, and perhaps in another way.
+    /// It continues under another name, perhaps with other settings.
     Renamed,
 }
 
@@ -42,7 +42,7 @@ pub struct Change {
     pub was: Option<String>,
     /// What happens to it.
     pub what: What,
-    /// What is to be known about it, each in words.
+    /// Notes, each a sentence.
     pub words: Vec<String>,
 }
 
@@ -53,9 +53,9 @@ pub struct Changes {
     pub changes: Vec<Change>,
     /// Why it cannot be, in words.
     pub refusals: Vec<String>,
-    /// What it would lose, in words: it has to be allowed.
+    /// Data that it would lose, in words: it has to be allowed.
     pub losses: Vec<String>,
-    /// What runs, is not asked for, and stays all the same, by full names: it would be removed with the rest of what is not.
+    /// Running nodes that the files do not declare and that stay, by full names: `prune` would remove them.
     pub missing: Vec<(Node, String)>,
     /// What stays as it is and does not run with the settings that are applied, and why, in words.
     pub differs: Vec<String>,
@@ -105,7 +105,7 @@ pub struct Proposal {
     pub prune: bool,
 }
 
-/// What is applied, as texts that need nothing else to be read. What plugins are told (`config`) is not in them.
+/// The applied topology, as texts that need nothing else to be read. The `config` of plugins is not in them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Base {
     /// YAML texts with absolute paths; several may be of one namespace.
@@ -254,7 +254,7 @@ fn node(kind: v1::NodeKind) -> Node {
     }
 }
 
-/// What would change, and the revision of what is applied.
+/// The planned changes, and the revision of the applied topology.
 pub(crate) fn planned(changes: Changes, revision: String) -> v1::PlanTopologyResponse {
     let Changes { changes, refusals, losses, missing, differs } = changes;
     let name = |(node, name)| v1::NodeName { node: kind(node).into(), name };
@@ -276,7 +276,7 @@ impl From<v1::PlanTopologyResponse> for Changes {
     }
 }
 
-/// What is applied, and its revision.
+/// The applied topology, and its revision.
 pub(crate) fn applied((base, revision): (Base, String)) -> v1::GetTopologyResponse {
     let Base { documents, schemas, folders } = base;
     v1::GetTopologyResponse {

@@ -25,7 +25,7 @@ pub struct Trace {
     pub events: Vec<TracedEvent>,
     /// Which of them was asked for.
     pub found: usize,
-    /// There may be more than what is shown: it would have been too much, or too much had to be looked at.
+    /// There may be more than what is shown: a limit of its size or of the search was reached.
     pub is_cut: bool,
 }
 
@@ -48,7 +48,7 @@ pub struct TracedEvent {
     pub source: String,
     /// Its CloudEvents type.
     pub r#type: String,
-    /// Who made it, and from what; `None` for one that came from outside.
+    /// Its subscriber and parent; `None` for a published event.
     pub origin: Option<Origin>,
     /// What became of it, one for each subscriber of its topic.
     pub handlings: Vec<Handling>,

@@ -98,7 +98,7 @@ pub enum DeployOutcome {
     Ignored,
 }
 
-/// Lanes of a hundred that call a canary first where nobody says how many.
+/// Default percentage of lanes that call a canary first.
 const CANARY_PERCENT_DEFAULT: u32 = 10;
 
 impl v1::deploy_request::Begin {

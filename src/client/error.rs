@@ -15,12 +15,12 @@ pub enum ClientError {
     /// The address makes no sense.
     #[error("`{server}` is not the address of a bus: {why}; write it as host:port or host, such as 127.0.0.1:7411")]
     Address {
-        /// What was given.
+        /// The given text.
         server: String,
-        /// What is wrong with it.
+        /// Why it is invalid.
         why: String,
     },
-    /// Nobody answers there.
+    /// No process answers there.
     #[error("cannot reach a bus at {server}: {why}; is `wattle run` or `wattle dev` running there?")]
     Unreachable {
         /// Where it was sought.
@@ -75,7 +75,7 @@ pub struct Refused {
     pub message: String,
     /// When the same call may succeed.
     pub retry_after: Option<Duration>,
-    /// What was refused may have happened all the same.
+    /// The refused call may have had its effect all the same.
     pub outcome_unknown: bool,
     /// Fields of the request that are to blame, such as `events[3]`.
     pub fields: Vec<String>,
@@ -110,7 +110,7 @@ impl ClientError {
         let no_bus = match status.code() {
             _ if info.is_some() => None,
             Code::Unimplemented => {
-                Some("it speaks gRPC and does not know what it was asked for, or it is of another release")
+                Some("it speaks gRPC and does not know the called method, or it is of another release")
             }
             Code::Unauthenticated | Code::PermissionDenied => Some("it asks who this is, which no bus does"),
             _ => None,
@@ -158,13 +158,13 @@ impl ClientError {
         }
     }
 
-    /// Whether a topology was refused for what it is, or what it would lose.
+    /// Whether a topology was refused as invalid, or since it would lose data.
     pub fn is_of_topology(&self) -> bool {
         let reasons = [reason::TOPOLOGY_REFUSED, reason::PLUGIN_REFUSED, reason::WOULD_LOSE];
         matches!(self, Self::Refused(refused) if reasons.contains(&refused.reason.as_str()))
     }
 
-    /// Whether nothing happened, since what was to be changed is not any more what the caller has looked at.
+    /// Whether nothing happened, since another change came after the caller's last look.
     pub fn is_conflict(&self) -> bool {
         let reasons = [reason::TOPOLOGY_MOVED, reason::VERSION_MOVED];
         matches!(self, Self::Refused(refused) if reasons.contains(&refused.reason.as_str()))

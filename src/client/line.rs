@@ -7,7 +7,7 @@
 //!                                   └ the first bytes are not those of HTTP/2: a stranger
 //! ```
 //!
-//! Progress is a part of what is sent that was taken, or a part of the answer that came. A call that may take as long as it
+//! Progress is a part of the request that was taken, or a part of the answer that came. A call that may take as long as it
 //! takes says so ([`Unhurried`]), and one for which the bus compiles says that ([`Compiling`]); nothing else can leave this out.
 
 use std::pin::Pin;
@@ -139,7 +139,7 @@ fn judge(head: &[u8]) -> Option<Result<(), Stranger>> {
     }
 }
 
-/// What was found out about the server by its first bytes, of the latest connection.
+/// The kind of server by its first bytes, of the latest connection.
 type Found = Arc<Mutex<Option<Stranger>>>;
 
 /// A connection whose first bytes are looked at. It fails where they are those of a stranger.
@@ -323,7 +323,7 @@ fn latest(taken: &Taken) -> Option<Instant> {
     taken.get().map(|at| *at.lock().unwrap_or_else(PoisonError::into_inner))
 }
 
-/// Waits for the head of an answer, as long as something goes on.
+/// Waits for the head of an answer while there is progress.
 async fn unless_silent<T>(
     answer: impl Future<Output = T>,
     patience: Option<Duration>,
@@ -342,7 +342,7 @@ async fn unless_silent<T>(
     }
 }
 
-/// What is sent, of which it is noted when it is taken.
+/// The request's body; the time of each read of it is recorded.
 struct Sending {
     body: Body,
     taken: Taken,
@@ -380,7 +380,7 @@ impl Silence {
     }
 }
 
-/// What comes of an answer, unless nothing does for too long.
+/// The answer's body, unless there is no progress for too long.
 pub(super) struct Answer {
     body: Body,
     silence: Option<Silence>,

@@ -77,7 +77,7 @@ pub struct BusStatus {
     pub version: String,
     /// Whether it takes and gives out events; if not, why.
     pub serving: Result<(), String>,
-    /// How it is with what it keeps things on; `None` where the bus is too old to say.
+    /// State of its storage; `None` where the bus is too old to report it.
     pub storage: Option<Storage>,
     /// Why what the files of its start say does not run, each reason in words.
     pub files_refused: Vec<String>,
@@ -103,7 +103,7 @@ impl Client {
     pub async fn connect_with(server: &str, patience: Patience) -> Result<Self, ClientError> {
         let address: Address = server.parse().map_err(|why| ClientError::Address { server: server.to_owned(), why })?;
         let server = address.to_string();
-        // The zone of an address is for this machine only, and no part of what is sent.
+        // The zone of an address is for this machine only and is never sent.
         let endpoint = Endpoint::from_shared(format!("http://{server}")).unwrap_or(Endpoint::from_static("http://bus"));
         let endpoint = endpoint
             .initial_stream_window_size(STREAM_WINDOW_BYTES)
@@ -152,7 +152,7 @@ impl Client {
         self.publish_request(v1::PublishRequest { topic: topic.to_owned(), events, numbering: None }).await
     }
 
-    /// As [`Self::publish`], and what was published with these numbers before is not published again, however long ago that
+    /// As [`Self::publish`], and events published with these numbers before are not published again, however long ago that
     /// was. So after any error the same call can be made again; not the next one, until this one has succeeded.
     ///
     /// # Errors
@@ -201,7 +201,7 @@ impl Client {
         Reading::open(self, read).await
     }
 
-    /// The lineage of an event: what it was made from, all that was made from that, and what became of each.
+    /// The lineage of an event: its ancestors, all their descendants, and the outcome of each.
     ///
     /// # Errors
     /// [`ClientError`].

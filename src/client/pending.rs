@@ -35,7 +35,7 @@ impl Source for Pending {
 }
 
 impl Client {
-    /// Events of a topic that have no place in it yet: those that are held, then those that are to come later.
+    /// Events of a topic that have no offset yet: held ones, then delayed ones.
     pub fn pending(&self, topic: &str, filter: PendingFilter) -> Listing<Pending> {
         Listing::new(self, Pending { topic: topic.to_owned(), filter })
     }

@@ -16,7 +16,7 @@ fn nonsense(error: NotADigest) -> ClientError {
     ClientError::Refused(Refused {
         code: Code::Internal,
         reason: String::new(),
-        message: format!("the bus answers with what is no version: {error}"),
+        message: format!("the bus answers with an invalid version: {error}"),
         retry_after: None,
         outcome_unknown: true,
         fields: Vec::new(),
@@ -24,7 +24,7 @@ fn nonsense(error: NotADigest) -> ClientError {
 }
 
 impl Client {
-    /// Has a component take the place of the one that a subscriber runs. `cause` says where it comes from; `if_version`, which
+    /// Deploys a component in place of the running one. `cause` says where it comes from; `if_version`, which
     /// version has to be there, by the start of its digest.
     ///
     /// # Errors
@@ -72,7 +72,7 @@ impl Client {
         versions.collect::<Result<_, _>>().map_err(nonsense)
     }
 
-    /// Goes back to the version before. Which one that is.
+    /// Goes back to the version before, and returns it.
     ///
     /// # Errors
     /// [`ClientError`].
@@ -87,7 +87,7 @@ impl Client {
         answer.into_inner().version.parse().map_err(nonsense)
     }
 
-    /// Ends the trial of a subscriber's new version: it is proven. Which one that is.
+    /// Ends the trial of a subscriber's new version, which is stable then, and returns it.
     ///
     /// # Errors
     /// [`ClientError`].
@@ -97,7 +97,7 @@ impl Client {
         answer.into_inner().version.parse().map_err(nonsense)
     }
 
-    /// Pins a subscriber to a version that is kept, by its digest or the start of it, or to the one that runs.
+    /// Pins a subscriber to a version that is kept, by its digest or the start of it, or to the running one.
     ///
     /// # Errors
     /// [`ClientError`].
@@ -114,7 +114,7 @@ impl Client {
         answer.into_inner().version.parse().map_err(nonsense)
     }
 
-    /// Lets other versions take the place of the one that a subscriber is pinned to, and tries what was applied meanwhile.
+    /// Unpins a subscriber, and tries the version that was applied meanwhile.
     ///
     /// # Errors
     /// [`ClientError`].

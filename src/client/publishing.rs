@@ -2,8 +2,8 @@
 //!
 //! The order of the batches is the order in which they are published, also when the bus is busy for a while: its refusal
 //! ends the stream, nothing behind the refused batch has been published then, and all of that is sent again on a new
-//! stream. A connection that breaks is not tried again here, since nobody knows what had been published; where batches are
-//! numbered, their sender may simply go on.
+//! stream. A connection that breaks is not tried again here, since it is unknown how much had been published; where batches
+//! are numbered, their sender may simply continue.
 
 use std::collections::VecDeque;
 use std::pin::Pin;
@@ -40,7 +40,7 @@ impl Default for Window {
 
 /// A stream of batches to one topic.
 ///
-/// No future of it is lost when it is dropped: what is under way is kept here, and never begun a second time.
+/// No future of it is lost when it is dropped: calls in flight are stored here, and never started a second time.
 pub struct Publishing {
     client: Client,
     topic: String,
@@ -51,7 +51,7 @@ pub struct Publishing {
     /// Sent or to be sent, not answered.
     unanswered: VecDeque<Vec<Bytes>>,
     unanswered_bytes: usize,
-    /// So many of them are on the stream that there is, with so many bytes.
+    /// Number and bytes of the batches on the current stream.
     handed_over: usize,
     handed_over_bytes: usize,
     answered_events: u64,
@@ -101,7 +101,7 @@ impl Publishing {
     /// Numbers the events that will be sent, from `first_sequence` on and without gaps, as those of the producer of this name
     /// (1 to [`limits::PRODUCER_BYTES_MAX`] bytes, see [`Numbering`]).
     ///
-    /// After an error that [`ClientError::is_retryable`] any call then goes on where the stream broke: what was not answered
+    /// After an error that [`ClientError::is_retryable`] any call then continues where the stream broke: batches that were not answered
     /// is sent again with its numbers, and what of it had been published is not published a second time. A new process goes
     /// on as exactly by sending the same events from the same number on.
     #[must_use]
@@ -150,7 +150,7 @@ impl Publishing {
             answers.extend(self.answer().await?);
         }
         self.hand_over();
-        // Nothing travels before there is a stream, and nobody may ask for answers for a while.
+        // Nothing is sent before there is a stream, and the caller may not ask for answers for a while.
         while !matches!(self.stream, State::Open(..)) {
             answers.extend(self.answer().await?);
         }
@@ -232,7 +232,7 @@ impl Publishing {
         if let Ok(answer) = tokio::time::timeout_at(since + patience, self.step()).await {
             return answer;
         }
-        // A caller that goes on all the same does so on a new stream, with all of the time.
+        // A caller that continues all the same does so on a new stream, with the whole timeout.
         let silent = ClientError::Silent { server: self.client.server.clone(), after: patience, is_read: false };
         let error = if matches!(self.stream, State::Closed(_)) { self.busy.take() } else { None };
         self.stream = State::Closed(Instant::now());
@@ -287,7 +287,7 @@ impl Publishing {
     fn open(&mut self) {
         let (requests, receiver) = mpsc::channel(self.window.batches.max(1));
         let mut publisher = self.client.publisher.clone();
-        // It may be quiet for as long as nothing is sent, so what is waited for is counted here.
+        // It may be quiet for as long as nothing is sent, so awaited answers are counted here.
         let requests_of = line::marked(Unhurried, ReceiverStream::new(receiver));
         let opening = Box::pin(async move { publisher.publish_stream(requests_of).await });
         self.stream = State::Opening(requests, opening);

@@ -18,13 +18,13 @@ pub struct Read {
     pub partitions: Vec<u32>,
     /// Where to begin.
     pub start: Start,
-    /// Go on at the end, waiting for more.
+    /// At the end, wait for more.
     pub follow: bool,
     /// Only events with this key.
     pub key: Option<String>,
     /// Only events of this type.
     pub r#type: Option<String>,
-    /// End after so many events.
+    /// End after N events.
     pub limit: Option<u64>,
 }
 
@@ -36,7 +36,7 @@ pub enum Start {
     Earliest,
     /// Behind the last event.
     Latest,
-    /// At this offset in every partition, or at the end of those that are shorter.
+    /// At this offset in every partition, or at the end of shorter ones.
     Offset(Offset),
     /// At the first event that was appended at this time or later.
     Time(jiff::Timestamp),
@@ -44,7 +44,7 @@ pub enum Start {
     Positions(Vec<Position>),
 }
 
-/// Where to go on.
+/// The next position to read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Position {
     /// The partition.

@@ -22,21 +22,21 @@ const CHUNK_BYTES: usize = 1 << 20;
 pub enum ShadowOver {
     /// The last ones that the subscriber has handled, beginning with this state.
     Last {
-        /// So many.
+        /// How many.
         events: u32,
-        /// What the plugin keeps in front of them.
+        /// The plugin's state before them.
         state: Vec<StateOfPartition>,
     },
-    /// Those behind a snapshot, with its state.
+    /// The events after a snapshot, with its state.
     Behind {
         /// Its number.
         snapshot: u64,
-        /// So many at the most.
+        /// At most N of them.
         events: u32,
     },
-    /// Those that it handles from now on, with the state that there is.
+    /// Future events, with the current state.
     Coming {
-        /// Ends after so many.
+        /// Ends after N events.
         events: Option<u64>,
         /// Ends after this time.
         time: Option<Duration>,
@@ -44,8 +44,8 @@ pub enum ShadowOver {
 }
 
 impl Client {
-    /// Runs a component beside the version that a subscriber runs, over events that it has handled. Changes nothing. Over
-    /// those that come it also ends, with what was compared by then, when `enough` resolves.
+    /// Compares a component with the running version, over events that the subscriber has handled. Changes nothing. Over
+    /// future events it also ends, with the results by then, when `enough` resolves.
     ///
     /// # Errors
     /// [`ClientError`].
@@ -68,7 +68,7 @@ impl Client {
                 (Begin { coming: Some(Coming { events: events.unwrap_or(0), time }), ..begin }, Vec::new())
             }
         };
-        // The state first: what is behind the component may come in after it has been found to be whole.
+        // The state first: entries after the component may arrive when it is already complete.
         let entries = state.into_iter().map(|entry| Part::Entry(entry.into()));
         let chunks = (0..wasm.len()).step_by(CHUNK_BYTES).map(|at| {
             let end = wasm.len().min(at + CHUNK_BYTES);

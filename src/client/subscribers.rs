@@ -1,4 +1,4 @@
-//! Looking after subscribers: what they could not handle, where they are, what they keep.
+//! Operations on subscribers: failed events, positions, state, snapshots.
 //!
 //! All of it may be asked for again after an error: nothing is done twice.
 
@@ -40,7 +40,7 @@ pub struct Listing<S: Source> {
     next: Option<Option<S::Position>>,
 }
 
-/// What is listed.
+/// The source of a listing.
 pub trait Source {
     /// One of it.
     type Item;
@@ -134,7 +134,7 @@ impl Source for States {
     }
 }
 
-/// What is under a key of a state, by partition.
+/// The values of a key of the state, by partition.
 #[derive(Debug)]
 pub struct StateUnder {
     subscriber: String,
@@ -161,7 +161,7 @@ impl Client {
         self.subscribers.clone()
     }
 
-    /// Events that wait in front of a subscriber, by partition and number.
+    /// Events in the retry queue of a subscriber, by partition and number.
     pub fn waiting(&self, subscriber: &str, filter: Filter) -> Listing<Failed> {
         Listing::new(self, Failed { subscriber: subscriber.to_owned(), filter, is_dead: false })
     }
@@ -212,8 +212,8 @@ impl Client {
         }
     }
 
-    /// Has a subscriber handle dead letters once more: some of those that there are when it begins, or from where the call
-    /// before came to. A count of none, with more to come, says that the subscriber has no room for more events that wait.
+    /// Redrives dead letters: some of those present at the beginning, or from where the previous call
+    /// ended. A count of none, with more to come, says that the subscriber has no room for more events that wait.
     ///
     /// # Errors
     /// [`ClientError`].
@@ -257,7 +257,7 @@ impl Client {
         Ok(())
     }
 
-    /// Has a subscriber go on, also where it halted.
+    /// Resumes a subscriber, also where it halted.
     ///
     /// # Errors
     /// [`ClientError`].
@@ -323,7 +323,7 @@ impl Client {
         Ok(())
     }
 
-    /// What is under a key of a subscriber's state, in each partition that has it.
+    /// The values of a key of a subscriber's state, in each partition that has it.
     pub fn state(&self, subscriber: &str, bucket: &str, key: &str) -> Listing<StateUnder> {
         let (subscriber, bucket, key) = (subscriber.to_owned(), bucket.to_owned(), key.to_owned());
         Listing::new(self, StateUnder { subscriber, bucket, key })

@@ -5,7 +5,7 @@ use super::{Client, ClientError};
 use crate::api::{Base, Changes, Garbage, Proposal, v1};
 
 impl Client {
-    /// What is applied in these namespaces, or in all where none is named, and the revision of all that is applied.
+    /// The applied topology of these namespaces, or of all where none is named, and the revision of the whole.
     ///
     /// # Errors
     /// [`ClientError`].
@@ -17,7 +17,7 @@ impl Client {
         Ok((answer.into(), revision))
     }
 
-    /// What applying a topology would change.
+    /// The changes that applying a topology would make.
     ///
     /// # Errors
     /// [`ClientError`].
@@ -25,7 +25,7 @@ impl Client {
         Ok(self.plan(proposal).await?.0)
     }
 
-    /// What applying a topology would change, and the revision of what is applied.
+    /// The changes that applying a topology would make, and the revision of the applied one.
     ///
     /// # Errors
     /// [`ClientError`].
@@ -37,8 +37,8 @@ impl Client {
         Ok((answer.into(), revision))
     }
 
-    /// Applies a topology, where this revision is what is applied, if one is said. What has changed, or differs from what is
-    /// applied, and the revision from then on.
+    /// Applies a topology, only on top of this revision, if one is given. Returns the changes, the differences from the
+    /// applied settings, and the new revision.
     ///
     /// # Errors
     /// [`ClientError`]; where the bus refuses, what ran before runs on.
@@ -56,7 +56,7 @@ impl Client {
         Ok((Changes { changes, differs, ..Changes::default() }, revision))
     }
 
-    /// What is kept of topics and subscribers that are gone.
+    /// Data of removed topics and subscribers.
     ///
     /// # Errors
     /// [`ClientError`].
@@ -66,7 +66,7 @@ impl Client {
         Ok(answer.map_err(|status| self.failed_read(&status))?.into_inner().into())
     }
 
-    /// Forgets what is kept of topics and subscribers that are gone. What was forgotten.
+    /// Deletes the data of removed topics and subscribers, and returns it.
     ///
     /// # Errors
     /// [`ClientError`]; where the bus refuses, nothing is forgotten.

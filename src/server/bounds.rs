@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::limits;
 use crate::limits::COMPONENT_BYTES_MAX;
 
-/// Connections at once. What comes after waits to be accepted, so that file descriptors are left for the disk.
+/// Connections at once. Further ones wait to be accepted, so that file descriptors are left for the disk.
 pub(super) const CONNECTIONS_MAX: usize = 1024;
 /// Connections that the system holds for us until they are accepted.
 pub(super) const BACKLOG: u32 = 1024;
@@ -50,7 +50,7 @@ pub(super) const READ_EVENTS: u32 = 1024;
 /// reader but what HTTP/2 holds, so this bounds what a slow one costs.
 pub(super) const READ_BYTES: usize = 256 << 10;
 
-/// Events or entries of a state that one answer lists. What it has in bytes is bounded where it is read.
+/// Events or entries of a state that one answer lists. Its bytes are bounded by the reader.
 pub(super) const LISTED_MAX: usize = 1_000;
 
 /// How many entries an answer has, by how many are asked for; 0 stands for the most.
@@ -74,20 +74,20 @@ pub(super) const CAPSULE_PART_BYTES: u64 = 1 << 20;
 
 /// Bytes of components that come in or wait to be compiled, all together: of the largest, a few.
 pub(super) const DEPLOYS_BYTES_MAX: u64 = 4 * COMPONENT_BYTES_MAX;
-/// How long a component, and what comes with it, may take to come in, whatever its sender says.
+/// How long the upload of a component may take, whatever deadline its sender sets.
 pub(super) const PARTS_WITHIN: Duration = Duration::from_secs(120);
 /// How long a sender may say nothing in the middle of that: others wait for its place.
 pub(super) const SILENCE_MAX: Duration = Duration::from_secs(10);
-/// Bytes that are kept of what somebody says about where a component comes from.
+/// Bytes that are stored of a caller's text about the origin of a component.
 pub(super) const CAUSE_BYTES_MAX: usize = 255;
 
 /// Comparisons of versions at once: each takes what processors lanes leave, and memory.
 pub(super) const SHADOWS_MAX: usize = 1;
-/// The same over events that come, which go on for long.
+/// The same over future events, which take long.
 pub(super) const SHADOWS_COMING_MAX: usize = 1;
 /// How long one may take whose caller does not say.
 pub(super) const SHADOW_WITHIN: Duration = Duration::from_secs(10 * 60);
-/// Events that are compared where nobody says how many.
+/// Default number of events that are compared.
 pub(super) const SHADOW_EVENTS_DEFAULT: u32 = 1_000;
 /// Most events that are compared.
 pub(super) const SHADOW_EVENTS_MAX: u32 = 100_000;

@@ -6,7 +6,7 @@
 //! ```
 //!
 //! The transport polls a stream only while its caller takes what there is. So a stream that was woken and is not polled has
-//! something to say that nobody takes, while one that was polled and not woken waits for us.
+//! an answer that its caller does not take, while a stream that was polled and not woken waits for the bus.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -43,7 +43,7 @@ impl Calls {
     pub(super) fn stream(&self) -> StreamCall {
         let bell = Bell { is_rung: AtomicBool::new(false), waker: Mutex::default(), streams: self.streams.clone() };
         let bell = Arc::new(bell);
-        bell.ring(); // nobody has asked it yet
+        bell.ring(); // it has not been polled yet
         StreamCall { bell, _token: self.token() }
     }
 
@@ -78,7 +78,7 @@ pub(super) struct StreamCall {
 }
 
 impl StreamCall {
-    /// The transport asks for the next answer. What is polled for it is to wake this.
+    /// The transport asks for the next answer. The futures that it polls must wake this.
     pub(super) fn asked(&self, cx: &Context<'_>) -> Waker {
         *self.bell.waker.lock().unwrap_or_else(PoisonError::into_inner) = Some(cx.waker().clone());
         self.bell.streams.asked.fetch_add(1, Ordering::SeqCst);

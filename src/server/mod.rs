@@ -1,6 +1,6 @@
 //! The service: gRPC on one port.
 //!
-//! Promises: bad input gets the right code and harms nobody else; every connection, stream and reader is bounded; health
+//! Promises: bad input gets the right code and harms no other caller; every connection, stream and reader is bounded; health
 //! says NOT_SERVING before anything is refused; [`Server::stop`] answers what was admitted.
 //!
 //! ```floors
@@ -62,7 +62,7 @@ pub fn runtime() -> io::Result<Runtime> {
 pub struct Options {
     /// Address and port; port 0 takes a free one.
     pub listen: SocketAddr,
-    /// Listen also where other machines can reach it, although nothing is encrypted and nobody is asked who they are.
+    /// Listen on non-loopback addresses, although there is neither encryption nor authentication.
     pub insecure_allow_remote: bool,
 }
 
@@ -150,7 +150,7 @@ async fn report(health: &HealthReporter, status: ServingStatus) {
 /// Says NOT_SERVING as soon as the engine has stopped.
 async fn watch<E: Engine>(engine: E, health: HealthReporter) {
     let mut changes = engine.health();
-    // An engine that is gone serves as little as one that says so.
+    // An engine that was dropped does not serve either.
     if let Ok(stopped) = changes.wait_for(|health| *health != Health::Serving).await.map(|stopped| stopped.clone()) {
         tracing::error!(?stopped, "the engine has stopped");
     }
@@ -166,7 +166,7 @@ impl Server {
         Self::start_with(port, tree, None::<Reloader<E, Host>>, None).await
     }
 
-    /// As [`Self::start`], with the versions of its plugins, which can be changed, and with what is kept of events that failed.
+    /// As [`Self::start`], with the versions of its plugins, which can be changed, and with the recordings of failed events.
     ///
     /// # Errors
     /// [`StartError`]; nothing was started then.
@@ -205,7 +205,7 @@ impl Server {
         report(&self.health, ServingStatus::NotServing).await;
         self.closing.cancel();
         let answered = self.calls.answered(deadline).await;
-        // Ends the streams of those that watch the health; they have seen the last change.
+        // Ends the streams of health watchers; they have seen the last change.
         let mut health = self.health;
         for name in grpc::HEALTH_NAMES {
             health.clear_service_status(name).await;

@@ -91,7 +91,7 @@ impl Refusal {
     }
 }
 
-/// What is wrong with what is no time.
+/// Message of an invalid time.
 pub(super) const TIME: &str = "is not a time after 1970 with 0 to 999,999,999 nanoseconds";
 
 /// Why a read was refused or ended.
@@ -103,9 +103,9 @@ pub(super) enum ReadRefused {
     /// A field that makes no sense.
     #[error("{field} {what}")]
     Field { field: &'static str, what: &'static str },
-    /// Events in front of the position are gone.
+    /// Events before the position are gone.
     #[error(
-        "partition {partition} begins at offset {start}: what was at {offset} is no longer kept; read from the earliest"
+        "partition {partition} begins at offset {start}: offset {offset} is no longer retained; read from the earliest"
     )]
     Expired { partition: u32, offset: Offset, start: Offset },
     /// The position does not exist yet, or not any more.
@@ -203,7 +203,7 @@ pub(super) fn publish(error: &PublishError) -> Refusal {
             // The publisher says which event it is.
             AppendError::Guard(_) => Refusal::new(Class::Precondition, reason::LIFECYCLE, error),
             AppendError::Producer(_) => Refusal::new(Class::Precondition, reason::PRODUCER_UNKNOWN, error),
-            // The first refusal ends the stream, so nobody is told of those behind it.
+            // The first refusal ends the stream, so later ones are not reported.
             AppendError::Fenced => Refusal::new(Class::Conflict, reason::STREAM_REFUSED, error),
             AppendError::Stopped(stopped) => self::stopped(stopped),
         },
@@ -212,13 +212,13 @@ pub(super) fn publish(error: &PublishError) -> Refusal {
 
 /// A capsule, or a component, that is not there.
 pub(super) fn unknown_capsule(reason: &'static str, what: &str) -> Refusal {
-    let words = format!("there is no {what}, or not any more; `wattle capsule list` lists what there is");
+    let words = format!("there is no {what}; `wattle capsule list` lists the stored ones");
     Refusal::new(Class::NotFound, reason, &words)
 }
 
 /// A capsule, or a component, that cannot be read.
 pub(super) fn unreadable_capsule(error: &std::io::Error) -> Refusal {
-    Refusal::new(Class::DataLoss, reason::UNREADABLE, &format!("what is kept cannot be read: {error}"))
+    Refusal::new(Class::DataLoss, reason::UNREADABLE, &format!("the stored file cannot be read: {error}"))
 }
 
 /// Something that a subscriber was not told, or does not do.
@@ -270,7 +270,7 @@ pub(super) fn control(error: &ControlError) -> Refusal {
     }
 }
 
-/// What is stored cannot be read at the moment.
+/// Stored data cannot be read at the moment.
 fn unreadable_now(error: &impl ToString) -> Refusal {
     Refusal::new(Class::Unavailable, reason::UNREADABLE, error).retry_after(limits::FULL_RETRY_AFTER)
 }
@@ -349,7 +349,7 @@ pub(super) fn plugin(error: &ReloadError) -> Refusal {
             Refusal::new(Class::Exhausted, reason::DISK_FULL, error).retry_after(limits::FULL_RETRY_AFTER)
         }
         ReloadError::Store(_) | ReloadError::NotCalled { .. } => {
-            // a write may have happened although it failed; and what was decided runs at the next start
+            // a write may have happened although it failed; and the decided version runs at the next start
             Refusal::new(Class::Internal, reason::VERSIONS_FAILED, error).outcome_unknown()
         }
         ReloadError::Closed => stopped(&Stopped::Closed),
@@ -373,9 +373,9 @@ pub(super) fn compare(error: &CompareError) -> Refusal {
     }
 }
 
-/// A comparison over events that come goes on already.
+/// A comparison over future events is already running.
 pub(super) fn follows_already() -> Refusal {
-    let words = "another comparison over events that come goes on: end that one first";
+    let words = "another comparison over future events is running: end that one first";
     Refusal::new(Class::Exhausted, reason::BUSY, &words)
 }
 
@@ -423,7 +423,7 @@ pub(super) fn field(field: impl Into<String>, what: impl std::fmt::Display) -> R
     Refusal::new(Class::Invalid, reason::INVALID_ARGUMENT, &words).field(field)
 }
 
-/// The engine has stopped. What was on its way may or may not have happened.
+/// The engine has stopped. Calls in flight may or may not have had an effect.
 pub(super) fn stopped(stopped: &Stopped) -> Refusal {
     let reason = match stopped {
         Stopped::Closed => reason::SHUTTING_DOWN,
@@ -432,7 +432,7 @@ pub(super) fn stopped(stopped: &Stopped) -> Refusal {
     Refusal::new(Class::Unavailable, reason, stopped).outcome_unknown()
 }
 
-/// The bus is on its way down, and what was asked for was not begun.
+/// The bus is shutting down, and the call has not started.
 pub(super) fn shutting_down() -> Refusal {
     Refusal::new(Class::Unavailable, reason::SHUTTING_DOWN, &Stopped::Closed)
 }

@@ -25,7 +25,7 @@ impl Room {
     }
 
     fn units(&self, bytes: u64) -> u32 {
-        // What is larger than all of it takes all of it.
+        // A request larger than the whole takes the whole.
         u32::try_from(bytes.div_ceil(UNIT_BYTES)).unwrap_or(u32::MAX).min(self.max)
     }
 

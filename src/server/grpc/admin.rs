@@ -1,4 +1,4 @@
-//! What runs and how it is.
+//! Status: topics, subscribers, storage, serving state.
 
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};

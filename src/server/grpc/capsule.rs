@@ -1,8 +1,8 @@
 //! Giving out capsules, and the components that they are of.
 //!
-//! Promises: an answer has a page, or a part of a file that is read when the transport has room for it; what is kept is looked at
-//! where nobody waits for it, by few at a time.
-//! Must not know: where capsules are, what is in one.
+//! Promises: an answer has a page, or a part of a file that is read when the transport has room for it; reads run
+//! on blocking threads, few at a time.
+//! Must not know: where capsules are, how they are encoded.
 
 use std::io::{self, Read};
 use std::sync::Arc;
@@ -23,7 +23,7 @@ use crate::server::{bounds, refusal};
 /// What a bus keeps of events that failed.
 pub trait Capsules: Send + Sync + 'static {
     /// Capsules of a subscriber, or of all, by subscriber and id: those after a place, at most a number and fewer where they are
-    /// large, and the place where to go on; `None`: there are no more. Reads from a disk.
+    /// large, and the token of the next page; `None`: there are no more. Reads from a disk.
     ///
     /// # Errors
     /// Those of reading.
@@ -42,7 +42,7 @@ pub trait Capsules: Send + Sync + 'static {
     fn open_component(&self, hash: &str) -> io::Result<Opened>;
 }
 
-/// A page of capsules, and the place where to go on.
+/// A page of capsules, and the token of the next page.
 pub type Listed = (Vec<v1::Capsule>, Option<String>);
 
 /// A file, to be read from its beginning.

@@ -1,7 +1,7 @@
 //! The layer of every service: the deadlines of calls, and the code of a message that is too large.
 //!
-//! The transport honours `grpc-timeout` only until the headers of the answer, and says CANCELLED then; a stream would go on
-//! for ever. Here the deadline is fixed when the call comes in, calls end with DEADLINE_EXCEEDED, and streams find it in
+//! The transport honours `grpc-timeout` only until the headers of the answer, and says CANCELLED then; a stream would never
+//! end. Here the deadline is fixed when the call comes in, calls end with DEADLINE_EXCEEDED, and streams find it in
 //! the extensions of their request.
 
 use std::convert::Infallible;

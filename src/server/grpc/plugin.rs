@@ -42,7 +42,7 @@ impl<E: Engine, C: Compile> Plugins<E, C> {
         change.await.map_err(|error| refusal::plugin(&error).into())
     }
 
-    /// What is deployed, and the component, which has room for as long as the last is kept.
+    /// The deployment and its component, whose memory is reserved while the permit is held.
     async fn receive(
         &self,
         parts: &mut Streaming<v1::DeployRequest>,
@@ -92,7 +92,7 @@ impl<E: Engine, C: Compile> PluginService for Plugins<E, C> {
             received = tokio::time::timeout_at(deadline, receiving) => received.map_err(|_| refusal::deadline())??,
             () = self.closing.cancelled() => return Err(refusal::shutting_down().into()),
         };
-        let policy = begin.how().ok_or_else(|| refusal::field("begin.policy", "is not one of those that there are"))?;
+        let policy = begin.how().ok_or_else(|| refusal::field("begin.policy", "is not a known value"))?;
         let end = begin.cause.floor_char_boundary(bounds::CAUSE_BYTES_MAX.min(begin.cause.len()));
         let cause = format!("deployed: {}", begin.cause.get(..end).unwrap_or_default());
         let deploying = self.reloader.deploy_if(&begin.subscriber, wasm, policy, &cause, begin.if_version);

@@ -1,7 +1,7 @@
 //! Events in: one call, or a stream of them that is pipelined.
 //!
 //! Promises: the answers of a stream come in the order of its requests; after the first refusal nothing more of it is
-//! published. It holds because a request is not even read before the one in front of it has been admitted and polled once,
+//! published. It holds because a request is not even read before its predecessor has been admitted and polled once,
 //! when [`Publisher::publish_admitted`] refuses it or hands its events to the engine, and because what the engine refuses
 //! later shuts the stream's fence: what is behind it in the engine by then is not stored.
 

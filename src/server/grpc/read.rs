@@ -2,7 +2,7 @@
 //!
 //! Promises: events of a partition in order, each once, only durable ones; partitions take turns; a position that is no
 //! longer what it was is refused. A reader costs one answer at a time, made when the transport has room for it: a slow one
-//! holds up nobody and fills nothing.
+//! delays no other caller and fills no buffer.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -93,7 +93,7 @@ fn kind(kind: i32) -> Result<Option<PendingKind>, Status> {
         Ok(v1::PendingKind::Unspecified) => Ok(None),
         Ok(v1::PendingKind::Held) => Ok(Some(PendingKind::Held)),
         Ok(v1::PendingKind::Delayed) => Ok(Some(PendingKind::Delayed)),
-        Err(_) => Err(refusal::field("kind", "is not one of those that there are").into()),
+        Err(_) => Err(refusal::field("kind", "is not a known value").into()),
     }
 }
 
@@ -163,7 +163,7 @@ impl<E: Engine> Reading<E> {
         if offset > bounds.durable {
             return Err(ReadRefused::BeyondEnd { partition, offset, end: bounds.durable });
         }
-        // What was in front of the first event that is kept cannot be compared any more, and nothing is missed.
+        // The event before the first retained one cannot be compared any more, and no event is missed.
         if let Some(expected) = epoch
             && offset > bounds.start
         {
@@ -208,7 +208,7 @@ pub(super) struct Reader<E> {
     cursors: Vec<Cursor>,
     /// Partitions that may have events, in the order of their turns.
     ready: VecDeque<usize>,
-    /// Partitions that have none: resolves to one that has.
+    /// Partitions without events: resolves to the first partition that has one.
     waiting: JoinSet<(usize, Result<(), Stopped>)>,
     filter: v1::Filter,
     left: u64,
@@ -283,7 +283,7 @@ impl<E: Engine> Reader<E> {
 
     /// The partition whose turn it is, waiting until there is one; `None` when all have been read.
     async fn turn(&mut self) -> Result<Option<usize>, ReadRefused> {
-        // Those that have something new queue behind those that always have.
+        // Partitions with new events queue after partitions that always have some.
         while let Some(woken) = self.waiting.try_join_next() {
             self.wake(woken)?;
         }
@@ -331,7 +331,7 @@ fn take(
     events: &mut Vec<v1::ReadEvent>,
 ) -> Result<(), ReadRefused> {
     let unreadable = |offset, why: String| {
-        ReadError::Storage(Arc::from(format!("the event at offset {offset} is not what was stored: {why}")))
+        ReadError::Storage(Arc::from(format!("the event at offset {offset} differs from the stored one: {why}")))
     };
     for stored in chunk.iter().filter(|stored| range.contains(&stored.offset)) {
         if events.len() as u64 >= limit {

@@ -1,7 +1,7 @@
 //! Comparing versions of plugins.
 //!
-//! Promises: one comparison at a time, since it takes processors from lanes, and beside it one over events that come, which
-//! goes on for long; what is compared comes in when it has its place; one whose caller goes away ends.
+//! Promises: one comparison at a time, since it takes processors from lanes, and at the same time one over future events, which
+//! takes long; the component is received when the comparison has its permit; it ends when its caller goes away.
 
 use std::sync::Arc;
 
@@ -34,7 +34,7 @@ pub(super) struct Shadows<E, C> {
     room_coming: Arc<Semaphore>,
 }
 
-/// What comes in: the component, and the state before the first event.
+/// The received component, and the state before the first event.
 type Asked = (Vec<u8>, Vec<StateOfPartition>);
 
 impl<E: Engine, C: Compile> Shadows<E, C> {
@@ -115,7 +115,7 @@ impl<E: Engine, C: Compile> Shadows<E, C> {
         let options = ShadowOptions { over, shown };
         let report = self.reloader.shadow(&begin.subscriber, wasm, &options).await;
         let mut response: v1::ShadowResponse = report.map_err(|error| refusal::compare(&error))?.into();
-        // What is shown has large events in it, perhaps, and is only shown.
+        // The differences may contain large events; fewer of them lose nothing that is counted.
         let mut bytes = 0;
         let fitting = response.shown.iter().take_while(|difference| {
             bytes += difference.encoded_len();
@@ -127,10 +127,10 @@ impl<E: Engine, C: Compile> Shadows<E, C> {
     }
 }
 
-const STATE_TWICE: &str = "goes with no other state: a snapshot has one, and for events that come it is what there is";
+const STATE_TWICE: &str = "cannot be combined with `entry`: a snapshot and future events come with their own state";
 const TIME: &str = "is no span of time";
 
-/// What is to be compared.
+/// The request of a comparison.
 async fn begin(parts: &mut Streaming<v1::ShadowRequest>) -> Result<Begin, Status> {
     let first = next_part(parts).await?.and_then(|message| message.part);
     let Some(Part::Begin(begin)) = first else {

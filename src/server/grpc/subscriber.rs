@@ -1,7 +1,7 @@
-//! Looking after subscribers: what they could not handle, where they are, what they keep.
+//! Operations on subscribers: failed events, positions, state, snapshots.
 //!
 //! Promises: an answer is bounded in bytes and, but for a lane that is in a long call, in time; what reads a disk is done
-//! where nobody waits for it.
+//! on blocking threads.
 
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
@@ -33,7 +33,7 @@ pub(super) struct Subscribers<E> {
 fn filter(filter: Option<v1::FailedFilter>) -> Result<Filter, Status> {
     let filter = filter.map(TryInto::try_into).transpose();
     let filter: Filter = filter.map_err(|what| refusal::field("filter.older_than", what))?.unwrap_or_default();
-    // Every reason has no text in it, so that would be all events for somebody who means some.
+    // Every reason contains the empty text, so this would select all events by mistake.
     match filter.reason.as_deref() {
         Some("") => Err(refusal::field("filter.reason", "is empty: leave it out for events of every reason").into()),
         _ => Ok(filter),
@@ -54,7 +54,7 @@ impl<E: Engine> Subscribers<E> {
     }
 
     /// Does what changes something, and is answered also where the bus is told to stop meanwhile. Where the caller goes away, what
-    /// a lane has begun by then is done, and nothing else. `what` is done to whom is logged before, and how it ends behind it.
+    /// a lane has begun by then is done, and nothing else. The operation and its subscriber are logged before, its result after.
     async fn changing<T, F>(
         &self,
         (what, subscriber): (&'static str, &str),
@@ -81,7 +81,7 @@ impl<E: Engine> Subscribers<E> {
                     changed.map_err(|error| refusal::control(&error).into())
                 }
                 () = gone.cancelled() => {
-                    tracing::warn!(subscriber, what, "the caller is gone: what was not begun is not done");
+                    tracing::warn!(subscriber, what, "the caller is gone: steps that have not started are skipped");
                     Err(Status::cancelled("the caller is gone"))
                 }
             }
@@ -89,7 +89,7 @@ impl<E: Engine> Subscribers<E> {
         changed.await.map_err(|error| Status::internal(format!("it was not finished: {error}")))?
     }
 
-    /// Does a part of what goes on later where it was left, and is left where the bus is told to stop.
+    /// Runs one part of an operation that can be resumed; it is abandoned when the bus stops.
     async fn changing_some<T>(&self, change: impl Future<Output = Result<T, ControlError>>) -> Result<T, Status> {
         self.check_open()?;
         let _call = self.calls.token();
@@ -202,7 +202,7 @@ impl<E: Engine> SubscriberService for Subscribers<E> {
             Ok(v1::SeekState::Keep) => Some(SeekState::Keep),
             Ok(v1::SeekState::Empty) => Some(SeekState::Empty),
             Ok(v1::SeekState::Snapshot) => Some(SeekState::Snapshot(request.snapshot)),
-            Err(_) => return Err(refusal::field("state", "is not one of those that there are").into()),
+            Err(_) => return Err(refusal::field("state", "is not a known value").into()),
         };
         let to = match &request.to {
             None if matches!(state, Some(SeekState::Snapshot(_))) => SeekTo::Snapshot,

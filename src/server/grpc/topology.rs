@@ -1,6 +1,6 @@
 //! Changing the topology.
 //!
-//! Promises: what was begun is done to its end, whether or not whoever asked for it waits.
+//! Promises: an apply that has started runs to its end, whether or not its caller waits.
 
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
