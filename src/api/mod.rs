@@ -26,7 +26,7 @@ pub use digest::{Digest, NotADigest};
 pub use failed::{FailedEvent, Filter, LetterProgress, LettersDone, ListPosition, Reason, Reasons, Times};
 pub use pending::{PendingEvent, PendingFilter, PendingKind};
 pub use publishing::{Addressed, Diverted, Numbering, Placement, Published};
-pub use seek::{Move, Moved, SeekState, SeekTo};
+pub use seek::{Moved, Seek, SeekState, SeekTo};
 pub use shadow::{Cost, Difference, DifferenceKind, Seen, SeenOutput, ShadowReport};
 pub use snapshots::{SnapshotInfo, TakenBy};
 pub use state::{StateEntry, StateFilter, StateOfPartition, StatePosition};

@@ -1,6 +1,8 @@
 //! Moving a subscriber to another position.
 
+use super::times::{INVALID_TIME, nanoseconds, timestamp};
 use super::v1;
+use super::v1::seek_request;
 use crate::model::Offset;
 
 /// What becomes of the state of a handler whose subscriber is moved.
@@ -31,13 +33,13 @@ pub enum SeekTo {
 
 /// How a subscriber is to be moved.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Move {
+pub struct Seek {
     /// Where to.
     pub to: SeekTo,
     /// Only this partition; `None` for all.
     pub partition: Option<u32>,
-    /// What becomes of its handler's state.
-    pub state: SeekState,
+    /// What becomes of its handler's state; `None`: the seek is refused where there is any.
+    pub state: Option<SeekState>,
     /// Events that wait are forgotten.
     pub drops_waiting: bool,
     /// Nothing is done: only what would be.
@@ -64,5 +66,51 @@ impl From<Moved> for v1::seek_response::Moved {
 impl From<v1::seek_response::Moved> for Moved {
     fn from(v1::seek_response::Moved { partition, from, to }: v1::seek_response::Moved) -> Self {
         Self { partition, from, to }
+    }
+}
+
+impl Seek {
+    /// The request to move a subscriber so.
+    pub(crate) fn request(self, subscriber: String) -> v1::SeekRequest {
+        let Self { to, partition, state, drops_waiting, dry_run } = self;
+        let to = match to {
+            SeekTo::Start => Some(seek_request::To::Start(seek_request::Start {})),
+            SeekTo::End => Some(seek_request::To::End(seek_request::End {})),
+            SeekTo::Offset(offset) => Some(seek_request::To::Offset(offset)),
+            SeekTo::Time(time_ns) => Some(seek_request::To::Time(timestamp(time_ns))),
+            SeekTo::Snapshot => None,
+        };
+        let (state, snapshot) = match state {
+            None => (v1::SeekState::Unspecified, 0),
+            Some(SeekState::Keep) => (v1::SeekState::Keep, 0),
+            Some(SeekState::Empty) => (v1::SeekState::Empty, 0),
+            Some(SeekState::Snapshot(number)) => (v1::SeekState::Snapshot, number),
+        };
+        v1::SeekRequest { subscriber, to, partition, state: state.into(), drops_waiting, dry_run, snapshot }
+    }
+}
+
+impl TryFrom<&v1::SeekRequest> for Seek {
+    /// A field, and what is wrong with it.
+    type Error = (&'static str, &'static str);
+
+    fn try_from(request: &v1::SeekRequest) -> Result<Self, Self::Error> {
+        let state = match v1::SeekState::try_from(request.state) {
+            Ok(v1::SeekState::Unspecified) => None,
+            Ok(v1::SeekState::Keep) => Some(SeekState::Keep),
+            Ok(v1::SeekState::Empty) => Some(SeekState::Empty),
+            Ok(v1::SeekState::Snapshot) => Some(SeekState::Snapshot(request.snapshot)),
+            Err(_) => return Err(("state", "is not a known value")),
+        };
+        let to = match &request.to {
+            None if matches!(state, Some(SeekState::Snapshot(_))) => SeekTo::Snapshot,
+            None => return Err(("to", "is missing: name the position to continue from")),
+            Some(seek_request::To::Start(_)) => SeekTo::Start,
+            Some(seek_request::To::End(_)) => SeekTo::End,
+            Some(seek_request::To::Offset(offset)) => SeekTo::Offset(*offset),
+            Some(seek_request::To::Time(time)) => SeekTo::Time(nanoseconds(time).ok_or(("time", INVALID_TIME))?),
+        };
+        let v1::SeekRequest { partition, drops_waiting, dry_run, .. } = *request;
+        Ok(Self { to, partition, state, drops_waiting, dry_run })
     }
 }

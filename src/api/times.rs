@@ -2,6 +2,9 @@
 
 use prost_types::Timestamp;
 
+/// What is wrong with a time of which [`nanoseconds`] makes nothing.
+pub const INVALID_TIME: &str = "is not a time after 1970 with 0 to 999,999,999 nanoseconds";
+
 /// A time for the wire.
 pub fn timestamp(time_ns: u64) -> Timestamp {
     // both fit: 2^64 ns are 584 years

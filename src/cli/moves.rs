@@ -7,8 +7,8 @@ use serde_json::json;
 use super::table::Table;
 use super::tree::plural;
 use super::{Exit, Failure, Outcome, Output, ServerArg, block_on, say, tail};
-use crate::api::{LaneState, SeekState, SeekTo};
-use crate::client::{Client, Seek, Start};
+use crate::api::{LaneState, Seek, SeekState, SeekTo};
+use crate::client::{Client, Start};
 
 /// Have a subscriber read and call nothing more until it is resumed
 ///

@@ -43,7 +43,7 @@ pub use pending::Pending;
 pub use publishing::{Publishing, Window};
 pub use reading::{Position, Read, Reading, Received, Start};
 pub use shadow::ShadowOver;
-pub use subscribers::{Failed, Listing, Part, Seek, Source, StateUnder, States};
+pub use subscribers::{Failed, Listing, Part, Source, StateUnder, States};
 
 /// How long a connection may take.
 const CONNECT_WITHIN: Duration = Duration::from_secs(5);

@@ -6,29 +6,12 @@ use std::vec;
 
 use super::line::Line;
 use super::{Client, ClientError};
-use crate::api::times::timestamp;
 use crate::api::v1;
-use crate::api::v1::seek_request;
 use crate::api::v1::subscriber_service_client::SubscriberServiceClient;
 use crate::api::{
-    FailedEvent, Filter, LetterProgress, LettersDone, Moved, Reasons, SeekState, SeekTo, SnapshotInfo, StateEntry,
-    StateFilter, StateOfPartition,
+    FailedEvent, Filter, LetterProgress, LettersDone, Moved, Reasons, Seek, SnapshotInfo, StateEntry, StateFilter,
+    StateOfPartition,
 };
-
-/// How a subscriber is to be moved.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Seek {
-    /// Where to.
-    pub to: SeekTo,
-    /// Only this partition; `None` for all.
-    pub partition: Option<u32>,
-    /// What becomes of its handler's state; `None`: refused where there is any.
-    pub state: Option<SeekState>,
-    /// Events that wait are forgotten.
-    pub drops_waiting: bool,
-    /// Nothing is done: only what would be.
-    pub dry_run: bool,
-}
 
 /// A listing, of which parts are fetched as they are needed.
 #[derive(Debug)]
@@ -272,23 +255,7 @@ impl Client {
     /// # Errors
     /// [`ClientError`].
     pub async fn seek(&self, subscriber: &str, seek: Seek) -> Result<Vec<Moved>, ClientError> {
-        let Seek { to, partition, state, drops_waiting, dry_run } = seek;
-        let to = match to {
-            SeekTo::Start => Some(seek_request::To::Start(seek_request::Start {})),
-            SeekTo::End => Some(seek_request::To::End(seek_request::End {})),
-            SeekTo::Offset(offset) => Some(seek_request::To::Offset(offset)),
-            SeekTo::Time(time_ns) => Some(seek_request::To::Time(timestamp(time_ns))),
-            SeekTo::Snapshot => None,
-        };
-        let (state, snapshot) = match state {
-            None => (v1::SeekState::Unspecified, 0),
-            Some(SeekState::Keep) => (v1::SeekState::Keep, 0),
-            Some(SeekState::Empty) => (v1::SeekState::Empty, 0),
-            Some(SeekState::Snapshot(number)) => (v1::SeekState::Snapshot, number),
-        };
-        let subscriber = subscriber.to_owned();
-        let request =
-            v1::SeekRequest { subscriber, to, partition, state: state.into(), drops_waiting, dry_run, snapshot };
+        let request = seek.request(subscriber.to_owned());
         let answer = self.subscribers().seek(request).await.map_err(|status| self.failed(&status))?;
         Ok(answer.into_inner().moved.into_iter().map(Into::into).collect())
     }

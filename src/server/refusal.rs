@@ -91,9 +91,6 @@ impl Refusal {
     }
 }
 
-/// Message of an invalid time.
-pub(super) const TIME: &str = "is not a time after 1970 with 0 to 999,999,999 nanoseconds";
-
 /// Why a read was refused or ended.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ReadRefused {

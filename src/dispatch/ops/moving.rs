@@ -6,8 +6,8 @@ use super::error::{ControlError, SnapshotError};
 use super::find::{ANSWER_WITHIN, late, stopped};
 use super::listings::NUMBERS_MAX;
 use super::snapshots::Restoring;
-use crate::api::{Move, Moved, SeekState, SeekTo};
-use crate::dispatch::lane::command::{Answer, Command, Refusal, Seek, SeekFrom};
+use crate::api::{Moved, Seek, SeekState, SeekTo};
+use crate::dispatch::lane::command::{Answer, Command, Refusal, Seek as LaneSeek, SeekFrom};
 use crate::dispatch::lane::waiting;
 use crate::dispatch::tree::Tree;
 use crate::engine::Engine;
@@ -62,9 +62,16 @@ impl<E: Engine> Tree<E> {
     ///
     /// # Errors
     /// [`ControlError`]; some lanes may have been moved.
-    pub async fn seek(&self, subscriber: &str, to: Move) -> Result<Vec<Moved>, ControlError> {
+    pub async fn seek(&self, subscriber: &str, to: Seek) -> Result<Vec<Moved>, ControlError> {
         let found = self.subscriber(subscriber)?;
         found.check(to.partition)?;
+        let state = match to.state {
+            Some(state) => state,
+            None if self.has_state(subscriber, to.partition)? => {
+                return Err(ControlError::HasState { subscriber: subscriber.to_owned() });
+            }
+            None => SeekState::Keep,
+        };
         let mut moved = Vec::new();
         let partitions = || (0..found.partitions).filter(|of| to.partition.is_none_or(|only| only == *of));
         for partition in partitions().filter(|_| !to.drops_waiting) {
@@ -73,7 +80,7 @@ impl<E: Engine> Tree<E> {
                 return Err(ControlError::Refused { partition, refusal: Refusal::Waits { waiting } });
             }
         }
-        let mut snapshot = match to.state {
+        let mut snapshot = match state {
             SeekState::Snapshot(number) => Some(self.restoring(&found, number).await?),
             SeekState::Keep | SeekState::Empty => None,
         };
@@ -105,7 +112,7 @@ impl<E: Engine> Tree<E> {
             let lane = LaneId { subscriber: found.number, partition };
             let from = self.shared.engine.position(lane).unwrap_or(0);
             if !to.dry_run {
-                let (state, feeding) = match (to.state, snapshot.take()) {
+                let (from_state, feeding) = match (state, snapshot.take()) {
                     (SeekState::Snapshot(_), Some(snapshot)) => {
                         let (sender, receiver) = Restoring::channel();
                         let feeding = tokio::task::spawn_blocking(move || snapshot.feed(partition, &sender));
@@ -114,7 +121,7 @@ impl<E: Engine> Tree<E> {
                     (SeekState::Empty, _) => (SeekFrom::Empty, None),
                     _ => (SeekFrom::Kept, None),
                 };
-                let seek = Seek { to: target, hold, from: state, drops_waiting: to.drops_waiting };
+                let seek = LaneSeek { to: target, hold, from: from_state, drops_waiting: to.drops_waiting };
                 let so_far = moved.len() as u64;
                 // Logged before the command, since the caller may be gone afterwards.
                 tracing::info!(subscriber = found.plan().label(), partition, from, to = target, "moving a partition");

@@ -14,17 +14,16 @@ use tonic::{Request, Response, Status};
 
 use super::deadline;
 use super::stream::{AnswerStream, Source};
-use crate::api::times::{nanoseconds, timestamp};
-use crate::api::v1;
+use crate::api::times::{INVALID_TIME, nanoseconds, timestamp};
 use crate::api::v1::read_request::Start;
 use crate::api::v1::reader_service_server::ReaderService;
-use crate::api::{Bounds, PendingFilter, PendingKind, TraceOf};
+use crate::api::{Bounds, PendingFilter, PendingKind, TraceOf, v1};
 use crate::dispatch::publish::Target;
 use crate::dispatch::{PendingPage, Tree};
 use crate::engine::{Chunk, Engine, ReadBudget, ReadError, Stopped};
 use crate::model::{Offset, PartitionId, Record, partition_of};
 use crate::server::bounds;
-use crate::server::refusal::{self, ReadRefused, TIME};
+use crate::server::refusal::{self, ReadRefused};
 
 /// The service.
 pub(super) struct Reading<E> {
@@ -55,7 +54,7 @@ impl<E: Engine> ReaderService for Reading<E> {
             return Err(refusal::field("id", "is missing: say which event").into());
         }
         let since_ns = match since {
-            Some(time) => Some(nanoseconds(&time).ok_or_else(|| refusal::field("since", TIME))?),
+            Some(time) => Some(nanoseconds(&time).ok_or_else(|| refusal::field("since", INVALID_TIME))?),
             None => None,
         };
         let of = TraceOf { id, source, topic, since_ns };
@@ -135,7 +134,7 @@ impl<E: Engine> Reading<E> {
                 self.check(id, bounds, offset, None).await
             }
             Some(Start::Time(time)) => {
-                let time_ns = nanoseconds(time).ok_or(ReadRefused::Field { field: "time", what: TIME })?;
+                let time_ns = nanoseconds(time).ok_or(ReadRefused::Field { field: "time", what: INVALID_TIME })?;
                 Ok(self.engine.offset_at_time(id, time_ns).await?.min(bounds.durable))
             }
             Some(Start::Positions(positions)) => {

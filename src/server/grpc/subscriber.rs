@@ -6,16 +6,13 @@
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
-use crate::api::times::nanoseconds;
-use crate::api::v1;
-use crate::api::v1::seek_request::To;
+use crate::api::times::{INVALID_TIME, nanoseconds};
 use crate::api::v1::subscriber_service_server::SubscriberService;
-use crate::api::{Filter, Move, SeekState, SeekTo, StateFilter, StateOfPartition, TakenBy};
+use crate::api::{Filter, Seek, StateFilter, StateOfPartition, TakenBy, v1};
 use crate::dispatch::snapshots::KEPT_DEFAULT;
 use crate::dispatch::{ControlError, Tree};
 use crate::engine::Engine;
 use crate::server::calls::Calls;
-use crate::server::refusal::TIME;
 use crate::server::{bounds, refusal};
 use crate::wasm::{STATE_BUCKET_BYTES_MAX, STATE_KEY_BYTES_MAX, STATE_VALUE_BYTES_MAX};
 
@@ -197,29 +194,10 @@ impl<E: Engine> SubscriberService for Subscribers<E> {
 
     async fn seek(&self, request: Request<v1::SeekRequest>) -> Result<Response<v1::SeekResponse>, Status> {
         let request = request.into_inner();
-        let state = match v1::SeekState::try_from(request.state) {
-            Ok(v1::SeekState::Unspecified) => None,
-            Ok(v1::SeekState::Keep) => Some(SeekState::Keep),
-            Ok(v1::SeekState::Empty) => Some(SeekState::Empty),
-            Ok(v1::SeekState::Snapshot) => Some(SeekState::Snapshot(request.snapshot)),
-            Err(_) => return Err(refusal::field("state", "is not a known value").into()),
-        };
-        let to = match &request.to {
-            None if matches!(state, Some(SeekState::Snapshot(_))) => SeekTo::Snapshot,
-            None => return Err(refusal::field("to", "is missing: name the position to continue from").into()),
-            Some(To::Start(_)) => SeekTo::Start,
-            Some(To::End(_)) => SeekTo::End,
-            Some(To::Offset(offset)) => SeekTo::Offset(*offset),
-            Some(To::Time(time)) => SeekTo::Time(nanoseconds(time).ok_or_else(|| refusal::field("time", TIME))?),
-        };
-        let v1::SeekRequest { subscriber, partition, drops_waiting, dry_run, .. } = request;
-        let name = subscriber.clone();
-        if state.is_none() && self.reading(move |tree| tree.has_state(&name, partition)).await? {
-            return Err(refusal::control(&ControlError::HasState { subscriber }).into());
-        }
-        let to = Move { to, partition, state: state.unwrap_or(SeekState::Keep), drops_waiting, dry_run };
-        let what = if dry_run { "say where it would be moved" } else { "move" };
-        let moved = self.changing((what, &subscriber), async move |tree, name| tree.seek(&name, to).await).await?;
+        let seek = Seek::try_from(&request).map_err(|(field, what)| refusal::field(field, what))?;
+        let v1::SeekRequest { subscriber, .. } = request;
+        let what = if seek.dry_run { "say where it would be moved" } else { "move" };
+        let moved = self.changing((what, &subscriber), async move |tree, name| tree.seek(&name, seek).await).await?;
         Ok(Response::new(v1::SeekResponse { moved: moved.into_iter().map(Into::into).collect() }))
     }
 
@@ -329,5 +307,5 @@ fn wrong(entry: &v1::StateEntry, partition: u32) -> Option<(&'static str, String
         return Some(("value", long(value.len(), STATE_VALUE_BYTES_MAX)));
     }
     let is_time = entry.write_time.as_ref().is_some_and(|time| nanoseconds(time).is_some());
-    (!is_time).then(|| ("write_time", TIME.to_owned()))
+    (!is_time).then(|| ("write_time", INVALID_TIME.to_owned()))
 }

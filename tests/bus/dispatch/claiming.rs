@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::Semaphore;
-use wattle::api::{LaneState, Move, SeekState, SeekTo};
+use wattle::api::{LaneState, Seek, SeekState, SeekTo};
 use wattle::dispatch::{ControlError, Refusal, Tree};
 use wattle::engine::memory::MemoryEngine;
 use wattle::engine::{Engine, Entries as _, PageBudget};
@@ -314,7 +314,8 @@ async fn what_has_been_given_under_its_identity_is_given_to_nobody_again() {
 async fn who_shares_is_not_moved() {
     let (a, b) = (Script::each(copy), Script::each(copy));
     let tree: Tree<MemoryEngine> = start(&yaml(""), &[("a", &a), ("b", &b)]).await;
-    let to = Move { to: SeekTo::Start, partition: None, state: SeekState::Keep, drops_waiting: false, dry_run: false };
+    let to =
+        Seek { to: SeekTo::Start, partition: None, state: Some(SeekState::Keep), drops_waiting: false, dry_run: false };
     let refused = tree.seek("a", to).await.unwrap_err();
     assert!(matches!(refused, ControlError::Refused { refusal: Refusal::Shared { .. }, .. }), "{refused}");
 }

@@ -9,7 +9,7 @@ use std::sync::Mutex;
 use std::task::Poll;
 use std::time::Duration;
 
-use wattle::api::{Filter, Move, SeekState, SeekTo};
+use wattle::api::{Filter, Seek, SeekState, SeekTo};
 use wattle::dispatch::Tree;
 use wattle::effects::MemoryDisk;
 use wattle::engine::embedded::EmbeddedEngine;
@@ -44,7 +44,8 @@ async fn a_seek_begins_where_it_says_although_that_expires_meanwhile() {
     publish(&tree, "in", &["a", "b", "c"]).await;
     settled(&tree).await;
     clock.moves(2 * HOUR);
-    let to = Move { to: SeekTo::Start, partition: None, state: SeekState::Keep, drops_waiting: false, dry_run: false };
+    let to =
+        Seek { to: SeekTo::Start, partition: None, state: Some(SeekState::Keep), drops_waiting: false, dry_run: false };
     let mut seek = pin!(tree.seek("work", to));
     // It is known where to, and the lane has yet to hear of it, since nothing else runs on this thread.
     assert!(poll_fn(|cx| Poll::Ready(seek.as_mut().poll(cx).is_pending())).await);

@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::runtime::Runtime;
-use wattle::api::{LaneState, Move, Moved, SeekState, SeekTo};
+use wattle::api::{LaneState, Moved, Seek, SeekState, SeekTo};
 use wattle::dispatch::{ControlError, Tree, Waiter};
 use wattle::engine::embedded::EmbeddedEngine;
 use wattle::engine::memory::MemoryEngine;
@@ -567,7 +567,7 @@ async fn send_back<E: Engine>(tree: &Tree<E>, plan: &Plan, random: &mut Random) 
     let to = if random.one_in(2) { SeekTo::Start } else { SeekTo::Offset(random.below(30)) };
     let empties_state = random.one_in(2);
     let state = if empties_state { SeekState::Empty } else { SeekState::Keep };
-    let mut to = Move { to, partition: None, state, drops_waiting: true, dry_run: false };
+    let mut to = Seek { to, partition: None, state: Some(state), drops_waiting: true, dry_run: false };
     let moved = loop {
         match tree.seek(&subscriber, to).await {
             Err(ControlError::BeyondEnd { end, .. }) => to.to = SeekTo::Offset(end),

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
 
 use tokio::time::Instant;
-use wattle::api::{Filter, Move, SeekState, SeekTo};
+use wattle::api::{Filter, Seek, SeekState, SeekTo};
 use wattle::engine::memory::MemoryEngine;
 use wattle::model::partition_of;
 use wattle::topology::Plan;
@@ -73,7 +73,7 @@ async fn a_lane_that_waits_for_its_rate_obeys_at_once_and_goes_on_from_there() {
     tokio::time::timeout(AT_ONCE, tree.resume("t/work")).await.unwrap().unwrap();
     until("the second call", || work.called().len() == 2).await;
     let back =
-        Move { to: SeekTo::Start, partition: None, state: SeekState::Keep, drops_waiting: false, dry_run: false };
+        Seek { to: SeekTo::Start, partition: None, state: Some(SeekState::Keep), drops_waiting: false, dry_run: false };
     tokio::time::timeout(AT_ONCE, tree.seek("t/work", back)).await.expect("it waits for its rate").unwrap();
     tokio::time::sleep(Duration::from_secs(4 * 3600)).await;
     assert_eq!(work.batches().concat(), ["a", "b", "a", "b", "c"]);
@@ -92,7 +92,7 @@ async fn a_lane_that_waits_for_another_ones_call_obeys_at_once() {
     tokio::time::sleep(AT_ONCE).await;
     let back = |partition| {
         let (to, state) = (SeekTo::Start, SeekState::Keep);
-        Move { to, partition: Some(partition), state, drops_waiting: false, dry_run: false }
+        Seek { to, partition: Some(partition), state: Some(state), drops_waiting: false, dry_run: false }
     };
     let told = tokio::time::timeout(AT_ONCE, tree.seek("t/work", back(1))).await;
     assert_eq!(told.expect("it waits for its turn").unwrap()[0].to, 0);

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
 
 use tokio::sync::Semaphore;
-use wattle::api::{Filter, Move, SeekState, SeekTo, What};
+use wattle::api::{Filter, Seek, SeekState, SeekTo, What};
 use wattle::dispatch::Tree;
 use wattle::engine::Engine;
 use wattle::engine::memory::MemoryEngine;
@@ -136,7 +136,8 @@ async fn nothing_is_left_behind<H: Home>(home: H) {
     has(&tree, "check.dead", 2).await;
     // Whoever handles it all once more names it all the same.
     tree.pause("check").await.unwrap();
-    let all = Move { to: SeekTo::Start, partition: None, state: SeekState::Empty, drops_waiting: true, dry_run: false };
+    let all =
+        Seek { to: SeekTo::Start, partition: None, state: Some(SeekState::Empty), drops_waiting: true, dry_run: false };
     tree.seek("check", all).await.unwrap();
     tree.resume("check").await.unwrap();
     let mut again = ids(&has(&tree, "accepted", 8).await);

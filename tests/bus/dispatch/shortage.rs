@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use serde_json::json;
-use wattle::api::{LaneState, Move, SeekState, SeekTo, StateEntry};
+use wattle::api::{LaneState, Seek, SeekState, SeekTo, StateEntry};
 use wattle::dispatch::{ControlError, Refusal, Tree};
 use wattle::effects::memory::Operation;
 use wattle::effects::{Clock, MemoryDisk, SystemClock};
@@ -262,7 +262,7 @@ async fn what_was_asked_for_by_somebody_who_is_gone_is_not_done_once_there_is_ro
     tree.resume("t/work").await.unwrap();
     until("what it emits waits for room", || script.called().len() == 1).await;
     let state = SeekState::Empty;
-    let to_start = Move { to: SeekTo::Start, partition: None, state, drops_waiting: true, dry_run: false };
+    let to_start = Seek { to: SeekTo::Start, partition: None, state: Some(state), drops_waiting: true, dry_run: false };
     let moment = Duration::from_millis(20);
     assert!(tokio::time::timeout(moment, tree.seek("t/work", to_start)).await.is_err(), "the lane is not free");
     let entry = StateEntry { bucket: "b".into(), key: "k".into(), written_ns: 1, value: "v".into() };

@@ -6,7 +6,7 @@ use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::SeqCst;
 use std::time::{Duration, Instant};
 
-use wattle::api::{Filter, LaneState, Move, SeekState, SeekTo, StateEntry, TakenBy};
+use wattle::api::{Filter, LaneState, Seek, SeekState, SeekTo, StateEntry, TakenBy};
 use wattle::dispatch::{ControlError, Refusal, SnapshotError, Tree};
 use wattle::effects::{MemoryDisk, SystemClock};
 use wattle::engine::Engine;
@@ -55,9 +55,9 @@ async fn publish<E: Engine>(tree: &Tree<E>, numbers: std::ops::Range<u32>) {
     tree.publisher().publish("in", &events, None).await.unwrap();
 }
 
-fn back_to(number: u64) -> Move {
+fn back_to(number: u64) -> Seek {
     let (to, state) = (SeekTo::Snapshot, SeekState::Snapshot(number));
-    Move { to, partition: None, state, drops_waiting: false, dry_run: false }
+    Seek { to, partition: None, state: Some(state), drops_waiting: false, dry_run: false }
 }
 
 /// What is under a key of the state, by partition.
@@ -82,7 +82,7 @@ async fn a_seek_to_a_snapshot_goes_on_as_if_nothing_had_come_after_it(home: impl
 
     let (tree, _) = started(home.open().await).await;
     assert_eq!(tree.snapshots("work").unwrap(), std::slice::from_ref(&taken), "it survives");
-    let dry = tree.seek("work", Move { dry_run: true, ..back_to(1) }).await.unwrap();
+    let dry = tree.seek("work", Seek { dry_run: true, ..back_to(1) }).await.unwrap();
     assert_eq!(state(&tree, "all"), counts, "nothing was moved");
     let moved = tree.seek("work", back_to(1)).await.unwrap();
     assert_eq!(moved, dry);
@@ -174,7 +174,7 @@ async fn what_waited_waits_again_unless_it_comes_again() {
     assert_eq!(found.iter().map(|found| found.id.as_str()).collect::<Vec<_>>(), ["bad", "behind"]);
     assert_eq!((found[0].attempts, found[0].is_parked), (1, true));
     // from the start they come again, so they are not among what waits as well
-    tree.seek("work", Move { to: SeekTo::Start, drops_waiting: true, ..back_to(1) }).await.unwrap();
+    tree.seek("work", Seek { to: SeekTo::Start, drops_waiting: true, ..back_to(1) }).await.unwrap();
     settled(&tree).await;
     assert_eq!(waiting(), 2);
     healed.store(true, SeqCst);
@@ -203,7 +203,7 @@ async fn the_oldest_go_and_those_that_are_named() {
     let unknown = |error| matches!(error, ControlError::Snapshot(SnapshotError::Unknown { number: 4, .. }));
     assert!(unknown(tree.drop_snapshot("work", 4).unwrap_err()));
     assert!(unknown(tree.seek("work", back_to(4)).await.unwrap_err()));
-    let unsaid = tree.seek("work", Move { state: SeekState::Keep, ..back_to(6) }).await.unwrap_err();
+    let unsaid = tree.seek("work", Seek { state: Some(SeekState::Keep), ..back_to(6) }).await.unwrap_err();
     assert!(matches!(unsaid, ControlError::Snapshot(SnapshotError::NoPosition)), "{unsaid:?}");
     assert!(matches!(
         tree.take_snapshot("nobody", TakenBy::Hand, "", 1).await,
@@ -275,11 +275,11 @@ async fn a_state_of_several_units_comes_back_whole() {
     large(&tree, count).await;
     let taken = tree.take_snapshot("work", TakenBy::Hand, "", 9).await.unwrap();
     assert_eq!(taken.entries, count as u64);
-    let empty = Move { to: SeekTo::Start, state: SeekState::Empty, ..back_to(0) };
+    let empty = Seek { to: SeekTo::Start, state: Some(SeekState::Empty), ..back_to(0) };
     tree.seek("work", empty).await.unwrap();
     assert_eq!(keys(&tree), 0);
     large(&tree, 100).await;
-    tree.seek("work", Move { partition: Some(1), ..back_to(1) }).await.unwrap();
+    tree.seek("work", Seek { partition: Some(1), ..back_to(1) }).await.unwrap();
     assert_eq!((keys(&tree), status(&tree.snapshot(), "t/work").lanes[1]), (count, LaneState::Running));
     ends(tree).await;
     let (tree, _) = started(home.open().await).await;
@@ -304,7 +304,7 @@ async fn a_lane_whose_seek_broke_off_stands_still_until_it_is_sought_again() {
     let unsupported = tree.take_snapshot("work", TakenBy::Hand, "", 1).await.unwrap_err();
     assert!(matches!(unsupported, ControlError::Snapshot(SnapshotError::Unsupported)), "{unsupported:?}");
     let entries = tree.engine().entries(LaneId { subscriber: SubscriberId(1), partition: 1 }).unwrap();
-    let empty = Move { to: SeekTo::Start, partition: Some(1), state: SeekState::Empty, ..back_to(0) };
+    let empty = Seek { to: SeekTo::Start, partition: Some(1), state: Some(SeekState::Empty), ..back_to(0) };
     let seeking = {
         let tree = tree.clone();
         tokio::spawn(async move { tree.seek("work", empty).await })
@@ -337,7 +337,7 @@ async fn a_lane_whose_seek_broke_off_stands_still_until_it_is_sought_again() {
     publish(&tree, 30..60).await;
     until("the others go on", || status(&tree.snapshot(), "t/work").handled >= 10).await;
     assert_eq!(lane(&tree), LaneState::Halted, "that is no pause");
-    let kept = tree.seek("work", Move { state: SeekState::Keep, ..empty }).await.unwrap_err();
+    let kept = tree.seek("work", Seek { state: Some(SeekState::Keep), ..empty }).await.unwrap_err();
     assert!(matches!(kept, ControlError::Refused { partition: 1, refusal: Refusal::Broken }), "{kept:?}");
     tree.seek("work", empty).await.unwrap();
     settled(&tree).await;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::Semaphore;
-use wattle::api::{LaneState, Move, SeekState, SeekTo};
+use wattle::api::{LaneState, Seek, SeekState, SeekTo};
 use wattle::dispatch::{ControlError, Tree};
 use wattle::engine::embedded::EmbeddedEngine;
 use wattle::engine::memory::MemoryEngine;
@@ -62,7 +62,7 @@ async fn what_only_some_lanes_have_done_is_said() {
     publish(&tree, "in", &[&name]).await;
     until("the call", || work.called().len() == 1).await;
     let to_start =
-        Move { to: SeekTo::Start, partition: None, state: SeekState::Keep, drops_waiting: false, dry_run: false };
+        Seek { to: SeekTo::Start, partition: None, state: Some(SeekState::Keep), drops_waiting: false, dry_run: false };
     for error in [tree.seek("work", to_start).await.unwrap_err(), tree.pause("work").await.unwrap_err()] {
         assert!(matches!(error, ControlError::Partly { .. }), "{error}");
         assert!(

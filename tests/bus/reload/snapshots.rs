@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
-use wattle::api::{DeployOutcome, Move, Policy, SeekState, SeekTo, TakenBy};
+use wattle::api::{DeployOutcome, Policy, Seek, SeekState, SeekTo, TakenBy};
 use wattle::dispatch::{Renames, Tree};
 use wattle::effects::memory::Operation;
 use wattle::effects::{MemoryDisk, SystemClock};
@@ -49,7 +49,10 @@ async fn a_deploy_leaves_the_state_that_it_found_in_a_snapshot() {
     // nothing of the new version is in it
     let (to, state) = (SeekTo::Snapshot, SeekState::Snapshot(taken[0].number));
     bus.tree.pause("work").await.unwrap();
-    bus.tree.seek("work", Move { to, partition: None, state, drops_waiting: false, dry_run: false }).await.unwrap();
+    bus.tree
+        .seek("work", Seek { to, partition: None, state: Some(state), drops_waiting: false, dry_run: false })
+        .await
+        .unwrap();
     assert_eq!(last(&bus.tree), "a2");
     bus.tree.resume("work").await.unwrap();
 

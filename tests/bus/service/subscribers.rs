@@ -7,12 +7,12 @@ use bytes::Bytes;
 use tonic::transport::Endpoint;
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
-use wattle::api::v1;
 use wattle::api::v1::subscriber_service_client::SubscriberServiceClient;
 use wattle::api::{
-    FailedEvent, Filter, LaneState, SeekState, SeekTo, StateEntry, StateFilter, StateOfPartition, SubscriberStatus,
+    FailedEvent, Filter, LaneState, Seek, SeekState, SeekTo, StateEntry, StateFilter, StateOfPartition,
+    SubscriberStatus, v1,
 };
-use wattle::client::{Client, ClientError, Listing, Seek, Source};
+use wattle::client::{Client, ClientError, Listing, Source};
 use wattle::engine::Engine;
 use wattle::limits;
 use wattle::model::event::Data;
