@@ -12,7 +12,6 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::deadline;
 use super::stream::next_part;
-use crate::api::times::INVALID_TIME;
 use crate::api::v1::shadow_request::{Begin, Part};
 use crate::api::v1::shadow_service_server::ShadowService;
 use crate::api::{StateOfPartition, v1};
@@ -83,7 +82,7 @@ impl<E: Engine, C: Compile> Shadows<E, C> {
         }
         let time = coming
             .time
-            .map(|time| std::time::Duration::try_from(time).map_err(|_| refusal::field("time", INVALID_TIME)));
+            .map(|time| std::time::Duration::try_from(time).map_err(|_| refusal::field("time", INVALID_DURATION)));
         let time = time.transpose()?;
         let events = if coming.events == 0 { u64::MAX } else { coming.events };
         let enough = CancellationToken::new();
@@ -130,7 +129,7 @@ impl<E: Engine, C: Compile> Shadows<E, C> {
 }
 
 const STATE_TWICE: &str = "cannot be combined with `entry`: a snapshot and future events come with their own state";
-const INVALID_TIME: &str = "is no span of time";
+const INVALID_DURATION: &str = "is not a duration";
 
 /// The request of a comparison.
 async fn begin(parts: &mut Streaming<v1::ShadowRequest>) -> Result<Begin, Status> {
