@@ -38,7 +38,7 @@ subscribers:
     from: in
     plugin: p.wasm
     retry: { attempts: 1000, backoff: { initial: 100ms, max: 30s } }
-    waiting: { max: 200000, size: 1GiB }
+    retry_queue: { max: 200000, size: 1GiB }
 ";
 const EVENTS: u64 = 300_000;
 const ROUNDS: usize = 7;

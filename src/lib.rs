@@ -22,5 +22,6 @@ pub mod log;
 pub mod model;
 pub mod server;
 pub mod telemetry;
+pub mod toolchain;
 pub mod topology;
 pub mod wasm;

@@ -124,8 +124,8 @@ impl From<ShadowReport> for v1::ShadowResponse {
     fn from(report: ShadowReport) -> Self {
         Self {
             events: report.events,
-            passed_over: report.passed_over,
-            waiting: report.waiting,
+            filtered: report.passed_over,
+            retry_queue: report.waiting,
             not_its_own: report.not_its_own,
             not_reached: report.not_reached,
             is_superseded: report.is_superseded,
@@ -150,8 +150,8 @@ impl From<v1::ShadowResponse> for ShadowReport {
     fn from(response: v1::ShadowResponse) -> Self {
         Self {
             events: response.events,
-            passed_over: response.passed_over,
-            waiting: response.waiting,
+            passed_over: response.filtered,
+            waiting: response.retry_queue,
             not_its_own: response.not_its_own,
             not_reached: response.not_reached,
             is_superseded: response.is_superseded,

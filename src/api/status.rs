@@ -286,19 +286,19 @@ impl From<&SubscriberStatus> for v1::Subscriber {
             retried: subscriber.retried,
             dead_lettered: subscriber.dead_lettered,
             lag: subscriber.lag,
-            passed_over: subscriber.passed_over,
+            filtered: subscriber.passed_over,
             repeated: subscriber.repeated,
-            waiting: subscriber.waiting,
+            retry_queue: subscriber.waiting,
             parked: subscriber.parked,
             lanes: subscriber.lanes.iter().map(|lane| v1::LaneState::from(*lane).into()).collect(),
             last_failure: subscriber.last_failure.clone(),
-            on_trial: subscriber.on_trial.clone().map(Into::into),
+            candidate: subscriber.on_trial.clone().map(Into::into),
             reload: subscriber.reload.clone(),
             is_pinned: subscriber.is_pinned,
             other_settings: subscriber.other_settings.clone(),
             // no event is older than the longest duration there is
             lag_age: subscriber.lag_age.and_then(|age| age.try_into().ok()),
-            waiting_age: subscriber.waiting_age.and_then(|age| age.try_into().ok()),
+            retry_queue_age: subscriber.waiting_age.and_then(|age| age.try_into().ok()),
             open_dead_letters: subscriber.open_dead_letters,
             arrived_per_minute: subscriber.arrived_per_minute,
             handled_per_minute: subscriber.handled_per_minute,
@@ -306,15 +306,15 @@ impl From<&SubscriberStatus> for v1::Subscriber {
     }
 }
 
-impl From<OnTrial> for v1::OnTrial {
+impl From<OnTrial> for v1::Candidate {
     fn from(OnTrial { digest, lanes, handled, events, lasted, time, ends_in }: OnTrial) -> Self {
         let ms = |period: Duration| u64::try_from(period.as_millis()).unwrap_or(u64::MAX);
         Self { digest, lanes, handled, events, lasted_ms: ms(lasted), time_ms: ms(time), ends_in_ms: ms(ends_in) }
     }
 }
 
-impl From<v1::OnTrial> for OnTrial {
-    fn from(v1::OnTrial { digest, lanes, handled, events, lasted_ms, time_ms, ends_in_ms }: v1::OnTrial) -> Self {
+impl From<v1::Candidate> for OnTrial {
+    fn from(v1::Candidate { digest, lanes, handled, events, lasted_ms, time_ms, ends_in_ms }: v1::Candidate) -> Self {
         let [lasted, time, ends_in] = [lasted_ms, time_ms, ends_in_ms].map(Duration::from_millis);
         Self { digest, lanes, handled, events, lasted, time, ends_in }
     }
@@ -335,18 +335,18 @@ impl From<v1::Subscriber> for SubscriberStatus {
             retried: subscriber.retried,
             dead_lettered: subscriber.dead_lettered,
             lag: subscriber.lag,
-            passed_over: subscriber.passed_over,
+            passed_over: subscriber.filtered,
             repeated: subscriber.repeated,
-            waiting: subscriber.waiting,
+            waiting: subscriber.retry_queue,
             parked: subscriber.parked,
             lanes: subscriber.lanes.into_iter().map(lane).collect(),
             last_failure: subscriber.last_failure,
-            on_trial: subscriber.on_trial.map(Into::into),
+            on_trial: subscriber.candidate.map(Into::into),
             reload: subscriber.reload,
             is_pinned: subscriber.is_pinned,
             other_settings: subscriber.other_settings,
             lag_age: subscriber.lag_age.and_then(|age| age.try_into().ok()),
-            waiting_age: subscriber.waiting_age.and_then(|age| age.try_into().ok()),
+            waiting_age: subscriber.retry_queue_age.and_then(|age| age.try_into().ok()),
             open_dead_letters: subscriber.open_dead_letters,
             arrived_per_minute: subscriber.arrived_per_minute,
             handled_per_minute: subscriber.handled_per_minute,

@@ -39,7 +39,7 @@ pub struct Change {
     /// Its full name.
     pub name: String,
     /// Its full name before, where that is another.
-    pub was: Option<String>,
+    pub renamed_from: Option<String>,
     /// What happens to it.
     pub what: What,
     /// Notes, each a sentence.
@@ -213,7 +213,7 @@ impl From<v1::CollectGarbageResponse> for Vec<Garbage> {
 }
 
 impl From<Change> for v1::NodeChange {
-    fn from(Change { node, name, was, what, words }: Change) -> Self {
+    fn from(Change { node, name, renamed_from, what, words }: Change) -> Self {
         let fate = match what {
             What::Added => v1::NodeFate::Added,
             What::Removed => v1::NodeFate::Removed,
@@ -221,7 +221,7 @@ impl From<Change> for v1::NodeChange {
             What::Moved => v1::NodeFate::Moved,
             What::Renamed => v1::NodeFate::Renamed,
         };
-        Self { node: kind(node).into(), name, was, fate: fate.into(), words }
+        Self { node: kind(node).into(), name, renamed_from, fate: fate.into(), words }
     }
 }
 
@@ -236,7 +236,7 @@ impl From<v1::NodeChange> for Change {
             v1::NodeFate::Renamed => What::Renamed,
             v1::NodeFate::Changed | v1::NodeFate::Unspecified => What::Changed,
         };
-        Self { node, name: change.name, was: change.was, what, words: change.words }
+        Self { node, name: change.name, renamed_from: change.renamed_from, what, words: change.words }
     }
 }
 

@@ -198,8 +198,8 @@ impl From<TraceOutcome> for v1::TraceOutcome {
         match outcome {
             TraceOutcome::NotYet => Self::NotYet,
             TraceOutcome::Handled => Self::Handled,
-            TraceOutcome::PassedOver => Self::PassedOver,
-            TraceOutcome::Waiting => Self::Waiting,
+            TraceOutcome::PassedOver => Self::Filtered,
+            TraceOutcome::Waiting => Self::RetryQueue,
             TraceOutcome::Parked => Self::Parked,
             TraceOutcome::DeadLetter => Self::DeadLetter,
             TraceOutcome::DeadLetterDone => Self::DeadLetterDone,
@@ -212,8 +212,8 @@ impl From<v1::TraceOutcome> for TraceOutcome {
         match outcome {
             v1::TraceOutcome::NotYet | v1::TraceOutcome::Unspecified => Self::NotYet,
             v1::TraceOutcome::Handled => Self::Handled,
-            v1::TraceOutcome::PassedOver => Self::PassedOver,
-            v1::TraceOutcome::Waiting => Self::Waiting,
+            v1::TraceOutcome::Filtered => Self::PassedOver,
+            v1::TraceOutcome::RetryQueue => Self::Waiting,
             v1::TraceOutcome::Parked => Self::Parked,
             v1::TraceOutcome::DeadLetter => Self::DeadLetter,
             v1::TraceOutcome::DeadLetterDone => Self::DeadLetterDone,

@@ -130,10 +130,10 @@ impl v1::deploy_request::Begin {
 impl From<Reloaded> for v1::DeployResponse {
     fn from(Reloaded { version, outcome, notice }: Reloaded) -> Self {
         let outcome = match outcome {
-            DeployOutcome::Tried => v1::DeployOutcome::Tried,
+            DeployOutcome::Tried => v1::DeployOutcome::Candidate,
             DeployOutcome::Runs => v1::DeployOutcome::Runs,
             DeployOutcome::Unchanged => v1::DeployOutcome::Unchanged,
-            DeployOutcome::OnTrial => v1::DeployOutcome::OnTrial,
+            DeployOutcome::OnTrial => v1::DeployOutcome::AlreadyCandidate,
             // only what a file proposes is ignored
             DeployOutcome::Ignored => v1::DeployOutcome::Unspecified,
         };
@@ -146,10 +146,10 @@ impl TryFrom<v1::DeployResponse> for Reloaded {
 
     fn try_from(response: v1::DeployResponse) -> Result<Self, NotADigest> {
         let outcome = match response.outcome() {
-            v1::DeployOutcome::Tried => DeployOutcome::Tried,
+            v1::DeployOutcome::Candidate => DeployOutcome::Tried,
             v1::DeployOutcome::Runs => DeployOutcome::Runs,
             v1::DeployOutcome::Unchanged => DeployOutcome::Unchanged,
-            v1::DeployOutcome::OnTrial => DeployOutcome::OnTrial,
+            v1::DeployOutcome::AlreadyCandidate => DeployOutcome::OnTrial,
             v1::DeployOutcome::Unspecified => DeployOutcome::Ignored,
         };
         Ok(Self { version: response.version.parse()?, outcome, notice: response.notice })
@@ -159,7 +159,7 @@ impl TryFrom<v1::DeployResponse> for Reloaded {
 impl From<Summary> for v1::PluginSummary {
     fn from(Summary { subscriber, proven, tried, is_pinned, kept }: Summary) -> Self {
         let tried = tried.as_ref().map(Digest::to_string);
-        Self { subscriber, proven: proven.to_string(), tried, is_pinned, kept }
+        Self { subscriber, stable: proven.to_string(), candidate: tried, is_pinned, kept }
     }
 }
 
@@ -167,9 +167,9 @@ impl TryFrom<v1::PluginSummary> for Summary {
     type Error = NotADigest;
 
     fn try_from(summary: v1::PluginSummary) -> Result<Self, NotADigest> {
-        let v1::PluginSummary { subscriber, proven, tried, is_pinned, kept } = summary;
-        let tried = tried.map(|tried| tried.parse()).transpose()?;
-        Ok(Self { subscriber, proven: proven.parse()?, tried, is_pinned, kept })
+        let v1::PluginSummary { subscriber, stable, candidate, is_pinned, kept } = summary;
+        let tried = candidate.map(|tried| tried.parse()).transpose()?;
+        Ok(Self { subscriber, proven: stable.parse()?, tried, is_pinned, kept })
     }
 }
 
@@ -177,19 +177,19 @@ impl From<KeptVersion> for v1::PluginVersion {
     fn from(kept: KeptVersion) -> Self {
         let KeptVersion { version, wasm, standing, is_next_back, cause, decided_ns, taken_back, trial } = kept;
         let standing = match standing {
-            Standing::Proven => v1::VersionStanding::Proven,
-            Standing::Tried => v1::VersionStanding::Tried,
-            Standing::TakenBack => v1::VersionStanding::TakenBack,
-            Standing::Kept => v1::VersionStanding::Unspecified,
+            Standing::Proven => v1::VersionState::Stable,
+            Standing::Tried => v1::VersionState::Candidate,
+            Standing::TakenBack => v1::VersionState::RolledBack,
+            Standing::Kept => v1::VersionState::Unspecified,
         };
         Self {
             version: version.to_string(),
             wasm: wasm.to_string(),
-            standing: standing.into(),
+            state: standing.into(),
             is_next_back,
             cause,
             decided_time: Some(timestamp(decided_ns)),
-            taken_back,
+            rolled_back: taken_back,
             trial: trial.map(Into::into),
         }
     }
@@ -199,15 +199,24 @@ impl TryFrom<v1::PluginVersion> for KeptVersion {
     type Error = NotADigest;
 
     fn try_from(kept: v1::PluginVersion) -> Result<Self, NotADigest> {
-        let standing = match kept.standing() {
-            v1::VersionStanding::Proven => Standing::Proven,
-            v1::VersionStanding::Tried => Standing::Tried,
-            v1::VersionStanding::TakenBack => Standing::TakenBack,
-            v1::VersionStanding::Unspecified => Standing::Kept,
+        let standing = match kept.state() {
+            v1::VersionState::Stable => Standing::Proven,
+            v1::VersionState::Candidate => Standing::Tried,
+            v1::VersionState::RolledBack => Standing::TakenBack,
+            v1::VersionState::Unspecified => Standing::Kept,
         };
-        let v1::PluginVersion { version, wasm, is_next_back, cause, decided_time, taken_back, trial, .. } = kept;
+        let v1::PluginVersion { version, wasm, is_next_back, cause, decided_time, rolled_back, trial, .. } = kept;
         let decided_ns = decided_time.as_ref().and_then(nanoseconds).unwrap_or(0);
         let (version, wasm) = (version.parse()?, wasm.parse()?);
-        Ok(Self { version, wasm, standing, is_next_back, cause, decided_ns, taken_back, trial: trial.map(Into::into) })
+        Ok(Self {
+            version,
+            wasm,
+            standing,
+            is_next_back,
+            cause,
+            decided_ns,
+            taken_back: rolled_back,
+            trial: trial.map(Into::into),
+        })
     }
 }

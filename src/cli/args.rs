@@ -10,12 +10,12 @@ use crate::app::Options;
 use crate::client::{Address, DEFAULT_PORT};
 use crate::deploy::SecretFolders;
 use crate::engine::embedded::Durability;
+use crate::model::units;
 use crate::server;
-use crate::topology;
 
-/// Where a bus listens, and clients look for it, where nothing else is said.
+/// The default address, for buses and clients.
 pub(super) const DEFAULT_LISTEN: &str = "127.0.0.1:7411";
-/// Where a bus keeps what it keeps, where nothing else is said.
+/// The default data directory.
 pub(super) const DEFAULT_DATA: &str = ".wattle";
 /// The folder of compiled plugins in that of what can be made again.
 const CODE_CACHE: &str = "wattle/code";
@@ -24,34 +24,32 @@ const CODE_CACHE: &str = "wattle/code";
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Settings of the bus")]
 pub(super) struct BusArgs {
-    /// Address to listen on, by name or by number; the port is 7411 unless it is said, and 0 takes a free one [default:
-    /// 127.0.0.1:7411]
+    /// Address to listen on; the default port is 7411, and port 0 takes a free one [default: 127.0.0.1:7411]
     #[arg(long, env = "WATTLE_LISTEN", value_parser = listen, value_name = "HOST[:PORT]")]
     pub(super) listen: Option<SocketAddr>,
 
-    /// Listen on addresses that other machines can reach, without encryption or authentication: anyone who can connect may use the
-    /// whole API, as under --secrets
+    /// Listen on non-loopback addresses without TLS or authentication: anyone who can connect may use the whole API,
+    /// and read the secrets below --secrets through plugins of their own
     #[arg(long, env = "WATTLE_INSECURE_ALLOW_REMOTE", value_parser = FalseyValueParser::new())]
     pub(super) insecure_allow_remote: bool,
 
-    /// A folder of secrets: those that a topology names (`config: { key: { file: NAME } }`) are below it, and relative names start
-    /// from it; several are separated by colons. Anyone who can connect to the bus may do everything that its user can, as far as
-    /// the API goes: of files they may read components, and through plugins of their own those below these folders. Only the
-    /// topologies of the start may name secrets elsewhere, by absolute paths [default: the folders of the topology files; none
-    /// without such files]
+    /// Directory of secrets; `{ file: NAME }` in `config` names a file below it. Separate several with colons.
+    /// Clients of the API can read components and, through plugins, files below these directories; only topologies
+    /// given at the start may name secrets elsewhere, by absolute path [default: the directories of the topology
+    /// files]
     #[arg(long, env = "WATTLE_SECRETS", value_delimiter = ':', value_name = "FOLDER")]
     pub(super) secrets: Vec<PathBuf>,
 
-    /// When an event counts as kept: `sync` (on the disk), `interval=TIME` (on the disk within that time), `os` (given to
-    /// the operating system)
+    /// When a publish is acknowledged: after fsync (`sync`), with an fsync every TIME (`interval=TIME`), or once the
+    /// operating system has the data (`os`)
     #[arg(long, env = "WATTLE_DURABILITY", default_value = "sync", value_parser = durability, value_name = "WHEN")]
     pub(super) durability: Durability,
 
-    /// Memory that all plugins may take together, such as 2GiB [default: two instances for each core of four plugins]
+    /// Memory limit of all plugins together, such as 2GiB [default: two instances of four plugins per core]
     #[arg(long, env = "WATTLE_PLUGIN_MEMORY", value_parser = size, value_name = "SIZE")]
     pub(super) plugin_memory: Option<u64>,
 
-    /// How long the bus may take to end what it is at when it is told to stop
+    /// Graceful shutdown timeout
     #[arg(long, env = "WATTLE_DRAIN_DEADLINE", default_value = "10s", value_parser = duration, value_name = "TIME")]
     pub(super) drain_deadline: Duration,
 }
@@ -62,7 +60,7 @@ impl BusArgs {
         self.listen.unwrap_or(SocketAddr::new(Ipv4Addr::LOCALHOST.into(), DEFAULT_PORT))
     }
 
-    /// The settings, with what is not the same for every command.
+    /// The settings, with those that differ between commands.
     pub(super) fn options(&self, data: PathBuf, listen: SocketAddr) -> Options {
         Options {
             listen: server::Options { listen, insecure_allow_remote: self.insecure_allow_remote },
@@ -108,11 +106,11 @@ fn durability(text: &str) -> Result<Durability, String> {
 }
 
 pub(super) fn duration(text: &str) -> Result<Duration, String> {
-    topology::duration(text).map_err(|error| format!("{error}; write a time with its unit, such as 10s or 1m30s"))
+    units::duration(text).map_err(|error| format!("{error}; write a time with its unit, such as 10s or 1m30s"))
 }
 
 pub(super) fn size(text: &str) -> Result<u64, String> {
-    topology::size(text).map_err(|error| format!("{error}; write a size with its unit, such as 512MiB or 2GiB"))
+    units::size(text).map_err(|error| format!("{error}; write a size with its unit, such as 512MiB or 2GiB"))
 }
 
 #[cfg(test)]

@@ -11,10 +11,10 @@ use crate::bench::{self, BenchError, Calls, Comparison, Publish, Reload, Spread,
 use crate::deploy;
 use crate::wasm::{Host, HostOptions};
 
-/// Measure whole paths against yardsticks on this machine
+/// Run benchmarks with yardsticks on this machine
 ///
-/// Each figure and its yardstick take turns in the same run, so what counts are the ratios; figures alone say more about the
-/// machine. The data folder's file system is the one that is measured.
+/// Each figure and its yardstick alternate in the same run: compare ratios, since absolute figures depend on the
+/// machine. The file system of the data directory is measured.
 #[derive(Debug, Clone, clap::Args)]
 #[command(after_help = "Examples:
   wattle bench
@@ -23,27 +23,27 @@ use crate::wasm::{Host, HostOptions};
   wattle bench peak --topology topologies/peak.yaml
   wattle bench reload --reloads 100")]
 pub(super) struct Args {
-    /// What to measure [default: all but peak and reload]
+    /// Benchmarks to run [default: all except peak and reload]
     #[arg(value_enum, value_name = "WHAT")]
     what: Vec<What>,
 
-    /// The tree that handlers, latency and memory are measured with; its root takes orders. Its plugins must be built
+    /// Topology for handlers, latency and memory; its root takes orders, and its plugins must be built
     #[arg(long, default_value = "topologies/orders.yaml", value_name = "TOPOLOGY")]
     topology: PathBuf,
 
-    /// Folder for the data; what a measurement leaves in it is removed by the next
+    /// Data directory; leftovers are removed by the next run
     #[arg(long, default_value = ".wattle/bench", value_name = "FOLDER")]
     data: PathBuf,
 
-    /// How often a figure and its yardstick take turns
+    /// Number of rounds
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..))]
     rounds: u16,
 
-    /// Versions that take the place of another in `reload`, half of them with a trial
+    /// Number of deploys in `reload`, half of them with a trial
     #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..))]
     reloads: u32,
 
-    /// For whom the result is
+    /// Output format
     #[arg(short, long, value_enum, default_value_t)]
     output: Output,
 }
@@ -52,15 +52,15 @@ pub(super) struct Args {
 enum What {
     /// Durable publishing through gRPC, against write + fdatasync
     Publish,
-    /// Processor time per event and handler through the tree, against the components in a bare loop
+    /// Processor time per event and handler, against the components in a bare loop
     Handlers,
     /// Publish to the last of three levels at a steady 2,000 events/s, against one fdatasync
     Latency,
     /// Memory with a backlog of a million events, against idle
     Memory,
-    /// A burst of a million orders into a tree with a subscriber that has a `rate`
+    /// Burst of a million orders into a tree with a subscriber that has a `rate`
     Peak,
-    /// Pauses of lanes at 20,000 events/s when a version takes the place of another, against the same without
+    /// Pauses of lanes at 20,000 events/s during a deploy, against none
     Reload,
 }
 
@@ -259,7 +259,7 @@ fn calls_of(result: &Reload) -> [(&'static str, Calls); 4] {
     [
         ("calm (yardstick)", result.calm),
         ("first to a version that replaces", result.replaced),
-        ("first to a version on trial", result.tried),
+        ("first to a candidate", result.tried),
         ("while a component compiles", result.compiling),
     ]
 }
@@ -279,7 +279,7 @@ fn reload_json(result: &Reload) -> Value {
         "reordered": result.reordered,
         "calm": calls(result.calm),
         "replaced": calls(result.replaced),
-        "tried": calls(result.tried),
+        "candidate": calls(result.tried),
         "compiling": calls(result.compiling),
         "reload": spread(result.reload),
         "compile": spread(result.compile),

@@ -12,7 +12,7 @@ use super::pretty::pretty;
 use super::table::Table;
 use super::tree::plural;
 use super::words::{json_out, plain};
-use super::{Exit, Failure, Outcome, Output, ServerArg, args, block_on, components, load, say};
+use super::{ClientArgs, Exit, Failure, Outcome, Output, ServerArg, args, block_on, components, load, say};
 use crate::api::reason::UNKNOWN_VERSION;
 use crate::api::times::nanoseconds;
 use crate::app::capsules::{self, Ran};
@@ -25,12 +25,12 @@ use crate::model::json::{Members, is_json, json_on_one_line, member, to_json};
 use crate::model::{self, Event};
 use crate::wasm::{Host, HostOptions};
 
-/// Look at events that failed, and have the same failure again
+/// List and reproduce recorded failures
 ///
-/// When an event fails for the last time, a bus keeps a capsule: the event, what its plugin has read of its state, its limits and
-/// configuration (without secrets), and how it failed. How many, a topology says: `capsules`. They are those of the bus at
-/// --server, or with --data those of a data folder. As a file, a capsule can be taken to another machine, and be a case of
-/// `wattle test`.
+/// When an event fails for the last time, the bus records a capsule: the event, the state that the plugin read, its
+/// limits and configuration (without secrets), and the failure. `capsules` in the topology sets how many are kept.
+/// Capsules are read from the bus at --server, or from a data directory with --data. A capsule file can be reproduced
+/// on another machine, and can be a case of `wattle test`.
 #[derive(Debug, Clone, clap::Args)]
 #[command(after_help = "Examples:
   wattle capsule list
@@ -46,79 +46,76 @@ pub(super) struct Args {
 
 #[derive(Debug, Clone, Subcommand)]
 enum Action {
-    /// List the capsules of a bus, of a data folder (--data), or those in other folders
+    /// List the capsules of a bus, of a data directory (--data) or of other directories
     List {
-        /// Folders to look in instead
+        /// Directories of capsule files
         #[arg(value_name = "FOLDER")]
         folders: Vec<PathBuf>,
         #[command(flatten)]
         from: From,
-        /// For whom the result is
+        /// Output format
         #[arg(short, long, value_enum, default_value_t)]
         output: Output,
     },
-    /// Print all that is in a capsule
+    /// Print a capsule
     Show {
-        /// The capsule: a file, or SUBSCRIBER/ID as `list` shows it
+        /// Capsule file, or SUBSCRIBER/ID as shown by `list`
         #[arg(value_name = "FILE|SUBSCRIBER/ID")]
         capsule: PathBuf,
         #[command(flatten)]
         from: From,
-        /// For whom the result is
+        /// Output format
         #[arg(short, long, value_enum, default_value_t)]
         output: Output,
     },
-    /// Save a capsule of a bus as a file, and beside it the component that failed
+    /// Save a capsule of a bus and the component that failed as files
     ///
-    /// The bus is not needed any more to run it: the two files are all there is to it, but for secrets.
+    /// The two files suffice to reproduce the failure without the bus, except for secrets.
     Fetch {
-        /// The capsule, as `list` shows it
+        /// Capsule, as shown by `list`
         #[arg(value_name = "SUBSCRIBER/ID")]
         capsule: PathBuf,
-        /// Save it in this folder
+        /// Target directory
         #[arg(long, default_value = ".", value_name = "FOLDER")]
         to: PathBuf,
         #[command(flatten)]
-        server: ServerArg,
-        /// For whom the result is
-        #[arg(short, long, value_enum, default_value_t)]
-        output: Output,
+        client: ClientArgs,
     },
-    /// Give the event to its plugin again, here, as it was given when it failed
+    /// Reproduce a failure: call the plugin with the recorded event and state
     ///
-    /// With the component that failed, which comes from where the capsule does: exits with 0 when it fails in the same way, and
-    /// with 1 otherwise. Of a file, that is looked for beside it, in the data folder and in the topology. With another one
-    /// (--plugin): exits with 0 when that handles the event, and with 1 otherwise.
+    /// With the component that failed (the default), the exit code is 0 if the failure is reproduced and 1 if not.
+    /// For a capsule file, that component is searched next to the file, in the data directory and in the topology.
+    /// With another component (--plugin), the exit code is 0 if it handles the event and 1 if not.
     Run(RunArgs),
 }
 
-/// Where capsules are, but for those that are named as files.
+/// The place of capsules that are not named as files.
 #[derive(Debug, Clone, clap::Args)]
 struct From {
     #[command(flatten)]
     server: ServerArg,
-    /// Look into this data folder instead of asking a bus
+    /// Read this data directory instead of asking a bus
     #[arg(long, env = "WATTLE_DATA", value_name = "FOLDER")]
     data: Option<PathBuf>,
 }
 
 #[derive(Debug, Clone, clap::Args)]
 struct RunArgs {
-    /// The capsule: a file, or SUBSCRIBER/ID as `list` shows it
+    /// Capsule file, or SUBSCRIBER/ID as shown by `list`
     #[arg(value_name = "FILE|SUBSCRIBER/ID")]
     capsule: PathBuf,
-    /// Run this component instead of the one that failed
+    /// Run this component instead of the recorded one
     #[arg(long, value_name = "WASM")]
     plugin: Option<PathBuf>,
     #[command(flatten)]
     from: From,
-    /// Topologies whose subscriber may still have the component that failed
+    /// Topologies in which to search the component that failed
     #[arg(long, value_name = "TOPOLOGY")]
     topology: Vec<PathBuf>,
-    /// What the plugin is told by this name: for secrets, which no capsule has
+    /// Set a configuration value of the plugin, for secrets, which capsules do not contain
     #[arg(long, value_name = "NAME=VALUE", value_parser = setting)]
     config: Vec<(String, String)>,
-    /// For whom the result is
+    /// Output format
     #[arg(short, long, value_enum, default_value_t)]
     output: Output,
 }
@@ -136,7 +133,9 @@ pub(super) fn run(args: &Args) -> Outcome {
             None => block_on(list_kept(&from.server, *output)),
         },
         Action::Show { capsule, from, output } => show(&found(capsule, from)?.capsule, *output),
-        Action::Fetch { capsule, to, server, output } => block_on(fetch(capsule, to, server, *output)),
+        Action::Fetch { capsule, to, client: ClientArgs { server, output } } => {
+            block_on(fetch(capsule, to, server, *output))
+        }
         Action::Run(args) => replay(args),
     }
 }

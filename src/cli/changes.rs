@@ -7,79 +7,71 @@ use serde_json::json;
 
 use super::components::{self, Declared};
 use super::words::plain;
-use super::{Exit, Failure, Outcome, Output, ServerArg, block_on, say};
+use super::{ClientArgs, Exit, Failure, Outcome, Output, ServerArg, block_on, components, say};
 use crate::api::{Change, Changes, Node, Proposal, What};
 use crate::client::{Client, ClientError};
 
-/// Show what applying topologies would do to what runs
+/// Preview the changes that `apply` would make
 ///
-/// Nothing happens. Files are read on top of what is applied, as by `wattle apply`. What is not listed stays unchanged. Exits
-/// as `wattle apply` would: with 78 where it would be refused, also where something would be lost and --allow-loss is not
-/// there.
+/// Nothing is changed. Nodes that are not listed stay unchanged. The exit code is that of `wattle apply`: 78 if it
+/// would be refused, also if data would be lost without --allow-loss.
 #[derive(Debug, Clone, clap::Args)]
 #[command(after_help = "Examples:
   wattle plan topologies/orders.yaml
   wattle plan topologies/ --prune --output json")]
 pub(super) struct PlanArgs {
-    /// Topology files, or folders of them
+    /// Topology files or directories
     #[arg(required = true, value_name = "TOPOLOGY")]
     topologies: Vec<PathBuf>,
 
-    /// As `apply --prune`
+    /// As in `apply`
     #[arg(long)]
     prune: bool,
 
-    /// As `apply --allow-loss`: what would be lost is shown, and no reason to fail
+    /// As in `apply`: data loss is shown, and is no failure
     #[arg(long)]
     allow_loss: bool,
 
     #[command(flatten)]
-    server: ServerArg,
-
-    /// How it is printed
-    #[arg(short, long, value_enum, default_value_t)]
-    output: Output,
+    client: ClientArgs,
 }
 
-/// Apply topologies to a running bus, live
+/// Apply topologies to the running bus
 ///
-/// An apply is about the namespaces that its files name. What they declare takes the place of what is applied by the same
-/// name, and may refer to topics that are applied. What is applied in those namespaces and not declared stays, unless --prune
-/// is there; of other namespaces nothing ever goes. All or nothing, and durable: what was applied is what runs, also after the
-/// next start. What stays as it is does not pause; what changes ends the events that it is at first, and where its plugin is
-/// refused nothing is applied. Plugins are run as they were built, from their files on the machine of the bus. Where something
-/// else was applied since this command looked, nothing is, and it exits with 5.
+/// Affects only the namespaces of the files. A declaration replaces the applied one of the same name and may refer to
+/// applied topics. Applied topics and subscribers of these namespaces that the files do not declare stay, unless
+/// --prune is given. The change is atomic and durable: all or nothing, also after a restart. Unchanged subscribers do
+/// not pause; changed ones first finish the events in progress. Plugins are read as built, from files on the machine
+/// of the bus. If another client has applied a topology since this command looked, nothing is applied and the exit
+/// code is 5.
 #[derive(Debug, Clone, clap::Args)]
 #[command(after_help = "Examples:
   wattle apply topologies/orders.yaml
   wattle apply topologies/ --prune --allow-loss
   wattle apply topologies/ --if \"$(wattle plan topologies/ -o json | jq -r .revision)\"")]
 pub(super) struct ApplyArgs {
-    /// Topology files, or folders of them
+    /// Topology files or directories
     #[arg(required = true, value_name = "TOPOLOGY")]
     topologies: Vec<PathBuf>,
 
-    /// Remove what is applied in the namespaces of the files and is not declared in them
+    /// Remove topics and subscribers of these namespaces that the files do not declare
     #[arg(long)]
     prune: bool,
 
-    /// Also where that loses something, such as events of a topic that is removed, or the place of a subscriber
+    /// Apply even if data is lost, such as events of a removed topic or the position of a removed subscriber
     #[arg(long)]
     allow_loss: bool,
 
-    /// Only where this revision is applied, as `plan -o json` and `status` show it; the one that is found if it is not given
+    /// Apply only if this revision is applied now (see `plan -o json` and `status`) [default: the revision that this
+    /// command finds]
     #[arg(long = "if", value_name = "REVISION")]
     if_revision: Option<String>,
 
     #[command(flatten)]
-    server: ServerArg,
-
-    /// How it is printed
-    #[arg(short, long, value_enum, default_value_t)]
-    output: Output,
+    client: ClientArgs,
 }
 
-/// What files propose on top of what is applied, all of their problems having been printed, and the revision of that.
+/// The proposal of files on top of the applied topology, and its revision. Problems of the files have been printed.
 pub(super) async fn proposal(
     server: &ServerArg,
     topologies: &[PathBuf],
@@ -106,22 +98,22 @@ pub(super) async fn proposal(
 
 pub(super) fn plan(args: &PlanArgs) -> Outcome {
     let (changes, revision) = block_on(async {
-        let (client, proposal, _) = proposal(&args.server, &args.topologies, args.prune).await?;
+        let (client, proposal, _) = proposal(&args.client.server, &args.topologies, args.prune).await?;
         client.plan(proposal).await.map_err(refused)
     })?;
-    print(&changes, &revision, args.output)?;
+    print(&changes, &revision, args.client.output)?;
     let may_be = changes.refusals.is_empty() && (args.allow_loss || changes.losses.is_empty());
     if may_be { Ok(()) } else { Err(Failure::silent(Exit::BadConfiguration)) }
 }
 
 pub(super) fn apply(args: &ApplyArgs) -> Outcome {
     let (changes, revision) = block_on(async {
-        let (client, proposal, found) = proposal(&args.server, &args.topologies, args.prune).await?;
+        let (client, proposal, found) = proposal(&args.client.server, &args.topologies, args.prune).await?;
         let revision = args.if_revision.clone().unwrap_or(found);
         client.apply(proposal, args.allow_loss, Some(revision)).await.map_err(refused)
     })?;
-    print(&changes, &revision, args.output)?;
-    if args.output == Output::Text && !changes.is_empty() {
+    print(&changes, &revision, args.client.output)?;
+    if args.client.output == Output::Text && !changes.is_empty() {
         say("applied");
     }
     Ok(())
@@ -150,8 +142,8 @@ fn print(changes: &Changes, revision: &str, output: Output) -> io::Result<()> {
 /// Changes for programs.
 pub(super) fn shown(Changes { changes, refusals, losses, missing, differs }: &Changes) -> serde_json::Value {
     let change = |change: &Change| {
-        let Change { node, name, was, what, words } = change;
-        json!({ "node": node.word(), "name": name, "was": was, "what": what.word(), "words": words })
+        let Change { node, name, renamed_from, what, words } = change;
+        json!({ "node": node.word(), "name": name, "renamed_from": renamed_from, "what": what.word(), "words": words })
     };
     let name = |(node, name): &(Node, String)| json!({ "node": node.word(), "name": name });
     json!({
@@ -163,16 +155,16 @@ pub(super) fn shown(Changes { changes, refusals, losses, missing, differs }: &Ch
     })
 }
 
-/// Changes for people: a line for each node, and what is to be known about it below.
+/// Changes for people: a line for each node, with notes below it.
 pub(super) fn text(Changes { changes, refusals, losses, missing, differs }: &Changes) -> String {
     let mut lines = Vec::new();
-    for Change { node, name, was, what, words } in changes {
+    for Change { node, name, renamed_from, what, words } in changes {
         let sign = match what {
             What::Added => '+',
             What::Removed => '-',
             What::Changed | What::Moved | What::Renamed => '~',
         };
-        let was = was.as_ref().map(|was| format!("{was} -> ")).unwrap_or_default();
+        let was = renamed_from.as_ref().map(|was| format!("{was} -> ")).unwrap_or_default();
         let name = plain(&format!("{was}{name}"));
         lines.push(format!("{sign} {} {name}: {}", node.word(), what.word()));
         lines.extend(words.iter().map(|words| format!("    {}", plain(words))));
@@ -198,7 +190,7 @@ mod tests {
         let change = |node, name: &str, what| Change {
             node,
             name: name.into(),
-            was: (what == What::Renamed).then(|| "shop/old".into()),
+            renamed_from: (what == What::Renamed).then(|| "shop/old".into()),
             what,
             words: vec!["so".into()],
         };

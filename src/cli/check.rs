@@ -2,62 +2,61 @@
 
 use std::io::{self, Write};
 use std::path::PathBuf;
-use std::process::ExitCode;
 
 use serde::Serialize;
 
 use super::components::{self, Declared};
-use super::load::{EXIT_BAD_CONFIGURATION, EXIT_FAILED, EXIT_OK, load, refuse};
-use crate::topology::render::{self, Report, Style};
-use crate::topology::{Diagnostic, Plan, Source, check, show};
+use super::diagnostics::write_diagnostics;
+use super::load::{EXIT_BAD_CONFIGURATION, EXIT_OK, EXIT_USAGE, load, refuse};
+use super::{Exit, Failure, Outcome};
+use crate::topology::render::{self, Report};
+use crate::topology::{Plan, Source, check, show};
 
-/// Width of diagnostics, in columns, as of rustc where the terminal does not say.
-pub(super) const WIDTH: usize = 140;
-
-/// Checks topologies, and says everything that is wrong with them.
+/// Validate topology files
 ///
-/// Plugins that are built are looked at as well, as a bus would that is to run them.
+/// Plugins that are built are checked too, as by a bus that is to run them.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
-    /// Topology files, or folders of them; all of them are checked together; `-` is standard input
+    /// Topology files or directories, checked together; `-` reads standard input
     #[arg(required = true, value_name = "FILE|FOLDER")]
     pub paths: Vec<PathBuf>,
 
-    /// How to say it: for people, or as one JSON object
+    /// Output format
     #[arg(short, long, value_enum, default_value_t, value_name = "FORMAT")]
     pub output: Output,
 
-    /// Print the topology with its defaults and variables filled in
+    /// Print the topology with defaults and variables filled in
     #[arg(long)]
     pub show: bool,
 
-    /// Fail on warnings too
+    /// Fail on warnings
     #[arg(long)]
     pub deny_warnings: bool,
 }
 
-/// For whom the result is.
+/// Output formats.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum Output {
-    /// For people
+    /// Text for people
     #[default]
     Text,
-    /// For programs
+    /// JSON for programs
     Json,
 }
 
 /// Runs the command: 0 if the topologies are fine, 78 if they are not, 2 if there are none to read.
-pub fn run(args: &Args) -> ExitCode {
+pub(super) fn run(args: &Args) -> Outcome {
     let (mut out, mut notices) = (anstream::stdout().lock(), anstream::stderr().lock());
     finish(write(args, &mut out, &mut notices))
 }
 
-/// The exit code of a command. A reader that stops reading, such as `head`, is no failure.
-pub(super) fn finish(written: io::Result<u8>) -> ExitCode {
-    match written {
-        Ok(code) => ExitCode::from(code),
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::from(EXIT_OK),
-        Err(_) => ExitCode::from(EXIT_FAILED),
+/// The outcome of a command that has printed its problems and ends with this exit code.
+pub(super) fn finish(written: io::Result<u8>) -> Outcome {
+    match written? {
+        EXIT_OK => Ok(()),
+        EXIT_USAGE => Err(Failure::silent(Exit::Usage)),
+        EXIT_BAD_CONFIGURATION => Err(Failure::silent(Exit::BadConfiguration)),
+        _ => Err(Failure::silent(Exit::Failed)),
     }
 }
 
@@ -105,19 +104,6 @@ struct Shown {
     plugins: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     effective: Option<String>,
-}
-
-/// Writes diagnostics for people, and how many they are.
-pub(super) fn write_diagnostics(
-    sources: &[Source],
-    diagnostics: &[Diagnostic],
-    notices: &mut dyn Write,
-) -> io::Result<()> {
-    write!(notices, "{}", render::text(sources, diagnostics, Style { colour: true, width: WIDTH }))?;
-    if let Some(summary) = render::summary(diagnostics) {
-        writeln!(notices, "{summary}")?;
-    }
-    Ok(())
 }
 
 fn good(sources: &[Source], plan: &Plan) -> String {

@@ -4,15 +4,14 @@ use std::io::Write;
 
 use serde_json::json;
 
-use super::{Outcome, Output, ServerArg, block_on};
+use super::{ClientArgs, Outcome, Output, block_on};
 
-/// Say that the clock of the bus is right
+/// Confirm the clock after a jump
 ///
-/// What is too old, and what is due, is decided by the time that really passes while the bus runs, not by the clock of the
-/// machine: that may jump. A clock that is ahead, or behind, by up to a day is taken over slowly, a hundredth of what passes.
-/// One that is ahead by more, as after a bus was off for days, does not count, and no event is removed for its age, until this
-/// says that it is right: `wattle status` says so. Then what it is ahead by has passed: what is too old goes, and what is
-/// due comes.
+/// Retention and delays use the time that passes while the bus runs, not the clock of the machine, which may jump. A
+/// difference of up to a day is corrected slowly, by one percent of the time that passes. A clock that is further
+/// ahead, as after the bus was down for days, is ignored and no event expires by age until it is confirmed; `wattle
+/// status` shows this.
 #[derive(Debug, Clone, clap::Args)]
 #[command(
     subcommand_required = true,
@@ -31,25 +30,21 @@ enum Command {
     Confirm(Confirm),
 }
 
-/// Say that the clock is right: what waited for that is removed where it is too old
+/// Confirm the clock, so that retention and delays continue with it
 #[derive(Debug, Clone, clap::Args)]
 #[command(after_help = "Examples:
   wattle status
   date && wattle clock confirm")]
 struct Confirm {
     #[command(flatten)]
-    server: ServerArg,
-
-    /// For whom the result is
-    #[arg(short, long, value_enum, default_value_t)]
-    output: Output,
+    client: ClientArgs,
 }
 
 pub(super) fn run(args: &Args) -> Outcome {
     let Command::Confirm(confirm) = &args.command;
-    let was_waiting = block_on(async { Ok(confirm.server.connect().await?.confirm_clock().await?) })?;
+    let was_waiting = block_on(async { Ok(confirm.client.server.connect().await?.confirm_clock().await?) })?;
     let mut out = anstream::stdout().lock();
-    match (confirm.output, was_waiting) {
+    match (confirm.client.output, was_waiting) {
         (Output::Json, _) => writeln!(out, "{}", json!({ "was_waiting": was_waiting }))?,
         (Output::Text, true) => {
             writeln!(out, "the clock is confirmed: what is too old is removed from now on, and what is due comes")?

@@ -20,17 +20,17 @@ const VARIABLE: &str = "WATTLE_COMPLETE";
 /// The deadline for the bus's answer: completion runs at an interactive prompt.
 const WITHIN: Duration = Duration::from_millis(500);
 
-/// Print completions for a shell
+/// Print a shell completion script
 ///
-/// They complete commands and options, and names of topics and subscribers, for which they ask the bus at WATTLE_SERVER, or
-/// --server.
+/// It completes commands, options, and names of topics and subscribers, which it gets from the bus at WATTLE_SERVER
+/// or --server.
 #[derive(Debug, Clone, clap::Args)]
 #[command(after_help = "Examples:
   echo 'source <(wattle completions bash)' >> ~/.bashrc
   echo 'source <(wattle completions zsh)' >> ~/.zshrc
   wattle completions fish > ~/.config/fish/completions/wattle.fish")]
 pub(super) struct Args {
-    /// The shell
+    /// Shell
     #[arg(value_enum)]
     shell: Shell,
 }
@@ -57,7 +57,7 @@ pub(super) fn answer(command: fn() -> clap::Command) -> bool {
     answered.unwrap_or(true)
 }
 
-/// The command with what completes names: of topics those that can be published to where that is what is done.
+/// The command with completion of names: only root topics for `publish`.
 fn with_names(command: clap::Command, name: &str) -> clap::Command {
     let names: fn(&Snapshot) -> Vec<&str> = if name == "publish" { roots } else { topics };
     let command = command.mut_args(|argument| match argument.get_id().as_str() {

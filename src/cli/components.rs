@@ -5,13 +5,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
-use super::check::{WIDTH, write_diagnostics};
+use super::diagnostics::{WIDTH, write_diagnostics};
 use super::load::{WithoutPlugins, World, load, refuse};
-use super::{Exit, Failure, args, build, built};
+use super::{Exit, Failure, args};
 use crate::api::{Base, Proposal};
 use crate::app::Opened;
 use crate::deploy::{self, Files, SecretFolders};
 use crate::limits::COMPONENT_BYTES_MAX;
+use crate::toolchain;
 use crate::topology::render::{self, Style};
 use crate::topology::{
     self, Code, ConfigValue, Diagnostic, Found, Merged, Plan, PluginSource, Runs, Said, Source, SubscriberPlan,
@@ -37,7 +38,7 @@ struct Starts {
     ports: RefCell<BTreeMap<Told, Option<Vec<String>>>>,
 }
 
-/// A component, and what it is told.
+/// A component and its configuration.
 type Told = (PathBuf, String);
 
 impl Starts {
@@ -70,7 +71,7 @@ impl Declared {
             PluginSource::Wasm(path) => Some(path.clone()),
             PluginSource::Folder(path) => {
                 let absolute = std::path::absolute(path).unwrap_or_else(|_| path.clone());
-                self.built.get(&absolute).cloned().or_else(|| built::lately(path))
+                self.built.get(&absolute).cloned().or_else(|| toolchain::lately(path))
             }
             PluginSource::Stored { .. } => None,
         }
@@ -136,7 +137,7 @@ pub(super) fn plan(topologies: &[PathBuf]) -> Result<Plan, Failure> {
     Ok(plan)
 }
 
-/// The folders of secrets: those that are given, or else those of the files.
+/// The folders of secrets: the given ones, or else the folders of the files.
 pub(super) fn secret_folders(given: &[PathBuf], sources: &[Source]) -> Result<SecretFolders, Failure> {
     let here = here()?;
     if let Some(missing) = given.iter().find(|folder| !folder.is_dir()) {
@@ -167,7 +168,7 @@ pub(super) fn sources(topologies: &[PathBuf]) -> Result<Vec<Source>, Failure> {
     })
 }
 
-/// Checks files on top of what is applied, and prints all of their problems.
+/// Checks files on top of the applied topology, and prints all of their problems.
 pub(super) fn checked(
     sources: &[Source],
     world: &dyn Surroundings,
@@ -198,7 +199,7 @@ pub(super) fn merged(sources: &[Source], base: &Base) -> Result<Merged, String> 
     Ok(merged)
 }
 
-/// The plan of files by themselves, with absolute paths but for those of secrets. What is wrong with them is printed, nothing else.
+/// The plan of files by themselves, with absolute paths but for those of secrets. Only problems are printed.
 pub(super) fn alone(sources: &[Source]) -> Result<Plan, Failure> {
     let (plan, diagnostics) = check(sources, &World);
     match plan {
@@ -241,7 +242,9 @@ pub(super) fn of_start(
     }
     let Some(mut merged) = merged else {
         if opened.has_seen(said, prune) {
-            tracing::warn!("the files do not go with what was applied since the last start, which runs");
+            tracing::warn!(
+                "the files say what they said at the last start and cannot be applied any more: the applied topology runs"
+            );
             return Ok(None);
         }
         return Err(Failure::silent(Exit::BadConfiguration));
@@ -252,7 +255,7 @@ pub(super) fn of_start(
     files.map(Some).map_err(|error| Failure::new(Exit::BadConfiguration, error))
 }
 
-/// Whether a plan names a plugin that is not there, and that what was applied does not name.
+/// Whether a plan names a missing plugin that the applied topology does not name.
 fn has_new_and_missing(plan: &Plan, applied: &Plan) -> Result<bool, Failure> {
     fn plugins(plan: &Plan) -> impl Iterator<Item = &PathBuf> {
         plan.subscribers.iter().filter_map(|subscriber| match &subscriber.runs {
@@ -266,7 +269,7 @@ fn has_new_and_missing(plan: &Plan, applied: &Plan) -> Result<bool, Failure> {
     Ok(plugins(&plan).any(|path| !is_there(path) && !known.contains(path)))
 }
 
-/// What is said of plugins that are not there, where nothing else is wrong with files.
+/// The messages about missing plugins, if files have no other problem.
 fn missing_plugins(sources: &[Source], (base, prune): (&Base, bool)) -> Result<Vec<String>, Failure> {
     let (_, diagnostics, _) = check_said_on(sources, &World, &here()?, (base, prune));
     let errors: Vec<_> = diagnostics.into_iter().filter(Diagnostic::is_error).collect();
@@ -289,7 +292,7 @@ pub(super) fn built_or_decided(opened: &Opened) -> impl FnMut(&Path) -> Result<P
     }
 }
 
-/// What files propose on top of what is applied.
+/// The proposal of files on top of the applied topology.
 pub(super) fn proposal(
     merged: Merged,
     prune: bool,
@@ -345,7 +348,7 @@ fn of_each(
     if errors.is_empty() { Ok(components) } else { Err(Failure::new(Exit::BadConfiguration, errors.join("\n"))) }
 }
 
-/// Why plugins of a plan that are built cannot be run, each in words. Nothing is built; what is no component yet is not looked at.
+/// Why plugins of a plan that are built cannot be run, each in words. Nothing is built, and a file without a component is skipped.
 pub(super) fn misfits(sources: &[Source], plan: &Plan) -> Vec<String> {
     let mut known: BTreeMap<&PathBuf, Option<PathBuf>> = BTreeMap::new();
     let mut components = Vec::new();
@@ -375,7 +378,7 @@ pub(super) fn misfits(sources: &[Source], plan: &Plan) -> Vec<String> {
     }
 }
 
-/// Whether a file begins as components do: a place that is kept for one that is to be built does not.
+/// Whether a file begins as components do; a placeholder for a later build does not.
 fn is_component(path: &Path) -> bool {
     let mut head = [0; 4];
     std::fs::File::open(path).and_then(|mut file| file.read_exact(&mut head)).is_ok() && head == *b"\0asm"
@@ -391,9 +394,9 @@ pub(super) fn folders(plan: &Plan) -> Vec<PathBuf> {
     folders.into_iter().collect()
 }
 
-/// What was built of a source folder before; nothing is built.
+/// The earlier build result of a source folder; nothing is built.
 pub(super) fn built(folder: &Path) -> Result<PathBuf, String> {
-    build::built(folder).map_err(|error| error.to_string())
+    toolchain::built(folder).map_err(|error| error.to_string())
 }
 
 /// The plan of a topology, or everything that is wrong with it, in words.

@@ -2,20 +2,21 @@
 
 use std::io::{self, Write};
 use std::path::PathBuf;
-use std::process::ExitCode;
 
-use super::check::{finish, write_diagnostics};
+use super::Outcome;
+use super::check::finish;
+use super::diagnostics::write_diagnostics;
 use super::load::{EXIT_BAD_CONFIGURATION, EXIT_OK, World, load, refuse};
 use crate::topology::{check, draw};
 
-/// Draws topologies.
+/// Draw topologies
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
-    /// Topology files, or folders of them
+    /// Topology files or directories
     #[arg(required = true, value_name = "FILE|FOLDER")]
     pub paths: Vec<PathBuf>,
 
-    /// What to draw
+    /// Output format
     #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
     pub format: Format,
 }
@@ -23,21 +24,21 @@ pub struct Args {
 /// What to draw.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum Format {
-    /// A tree of lines
+    /// Tree of lines
     #[default]
     Text,
-    /// The language of Graphviz
+    /// Graphviz
     Dot,
-    /// The language of Mermaid, for Markdown
+    /// Mermaid, for Markdown
     Mermaid,
-    /// A picture for browsers
+    /// SVG, for browsers
     Svg,
-    /// For programs
+    /// JSON for programs
     Json,
 }
 
 /// Runs the command: 0, or as `check` does where there is nothing to draw.
-pub fn run(args: &Args) -> ExitCode {
+pub(super) fn run(args: &Args) -> Outcome {
     let (mut out, mut notices) = (anstream::stdout().lock(), anstream::stderr().lock());
     finish(write(args, &mut out, &mut notices))
 }

@@ -36,7 +36,7 @@ const LINE_BYTES_MAX: u64 = 4 * limits::EVENT_BYTES_MAX as u64;
 /// How long nothing is answered before that is said.
 const WAIT_SAID_AFTER: Duration = Duration::from_secs(2);
 
-/// What an event has beside its data.
+/// The attributes of an event.
 #[derive(Debug, Clone)]
 pub(super) struct Template {
     pub(super) r#type: String,
@@ -48,7 +48,7 @@ pub(super) struct Template {
     pub(super) is_text: bool,
 }
 
-/// Whether what is no JSON begins as such: a mistake, more often than a text that looks so.
+/// Whether a text that is not JSON begins like JSON: a mistake, more often than a text that looks so.
 fn is_broken_json(data: &str, error: &serde_json::Error) -> bool {
     let line = data.split('\n').nth(error.line().saturating_sub(1)).unwrap_or_default();
     let rest = line.get(line.floor_char_boundary(error.column().saturating_sub(1))..).unwrap_or_default();
@@ -103,7 +103,7 @@ impl Template {
     }
 }
 
-/// What is wrong with the data of one event, which may have several lines; with its line and column. `None` where it is JSON,
+/// The problem with the data of one event, which may have several lines, with its line and column. `None` where it is JSON,
 /// or a text that does not look like it.
 pub(super) fn bad_data(data: &str) -> Option<String> {
     let error = json::check(data.as_bytes()).err().filter(|error| is_broken_json(data, error))?;
@@ -242,7 +242,7 @@ fn is_blank(text: &str) -> bool {
     text.bytes().all(|byte| matches!(byte, b' ' | b'\t' | b'\r'))
 }
 
-/// Reads lines until their end, or the first bad one, or until nobody wants them.
+/// Reads lines until their end, or the first bad one, or until the receiver is gone.
 fn read(mut lines: Box<dyn BufRead + Send>, form: &Form, to: &mpsc::Sender<Result<Parsed, BadLine>>) {
     let mut text = Vec::new();
     for line in 1.. {
@@ -278,7 +278,7 @@ fn parse(line: &str, form: &Form) -> Result<Bytes, BadText> {
 
 /// What happens while lines are published.
 pub(super) trait Watcher {
-    /// So many events are durable, of so many bytes of lines.
+    /// Reports that N events are durable, of N bytes of lines.
     fn published(&mut self, events: u64, bytes: u64);
 
     /// They are there.
@@ -301,7 +301,7 @@ pub(super) struct Sum {
 }
 
 impl Sum {
-    /// What was done, in words.
+    /// The result in words.
     pub(super) fn words(self, topic: &str) -> String {
         let new = plural(self.events - self.duplicates, "event");
         match self.duplicates {
@@ -383,7 +383,7 @@ pub(super) fn addressed(source: &Source) -> Result<Vec<(u64, Addressed)>, Failur
     Ok(all)
 }
 
-/// What is wrong with a line, behind its place.
+/// The problem with a line, after its place.
 fn at(source: &Source, line: u64, BadText { column, why }: &BadText) -> String {
     let column = column.map(|column| format!(":{column}")).unwrap_or_default();
     format!("{}:{line}{column}: {why}", source.label())
@@ -392,7 +392,7 @@ fn at(source: &Source, line: u64, BadText { column, why }: &BadText) -> String {
 /// Publishes every line, in order, until interrupted.
 ///
 /// # Errors
-/// The first line that is no event, or that the bus refuses; what is in front of it has been published then.
+/// The first line that is no event, or that the bus refuses; the lines before it have been published.
 pub(super) async fn publish(
     client: &Client,
     topic: &str,
@@ -488,9 +488,9 @@ struct Way<'a> {
     publishing: Publishing,
     attention: Attention,
     source: &'a Source,
-    /// Of those that are not answered: the number of the line, and its length.
+    /// Of lines without an answer yet: the number of the line, and its length.
     lines: VecDeque<(u64, u64)>,
-    /// Of those that are answered.
+    /// Of answered lines.
     bytes: u64,
     /// Those of them that had been published before.
     duplicates: u64,

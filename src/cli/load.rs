@@ -28,7 +28,7 @@ pub enum LoadError {
     /// There is nothing to read, or it may not be read.
     #[error("cannot read `{}`: {error}; name a topology file, or a folder of them", path.display())]
     Unreadable {
-        /// What was to be read.
+        /// The file or folder.
         path: PathBuf,
         /// Why it cannot.
         error: io::Error,
@@ -56,7 +56,7 @@ pub enum LoadError {
 }
 
 impl LoadError {
-    /// The exit code of a command that cannot go on because of this.
+    /// The exit code of a command that fails because of this.
     pub fn exit_code(&self) -> u8 {
         match self {
             LoadError::Unreadable { .. } | LoadError::EmptyFolder { .. } | LoadError::NoTests { .. } => EXIT_USAGE,
@@ -264,7 +264,7 @@ impl Surroundings for World {
     }
 }
 
-/// The same where plugins need not be there, nor what they are built from.
+/// The same where neither plugins nor their sources need to exist.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct WithoutPlugins;
 

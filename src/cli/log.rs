@@ -1,4 +1,4 @@
-//! `wattle log`: looks at a data folder that no bus uses, and repairs it where somebody says so.
+//! `wattle log`: inspects an offline data directory, and repairs it on request.
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -10,10 +10,9 @@ use super::words::plain;
 use super::{Exit, Failure, Outcome, Output, args, say};
 use crate::engine::embedded::offline::{FrameInfo, Inspection, OfflineError, OfflineFolder};
 
-/// Look at a data folder that no bus uses, and repair it
+/// Inspect or repair an offline data directory
 ///
-/// A bus that finds damage refuses to start and says where: nothing is repaired by guessing. Restore the file from a copy
-/// where there is one.
+/// A bus that finds damage refuses to start and names the position. Restore the file from a backup if there is one.
 #[derive(Debug, Clone, clap::Args)]
 #[command(after_help = "Examples:
   wattle log verify --data /var/lib/wattle
@@ -26,34 +25,34 @@ pub(super) struct Args {
 
 #[derive(Debug, Clone, Subcommand)]
 enum Action {
-    /// Read everything and say what is damaged; exits with 1 where anything is
+    /// Verify all data and report damage; exit with 1 if there is any
     ///
-    /// Nothing is written: the folder may be a snapshot, or mounted so that nothing can be.
+    /// Read-only: the directory may be a snapshot or a read-only mount.
     Verify {
         #[command(flatten)]
         folder: FolderArg,
-        /// For whom the result is
+        /// Output format
         #[arg(short, long, value_enum, default_value_t)]
         output: Output,
     },
-    /// Print the frames that are in the journal alone, one line each
+    /// Print the frames that are only in the journal, one per line
     Dump {
         #[command(flatten)]
         folder: FolderArg,
-        /// Leave out frames in front of this position
+        /// Start at this position
         #[arg(long, value_name = "POSITION", default_value_t = 0)]
         from: u64,
-        /// For whom the result is
+        /// Output format
         #[arg(short, long, value_enum, default_value_t)]
         output: Output,
     },
-    /// Give up everything in the journal from a position on, where nothing else helps
+    /// Truncate the journal at a position, as a last resort
     ///
-    /// What was acknowledged behind it is lost. Copy the data folder first.
+    /// Acknowledged events after the position are lost. Copy the data directory first.
     Repair {
         #[command(flatten)]
         folder: FolderArg,
-        /// The position that `wattle log verify` and the refusal to start name
+        /// Position, as reported by `wattle log verify` or by the failed start
         #[arg(long, value_name = "POSITION")]
         truncate_at: u64,
     },
@@ -61,7 +60,7 @@ enum Action {
 
 #[derive(Debug, Clone, clap::Args)]
 struct FolderArg {
-    /// The data folder
+    /// Data directory
     #[arg(long, env = "WATTLE_DATA", default_value = args::DEFAULT_DATA, value_name = "FOLDER")]
     data: PathBuf,
 }
@@ -83,7 +82,7 @@ pub(super) fn run(args: &Args) -> Outcome {
             let gone = OfflineFolder::open(&folder.data)?.repair(*truncate_at)?;
             let (frames, events) = (gone.frames, gone.events);
             say(&format!(
-                "gave up {frames} frames with {events} events behind position {truncate_at}, and what was broken there"
+                "gave up {frames} frames with {events} events after position {truncate_at}, and what was broken there"
             ));
             Ok(())
         }
@@ -103,7 +102,7 @@ fn verify(found: &Inspection, output: Output) -> Outcome {
                 "events": found.events,
                 "damage": found.damage,
                 "damaged_position": found.damaged_position,
-                "behind": behind,
+                "after_damage": behind,
             });
             writeln!(out, "{value}")?;
         }
@@ -115,14 +114,14 @@ fn verify(found: &Inspection, output: Output) -> Outcome {
                 writeln!(out, "damage: {}", plain(damage))?;
             }
             if let (Some(position), Some((frames, events))) = (found.damaged_position, found.behind) {
-                writeln!(out, "behind it are {frames} whole frames with {events} events")?;
+                writeln!(out, "after it are {frames} whole frames with {events} events")?;
                 writeln!(
                     out,
                     "restore the file from a copy, or give them up: wattle log repair --truncate-at {position}"
                 )?;
             }
             if found.damage.is_empty() {
-                writeln!(out, "all is as it was written")?;
+                writeln!(out, "no damage found")?;
             }
         }
     }

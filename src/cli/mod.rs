@@ -6,16 +6,15 @@
 
 mod args;
 mod bench;
-pub mod build;
-mod built;
+mod build;
 mod capsule;
 mod changes;
 pub mod check;
 mod clock;
 mod completions;
 mod components;
-mod dead;
 mod dev;
+mod diagnostics;
 mod failed;
 mod gc;
 pub mod graph;
@@ -24,15 +23,13 @@ mod live;
 pub mod load;
 mod log;
 mod moves;
-pub mod new;
-mod parked;
+mod new;
 mod pending;
 mod plugin;
 mod pretty;
 mod publish;
 mod reader;
 mod run;
-mod scaffold;
 pub mod schema;
 mod shadow;
 mod signals;
@@ -59,15 +56,15 @@ use crate::client::{Client, ClientError, Patience};
 /// How a command ended, as its exit code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Exit {
-    /// It did what it was asked to.
+    /// Success.
     Ok = 0,
-    /// It could not.
+    /// Failure.
     Failed = 1,
-    /// It was asked for something that makes no sense.
+    /// Wrong usage.
     Usage = 2,
     /// There is no bus where one was expected. Nothing happened.
     Unreachable = 3,
-    /// The connection or the bus ended in the middle: what was asked for may have happened or not.
+    /// The connection or the bus ended in the middle: the request may have been executed or not.
     Unknown = 4,
     /// The target was changed by another client since it was looked at. Nothing happened.
     Conflict = 5,
@@ -124,7 +121,7 @@ impl From<ClientError> for Failure {
 }
 
 impl From<io::Error> for Failure {
-    /// Of writing results. Whoever reads them may stop: that is no failure.
+    /// Of writing results. A reader that stops is no failure.
     fn from(error: io::Error) -> Self {
         match error.kind() {
             io::ErrorKind::BrokenPipe => Self::silent(Exit::Ok),
@@ -137,44 +134,44 @@ type Outcome = Result<(), Failure>;
 
 const GROUPS: &str = "\
 Run:
-  run          Run topologies, durably
-  dev          Build and run topologies to try them out
+  run          Run the bus
+  dev          Build and run topologies during development
 Topologies:
-  check        Say everything that is wrong with topologies
+  check        Validate topology files
   graph        Draw topologies
   schema       Print the JSON Schema of topology files
-  plan         Show what applying topologies would do to what runs
-  apply        Apply topologies to a running bus, live
-  gc           Forget what is kept of subscribers that are gone
+  plan         Preview the changes that `apply` would make
+  apply        Apply topologies to the running bus
+  gc           Delete data of removed topics and subscribers
 Plugins:
-  new          Begin a plugin
+  new          Create a plugin project
   build        Build plugins
   test         Run the tests of topologies
-  plugin       Change the versions of plugins while they run
+  plugin       Deploy and roll back plugin versions
 Events:
   publish      Publish events
-  tail         Print events as they come
-  trace        Show what an event was made from and what was made of it
+  tail         Print events of a topic
+  trace        Show the lineage of an event
 Failures:
-  capsule      Look at events that failed, and have the same failure again
-Data folders:
-  log          Look at a data folder that no bus uses, and repair it
+  capsule      List and reproduce recorded failures
+Data directories:
+  log          Inspect or repair an offline data directory
 Running bus:
-  topics       List the topics
-  pending      List events of a topic that are held or to come later
-  status       Show the tree with its counts
-  clock        Say that the clock is right after it jumped
+  topics       List topics
+  pending      List held and delayed events of a topic
+  status       Show topics and subscribers with lag and counters
+  clock        Confirm the clock after a jump
 Subscribers:
-  dead         Look at dead letters, redrive them or drop them
-  parked       Look at events that are parked, release them or drop them
-  pause        Have a subscriber read and call nothing more
-  resume       Have a subscriber go on that was paused or has halted
-  seek         Move a subscriber to another place in its topic
-  state        Look at what a handler keeps, save it or put it back
+  dead         List, redrive and drop dead letters
+  parked       List, release and drop parked events
+  pause        Pause a subscriber
+  resume       Resume a paused or halted subscriber
+  seek         Move a subscriber to another position
+  state        Inspect, export, import and snapshot handler state
 Other:
-  bench        Measure whole paths against yardsticks
-  completions  Print completions for a shell
-  help         Say more of a command
+  bench        Run benchmarks with yardsticks
+  completions  Print a shell completion script
+  help         Show the help of a command
 ";
 
 /// An event bus whose subscribers are WebAssembly plugins
@@ -187,10 +184,9 @@ Other:
     arg_required_else_help = true,
     help_template = "{about-with-newline}\n{usage-heading} {usage}\n\n{before-help}Options:\n{options}{after-help}",
     before_help = GROUPS,
-    after_help = "`wattle help COMMAND`, or `wattle COMMAND --help`, says more and shows examples.
+    after_help = "`wattle help COMMAND` or `wattle COMMAND --help` shows details and examples.
 
-Exit codes: 0 done, 1 failed, 2 wrong usage, 3 no bus there, 4 not known whether it was done, 5 changed by another
-client meanwhile, 78 bad configuration."
+Exit codes: 0 success, 1 failure, 2 wrong usage, 3 bus unreachable, 4 outcome unknown, 5 conflict, 78 bad configuration."
 )]
 struct Cli {
     #[command(subcommand)]
@@ -220,8 +216,8 @@ enum Command {
     Pending(pending::Args),
     Status(status::Args),
     Clock(clock::Args),
-    Dead(dead::Args),
-    Parked(parked::Args),
+    Dead(failed::dead::Args),
+    Parked(failed::parked::Args),
     Pause(moves::PauseArgs),
     Resume(moves::ResumeArgs),
     Seek(moves::SeekArgs),
@@ -244,14 +240,14 @@ pub fn main() -> ExitCode {
     let outcome = match cli.command {
         Command::Run(args) => run::run(&args),
         Command::Dev(args) => dev::run(&args),
-        Command::Check(args) => return check::run(&args),
-        Command::Graph(args) => return graph::run(&args),
-        Command::Schema(args) => return schema::run(&args),
+        Command::Check(args) => check::run(&args),
+        Command::Graph(args) => graph::run(&args),
+        Command::Schema(args) => schema::run(&args),
         Command::Plan(args) => changes::plan(&args),
         Command::Apply(args) => changes::apply(&args),
         Command::Gc(args) => gc::run(&args),
-        Command::New(args) => return new::run(&args),
-        Command::Build(args) => return build::run(&args, components::plan_of),
+        Command::New(args) => new::run(&args),
+        Command::Build(args) => build::run(&args, components::plan_of),
         Command::Test(args) => test::run(&args),
         Command::Plugin(args) => plugin::run(&args),
         Command::Publish(args) => publish::run(&args),
@@ -263,8 +259,8 @@ pub fn main() -> ExitCode {
         Command::Pending(args) => pending::run(&args),
         Command::Status(args) => status::run(&args),
         Command::Clock(args) => clock::run(&args),
-        Command::Dead(args) => dead::run(&args),
-        Command::Parked(args) => parked::run(&args),
+        Command::Dead(args) => failed::dead::run(&args),
+        Command::Parked(args) => failed::parked::run(&args),
         Command::Pause(args) => moves::pause(&args),
         Command::Resume(args) => moves::resume(&args),
         Command::Seek(args) => moves::seek(&args),
@@ -295,14 +291,14 @@ fn without_wrong_tips(mut error: clap::Error) -> clap::Error {
     error
 }
 
-/// A line about what went wrong.
+/// Prints an error.
 fn say_error(message: &str) {
     let style = anstyle::Style::new().bold().fg_color(Some(anstyle::AnsiColor::Red.into()));
     // There is nobody to tell that standard error is closed.
     let _ = writeln!(anstream::stderr(), "{style}error{style:#}: {}", words::lines(message));
 }
 
-/// A line about what goes on.
+/// Prints a notice.
 fn say(message: &str) {
     crate::telemetry::say(&words::lines(message));
 }
@@ -310,22 +306,33 @@ fn say(message: &str) {
 /// How results are printed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
 enum Output {
-    /// For people
+    /// Text for people
     #[default]
     Text,
-    /// For programs
+    /// JSON for programs; lists have one line per item
     Json,
+}
+
+/// The arguments of a command that asks a bus and prints the answer.
+#[derive(Debug, Clone, clap::Args)]
+struct ClientArgs {
+    #[command(flatten)]
+    server: ServerArg,
+
+    /// Output format
+    #[arg(short, long, value_enum, default_value_t)]
+    output: Output,
 }
 
 /// Where the bus is, and how long it is waited for: every command that talks to one has this, and no other way to it.
 #[derive(Debug, Clone, clap::Args)]
 struct ServerArg {
-    /// Address of the bus; the port is 7411 unless it is said
+    /// Address of the bus; the default port is 7411
     #[arg(long, env = "WATTLE_SERVER", default_value = args::DEFAULT_LISTEN, value_name = "HOST[:PORT]")]
     server: String,
 
-    /// How long the bus may take without an answer or progress, such as 10s; `none`: as long as it takes [default: 30s, and 5m
-    /// where it compiles plugins]
+    /// Longest wait for an answer or progress of the bus, such as 10s, or `none` [default: 30s, and 5m where it
+    /// compiles plugins]
     #[arg(long, env = "WATTLE_TIMEOUT", value_parser = timeout, value_name = "TIME")]
     timeout: Option<Timeout>,
 }

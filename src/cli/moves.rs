@@ -1,4 +1,4 @@
-//! `wattle pause`, `resume` and `seek`: where a subscriber is, and whether it goes on.
+//! `wattle pause`, `resume` and `seek`: the position of a subscriber, and whether it runs.
 
 use std::io::Write;
 
@@ -6,14 +6,14 @@ use serde_json::json;
 
 use super::table::Table;
 use super::tree::plural;
-use super::{Exit, Failure, Outcome, Output, ServerArg, block_on, say, tail};
+use super::{Exit, Failure, Outcome, Output, ClientArgs, block_on, say, tail};
 use crate::api::{LaneState, Seek, SeekState, SeekTo};
 use crate::client::{Client, Start};
 
-/// Have a subscriber read and call nothing more until it is resumed
+/// Pause a subscriber
 ///
-/// What it is at is ended first. It stays paused after a restart; what comes meanwhile waits in its topic, which keeps it
-/// for as long as it has not been handled.
+/// Calls in progress are finished first. It stays paused after a restart; its topic retains the events that it has
+/// not handled.
 #[derive(Debug, Clone, clap::Args)]
 #[command(after_help = "Examples:
   wattle pause notify
@@ -23,9 +23,9 @@ pub(super) struct PauseArgs {
     of: Of,
 }
 
-/// Have a subscriber go on that was paused or has halted
+/// Resume a paused or halted subscriber
 ///
-/// An event that it halted for is tried again; `wattle parked drop SUBSCRIBER --waiting --id ID` gives that event up.
+/// An event for which it halted is retried; `wattle parked drop SUBSCRIBER --retry-queue --id ID` drops it.
 #[derive(Debug, Clone, clap::Args)]
 #[command(after_help = "Examples:
   wattle resume notify")]
@@ -36,60 +36,52 @@ pub(super) struct ResumeArgs {
 
 #[derive(Debug, Clone, clap::Args)]
 struct Of {
-    /// The subscriber: namespace/name, or name alone where only one namespace has it
+    /// Subscriber, as NAMESPACE/NAME, or NAME if only one namespace has it
     subscriber: String,
 
     #[command(flatten)]
-    server: ServerArg,
-
-    /// For whom the result is
-    #[arg(short, long, value_enum, default_value_t)]
-    output: Output,
+    client: ClientArgs,
 }
 
-/// Move a subscriber to another place in its topic
+/// Move a subscriber to another position in its topic
 ///
-/// What it emits for events that come again is emitted again. What its handler keeps does not go back with it: say whether
-/// that is emptied, stays, or goes back to a snapshot (`wattle state snapshot`).
+/// Events that are processed again produce their outputs again. Handler state is not moved: choose with --state
+/// whether it is emptied, kept, or restored from a snapshot (`wattle state snapshot`).
 #[derive(Debug, Clone, clap::Args)]
 #[command(after_help = "Examples:
-  wattle seek notify --to start --dry-run                      what would happen
-  wattle seek notify --to 2026-01-31T12:00:00Z                 everything since then, once more
-  wattle seek totals --to start --state empty                  count everything again
-  wattle seek totals --state 3                                 back to snapshot 3, and on from there
-  wattle seek notify --to end --drop-waiting --partition 3     give up what is there")]
+  wattle seek notify --to earliest --dry-run                      what would happen
+  wattle seek notify --to 2026-01-31T12:00:00Z                    everything since then, once more
+  wattle seek totals --to earliest --state empty                  count everything again
+  wattle seek totals --state 3                                    back to snapshot 3
+  wattle seek notify --to latest --drop-retry-queue --partition 3   skip what is there")]
 pub(super) struct SeekArgs {
-    /// The subscriber: namespace/name, or name alone where only one namespace has it
+    /// Subscriber, as NAMESPACE/NAME, or NAME if only one namespace has it
     subscriber: String,
 
-    /// Where it goes on: `start`, `end`, an offset (in every partition), an RFC 3339 time, or how long ago, such as 10m
-    /// [default: with the number of a snapshot, where it was then]
+    /// Target position: `earliest`, `latest`, OFFSET (in every partition), TIME (RFC 3339), or AGO such as 10m
+    /// [default: the position of the snapshot given by --state]
     #[arg(long, value_parser = tail::start, value_name = "WHERE")]
     to: Option<Start>,
 
-    /// Only this partition
+    /// Move only this partition
     #[arg(long, value_name = "NUMBER")]
     partition: Option<u32>,
 
-    /// What becomes of what its handler keeps; needed where it keeps anything: `empty`, `keep` (though it may know events that
-    /// come again), or the number of a snapshot
+    /// Handler state after the move, required if the handler has state: `empty`, `keep` (it may have seen events that
+    /// are processed again), or the number of a snapshot
     #[arg(long, value_parser = state)]
     state: Option<SeekState>,
 
-    /// Forget events that wait for another attempt or are parked
+    /// Drop the events of the retry queue
     #[arg(long)]
-    drop_waiting: bool,
+    drop_retry_queue: bool,
 
-    /// Only say what would happen
+    /// Show what would happen; change nothing
     #[arg(long)]
     dry_run: bool,
 
     #[command(flatten)]
-    server: ServerArg,
-
-    /// For whom the result is
-    #[arg(short, long, value_enum, default_value_t)]
-    output: Output,
+    client: ClientArgs,
 }
 
 fn state(text: &str) -> Result<SeekState, String> {
@@ -102,7 +94,7 @@ fn state(text: &str) -> Result<SeekState, String> {
 }
 
 pub(super) fn pause(args: &PauseArgs) -> Outcome {
-    let Of { subscriber, server, output } = &args.of;
+    let Of { subscriber, client: ClientArgs { server, output } } = &args.of;
     block_on(async { Ok(server.connect().await?.pause(subscriber).await?) })?;
     let mut out = anstream::stdout().lock();
     match output {
@@ -113,12 +105,12 @@ pub(super) fn pause(args: &PauseArgs) -> Outcome {
 }
 
 pub(super) fn resume(args: &ResumeArgs) -> Outcome {
-    let Of { subscriber, server, output } = &args.of;
+    let Of { subscriber, client: ClientArgs { server, output } } = &args.of;
     block_on(async { Ok(server.connect().await?.resume(subscriber).await?) })?;
     let mut out = anstream::stdout().lock();
     match output {
         Output::Json => writeln!(out, "{}", json!({ "paused": false }))?,
-        Output::Text => writeln!(out, "{subscriber} goes on")?,
+        Output::Text => writeln!(out, "{subscriber} is resumed")?,
     }
     Ok(())
 }
@@ -130,23 +122,23 @@ pub(super) fn seek(args: &SeekArgs) -> Outcome {
         (Some(Start::Offset(offset)), _) => SeekTo::Offset(*offset),
         (Some(Start::Time(time)), _) => SeekTo::Time(u64::try_from(time.as_nanosecond()).unwrap_or(0)),
         (None, Some(SeekState::Snapshot(_))) => SeekTo::Snapshot,
-        (None, _) => return Err(Failure::new(Exit::Usage, "say with --to where the subscriber goes on")),
+        (None, _) => return Err(Failure::new(Exit::Usage, "pass --to with the target position")),
     };
     let seek = Seek {
         to,
         partition: args.partition,
         state: args.state,
-        drops_waiting: args.drop_waiting,
+        drops_waiting: args.drop_retry_queue,
         dry_run: args.dry_run,
     };
     let (moved, standing) = block_on(async {
-        let client = args.server.connect().await?;
+        let client = args.client.server.connect().await?;
         let moved = client.seek(&args.subscriber, seek).await?;
         let standing = Standing::of(&client, &args.subscriber).await;
         Ok((moved, standing.only(args.partition)))
     })?;
     let mut out = anstream::stdout().lock();
-    match args.output {
+    match args.client.output {
         Output::Json => {
             let lane =
                 |lane: &crate::api::Moved| json!({ "partition": lane.partition, "from": lane.from, "to": lane.to });
@@ -204,7 +196,7 @@ impl Standing {
         let are = [(&self.halted, "halted"), (&self.paused, "paused")];
         let are = are.into_iter().filter(|(lanes, _)| !lanes.is_empty());
         let are: Vec<_> = are.map(|(lanes, what)| format!("{} {what}", plural(lanes.len() as u64, "lane"))).collect();
-        let goes_on = format!("`wattle resume {subscriber}` has it go on");
+        let goes_on = format!("`wattle resume {subscriber}` resumes it");
         (!are.is_empty()).then(|| format!("{subscriber} still has {}: {goes_on}", are.join(" and ")))
     }
 
@@ -225,7 +217,7 @@ mod tests {
         let lanes = [LaneState::Halted, LaneState::Running, LaneState::Paused, LaneState::Halted];
         let standing = Standing::in_lanes(&lanes);
         assert_eq!(standing, Standing { halted: vec![0, 3], paused: vec![2] });
-        let words = "s still has 2 lanes halted and 1 lane paused: `wattle resume s` has it go on";
+        let words = "s still has 2 lanes halted and 1 lane paused: `wattle resume s` resumes it";
         assert_eq!(standing.words("s").as_deref(), Some(words));
         assert_eq!(standing.only(Some(1)).words("s"), None);
     }

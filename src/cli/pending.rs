@@ -9,16 +9,16 @@ use super::failed::{exact_time, time};
 use super::table::Table;
 use super::tree::plural;
 use super::words::json_out;
-use super::{Failure, Outcome, Output, ServerArg, block_on};
+use super::{ClientArgs, Failure, Outcome, Output, block_on};
 use crate::api::{PendingEvent, PendingFilter, PendingKind};
 use crate::model::Event;
 use crate::model::json::{member, members, to_json};
 
-/// List events of a topic that are held or to come later
+/// List held and delayed events of a topic
 ///
-/// An event is held while its state may not follow that of its key, in a topic whose `lifecycle` says `out_of_order: { hold: … }`: it
-/// gets its place when it may follow, or goes to `TOPIC@refused` when its time is over. An event with the attribute `deliverat` or
-/// `delay` is to come later. `UNTIL` is when the one is given up, and when the other comes.
+/// An event is held while its state may not follow that of its key, in a topic with `out_of_order: { hold: ... }`: it
+/// is appended when it may follow, or goes to `TOPIC@refused` when its time is over. An event with the attribute
+/// `deliverat` or `delay` is delayed. `UNTIL` is the time of one or the other.
 #[derive(Debug, Clone, clap::Args)]
 #[command(after_help = "Examples:
   wattle pending orders
@@ -26,31 +26,27 @@ use crate::model::json::{member, members, to_json};
   wattle pending orders --delayed -n 10
   wattle pending orders -o json | jq -r .reason | sort | uniq -c")]
 pub(super) struct Args {
-    /// The topic: namespace/name, or name alone where only one namespace has it
+    /// Topic, as NAMESPACE/NAME, or NAME if only one namespace has it
     topic: String,
 
-    /// Only events that are held
+    /// List only held events
     #[arg(long)]
     held: bool,
 
-    /// Only events that are to come later
+    /// List only delayed events
     #[arg(long, conflicts_with = "held")]
     delayed: bool,
 
-    /// Only events with this ordering key
+    /// List only events with this ordering key
     #[arg(long, allow_hyphen_values = true)]
     key: Option<String>,
 
-    /// Stop after this many events
-    #[arg(short = 'n', long, value_parser = clap::value_parser!(u64).range(1..))]
+    /// Stop after N events
+    #[arg(short = 'n', long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     count: Option<u64>,
 
     #[command(flatten)]
-    server: ServerArg,
-
-    /// For whom the result is; for programs, a line for each event, with the event
-    #[arg(short, long, value_enum, default_value_t)]
-    output: Output,
+    client: ClientArgs,
 }
 
 pub(super) fn run(args: &Args) -> Outcome {
@@ -63,7 +59,7 @@ pub(super) fn run(args: &Args) -> Outcome {
 }
 
 async fn list(args: &Args, filter: PendingFilter) -> Outcome {
-    let mut events = args.server.connect().await?.pending(&args.topic, filter);
+    let mut events = args.client.server.connect().await?.pending(&args.topic, filter);
     let header = ["ID", "KEY", "PARTITION", "TYPE", "IS", "STATE", "SINCE", "UNTIL", "REASON"];
     let (mut out, mut table) = (std::io::BufWriter::new(anstream::stdout()), Table::new(&header, &[2]));
     let (mut held, mut delayed, most) = (0, 0, args.count.unwrap_or(u64::MAX));
@@ -72,14 +68,14 @@ async fn list(args: &Args, filter: PendingFilter) -> Outcome {
             PendingKind::Held => held += 1,
             PendingKind::Delayed => delayed += 1,
         }
-        match args.output {
+        match args.client.output {
             // as it is: what takes styles out takes characters of data out as well
             Output::Json => writeln!(json_out(), "{}", json(&event)?)?,
             Output::Text => table.row(&mut out, row(&event))?,
         }
     }
     let has_more = held + delayed == most && events.next().await?.is_some();
-    if args.output == Output::Text {
+    if args.client.output == Output::Text {
         table.end(&mut out)?;
         let more = if has_more { ", and there are more" } else { "" };
         writeln!(out, "{} held, {delayed} to come{more}", plural(held, "event"))?;

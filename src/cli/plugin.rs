@@ -9,13 +9,14 @@ use serde_json::json;
 use super::table::Table;
 use super::tree::plural;
 use super::words::plain;
-use super::{Failure, Outcome, Output, ServerArg, block_on, say, shadow, trials};
+use super::{ClientArgs, Failure, Outcome, Output, block_on, say, shadow, trials};
 use crate::api::{DeployOutcome, Digest, KeptVersion, Policy, Standing, Summary, Unpinned};
+use crate::wasm::Digest;
 
-/// Change the versions of plugins while they run
+/// Deploy and roll back plugin versions
 ///
-/// A version is a component with its configuration, limits and ports, and is known by its digest. A new one is on trial
-/// first: where it fails on an event that the version before handles, the bus goes back to that by itself.
+/// A version is a component with its configuration, limits and ports, identified by a digest. A new version runs as a
+/// candidate during its trial. If it fails on an event that the stable version handles, the bus rolls it back.
 #[derive(Debug, Clone, clap::Args)]
 #[command(
     subcommand_required = true,
@@ -42,11 +43,11 @@ enum Command {
     Pin(Pin),
 }
 
-/// Have a component take the place of the one that a subscriber runs
+/// Deploy a component to a subscriber
 ///
-/// It is compiled and checked beside the running one, which serves meanwhile, and on where the new one is refused. No event
-/// is lost or handled twice by the change. It runs with the configuration and limits that the topology has now. Secrets are
-/// read when a version starts, and are no part of it: after one was rotated, deploy the component that runs already.
+/// The component is compiled and checked while the running version continues. No event is lost or handled twice by
+/// the change. The new version has the configuration and limits of the applied topology. Secrets are read when a
+/// version starts and are not part of it: after a rotation, deploy the running component again.
 #[derive(Debug, Clone, clap::Args)]
 #[command(after_help = "Examples:
   wattle plugin deploy validate target/wasm32-wasip2/release/validate.wasm
@@ -56,47 +57,44 @@ struct Deploy {
     #[command(flatten)]
     of: Of,
 
-    /// The component
+    /// Component file
     file: PathBuf,
 
-    /// How it takes the place of the version before
+    /// Rollout strategy
     #[arg(long, value_enum, default_value_t)]
     policy: How,
 
     #[command(flatten)]
     expected: Expected,
 
-    /// Lanes that call a canary first, rounded up
+    /// Percentage of lanes that call a canary first, rounded up
     #[arg(long, value_parser = percent, default_value = "10%", value_name = "PERCENT")]
     share: u32,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
 enum How {
-    /// All lanes call it, on trial
+    /// Start a trial in all lanes
     #[default]
     Swap,
-    /// Some lanes call it first, on trial, then all
+    /// Start a trial in some lanes, then in all
     Canary,
-    /// All lanes call it, and it is not compared: for one that is meant to refuse what the version before took
+    /// Replace the stable version without a trial, for a version that is meant to reject what the previous one
+    /// accepted
     Replace,
 }
 
-/// List the subscribers with the versions that they run
+/// List the running versions of all subscribers
 #[derive(Debug, Clone, clap::Args)]
 #[command(after_help = "Examples:
   wattle plugin list
-  wattle plugin list -o json | jq -r 'select(.tried) | .subscriber'")]
+  wattle plugin list -o json | jq -r 'select(.candidate) | .subscriber'")]
 struct List {
     #[command(flatten)]
-    server: ServerArg,
-
-    /// For whom the result is; for programs, a line for each subscriber
-    #[arg(short, long, value_enum, default_value_t)]
-    output: Output,
+    client: ClientArgs,
 }
 
-/// List the versions of a subscriber that are kept, the latest last
+/// List the retained versions of a subscriber, newest last
 #[derive(Debug, Clone, clap::Args)]
 #[command(after_help = "Examples:
   wattle plugin versions validate
@@ -106,9 +104,9 @@ struct Versions {
     of: Of,
 }
 
-/// End the trial of a new version at once: it is proven, in all lanes
+/// End the trial of a candidate: it becomes stable in all lanes
 ///
-/// Also of a canary. What ends a trial by itself is in the topology (`trial`).
+/// This includes a canary. `trial` in the topology sets when a trial ends without this command.
 #[derive(Debug, Clone, clap::Args)]
 #[command(after_help = "Examples:
   wattle plugin promote validate")]
@@ -120,10 +118,10 @@ struct Promote {
     expected: Expected,
 }
 
-/// Go back to the version before
+/// Roll back to the previous version
 ///
-/// From one that is on trial to the proven one, or from that to the one that was proven before it. What was gone back from is
-/// not tried again until its file changes, or somebody deploys it.
+/// From a candidate to the stable version, or from the stable version to the one before it. The version that was
+/// rolled back does not run again until its file changes or it is deployed again.
 #[derive(Debug, Clone, clap::Args)]
 #[command(after_help = "Examples:
   wattle plugin rollback validate")]
@@ -135,7 +133,7 @@ struct Rollback {
     expected: Expected,
 }
 
-/// Run a version that is kept, and let no other take its place
+/// Pin a subscriber to a retained version
 #[derive(Debug, Clone, clap::Args)]
 #[command(after_help = "Examples:
   wattle plugin pin validate              to the one that runs
@@ -145,11 +143,11 @@ struct Pin {
     #[command(flatten)]
     of: Of,
 
-    /// The digest of the version, or the start of it; the one that runs if it is not given
+    /// Digest of the version or its beginning [default: the running version]
     #[arg(conflicts_with = "off")]
     digest: Option<String>,
 
-    /// Let other versions take its place again
+    /// Remove the pin
     #[arg(long, conflicts_with = "version")]
     off: bool,
 
@@ -159,22 +157,19 @@ struct Pin {
 
 #[derive(Debug, Clone, clap::Args)]
 struct Expected {
-    /// Only where the version that was decided on last, on trial or proven, has a digest that begins so; else exit with 5
+    /// Change only if the newest version, candidate or stable, has a digest that begins with DIGEST; otherwise exit
+    /// with 5
     #[arg(long = "if", value_name = "VERSION")]
     version: Option<String>,
 }
 
 #[derive(Debug, Clone, clap::Args)]
 struct Of {
-    /// The subscriber: namespace/name, or name alone where only one namespace has it
+    /// Subscriber, as NAMESPACE/NAME, or NAME if only one namespace has it
     subscriber: String,
 
     #[command(flatten)]
-    server: ServerArg,
-
-    /// For whom the result is; for programs, a line for each result
-    #[arg(short, long, value_enum, default_value_t)]
-    output: Output,
+    client: ClientArgs,
 }
 
 fn percent(text: &str) -> Result<u32, String> {
@@ -195,7 +190,7 @@ pub(super) fn run(args: &Args) -> Outcome {
 }
 
 fn deploy(args: &Deploy) -> Outcome {
-    let Of { subscriber, server, output } = &args.of;
+    let Of { subscriber, client: ClientArgs { server, output } } = &args.of;
     let wasm = std::fs::read(&args.file)
         .map_err(|error| Failure::failed(format!("cannot read {}: {error}", args.file.display())))?;
     let policy = match args.policy {
@@ -215,11 +210,11 @@ fn deploy(args: &Deploy) -> Outcome {
     })?;
     let (version, short) = (reloaded.version, reloaded.version.short());
     let (name, words) = match reloaded.outcome {
-        DeployOutcome::Tried => ("tried", format!("{subscriber} tries {short}")),
+        DeployOutcome::Tried => ("candidate", format!("{subscriber} runs {short} as a candidate")),
         DeployOutcome::Runs => ("runs", format!("{subscriber} runs {short}")),
         DeployOutcome::OnTrial => {
             let stands = trial.as_ref().map(|trial| format!(": {}", trials::words(trial))).unwrap_or_default();
-            ("on trial", format!("{subscriber} has {short} on trial already{stands}"))
+            ("already_candidate", format!("{short} is the candidate of {subscriber} already{stands}"))
         }
         DeployOutcome::Unchanged => ("unchanged", format!("{subscriber} runs {short} already")),
         DeployOutcome::Ignored => ("ignored", format!("{short} is ignored")),
@@ -241,26 +236,26 @@ fn deploy(args: &Deploy) -> Outcome {
 
 fn list(args: &List) -> Outcome {
     let (plugins, status) = block_on(async {
-        let client = args.server.connect().await?;
+        let client = args.client.server.connect().await?;
         Ok((client.plugins().await?, client.status().await?))
     })?;
     let subscribers = status.tree.subscribers.into_iter();
     let trials: BTreeMap<_, _> = subscribers.filter_map(|of| Some((of.name, of.on_trial?))).collect();
     let mut out = anstream::stdout().lock();
-    match args.output {
+    match args.client.output {
         Output::Json => {
             for Summary { subscriber, proven, tried, is_pinned, kept } in plugins {
                 let (proven, tried) = (proven.to_string(), tried.as_ref().map(Digest::to_string));
                 let trial = trials.get(&subscriber).map(trials::json);
                 let line = json!({
-                    "subscriber": subscriber, "proven": proven, "tried": tried, "trial": trial, "pinned": is_pinned,
+                    "subscriber": subscriber, "stable": proven, "candidate": tried, "trial": trial, "pinned": is_pinned,
                     "kept": kept,
                 });
                 writeln!(out, "{line}")?;
             }
         }
         Output::Text => {
-            let mut table = Table::new(&["SUBSCRIBER", "PROVEN", "ON TRIAL", "PINNED", "KEPT", ""], &[4]);
+            let mut table = Table::new(&["SUBSCRIBER", "STABLE", "CANDIDATE", "PINNED", "KEPT", ""], &[4]);
             for Summary { subscriber, proven, tried, is_pinned, kept } in plugins {
                 let tried = tried.map_or(String::new(), |tried| tried.short());
                 let pinned = if is_pinned { "yes" } else { "" }.to_owned();
@@ -275,9 +270,9 @@ fn list(args: &List) -> Outcome {
 
 fn standing(kept: &KeptVersion) -> &'static str {
     match kept.standing {
-        Standing::Proven => "proven",
-        Standing::Tried => "on trial",
-        Standing::TakenBack => "taken back",
+        Standing::Proven => "stable",
+        Standing::Tried => "candidate",
+        Standing::TakenBack => "rolled back",
         Standing::Kept => "kept",
     }
 }
@@ -288,7 +283,7 @@ fn time(decided_ns: u64) -> String {
 }
 
 fn versions(args: &Versions) -> Outcome {
-    let Of { subscriber, server, output } = &args.of;
+    let Of { subscriber, client: ClientArgs { server, output } } = &args.of;
     let (versions, pinned) = block_on(async {
         let client = server.connect().await?;
         Ok((client.versions(subscriber).await?, client.plugins().await?))
@@ -302,11 +297,11 @@ fn versions(args: &Versions) -> Outcome {
                 let line = json!({
                     "version": kept.version.to_string(),
                     "component": kept.wasm.to_string(),
-                    "standing": standing(kept),
+                    "state": standing(kept),
                     "next_back": kept.is_next_back,
                     "cause": kept.cause,
                     "decided": time(kept.decided_ns),
-                    "taken_back": kept.taken_back,
+                    "rolled_back": kept.taken_back,
                     "trial": kept.trial.as_ref().map(trials::json),
                     "pinned": pinned == Some(kept.version),
                 });
@@ -314,7 +309,7 @@ fn versions(args: &Versions) -> Outcome {
             }
         }
         Output::Text => {
-            let mut table = Table::new(&["VERSION", "COMPONENT", "STANDING", "DECIDED", "CAUSE", ""], &[]);
+            let mut table = Table::new(&["VERSION", "COMPONENT", "STATE", "DECIDED", "CAUSE", ""], &[]);
             for kept in &versions {
                 let note = match (&kept.taken_back, &kept.trial) {
                     _ if pinned == Some(kept.version) => {
@@ -343,7 +338,7 @@ fn versions(args: &Versions) -> Outcome {
 }
 
 fn promote(args: &Promote) -> Outcome {
-    let Of { subscriber, server, output } = &args.of;
+    let Of { subscriber, client: ClientArgs { server, output } } = &args.of;
     let version =
         block_on(async { Ok(server.connect().await?.promote(subscriber, args.expected.version.clone()).await?) })?;
     let mut out = anstream::stdout().lock();
@@ -355,7 +350,7 @@ fn promote(args: &Promote) -> Outcome {
 }
 
 fn rollback(args: &Rollback) -> Outcome {
-    let Of { subscriber, server, output } = &args.of;
+    let Of { subscriber, client: ClientArgs { server, output } } = &args.of;
     let version =
         block_on(async { Ok(server.connect().await?.rollback(subscriber, args.expected.version.clone()).await?) })?;
     let mut out = anstream::stdout().lock();
@@ -367,7 +362,7 @@ fn rollback(args: &Rollback) -> Outcome {
 }
 
 fn pin(args: &Pin) -> Outcome {
-    let Of { subscriber, server, output } = &args.of;
+    let Of { subscriber, client: ClientArgs { server, output } } = &args.of;
     if args.off {
         return unpin(&args.of);
     }
@@ -385,7 +380,7 @@ fn pin(args: &Pin) -> Outcome {
     Ok(())
 }
 
-fn unpin(Of { subscriber, server, output }: &Of) -> Outcome {
+fn unpin(Of { subscriber, client: ClientArgs { server, output } }: &Of) -> Outcome {
     let Unpinned { tries, refused } = block_on(async { Ok(server.connect().await?.unpin(subscriber).await?) })?;
     let mut out = anstream::stdout().lock();
     match output {
@@ -396,9 +391,14 @@ fn unpin(Of { subscriber, server, output }: &Of) -> Outcome {
         Output::Text => {
             let then = match (tries, refused) {
                 (Some(version), _) => {
-                    format!("; {} is tried, since its file or the topology has changed meanwhile", version.short())
+                    format!(
+                        "; {} is the candidate now, since its file or the topology has changed meanwhile",
+                        version.short()
+                    )
                 }
-                (None, Some(why)) => format!("; what its file and the topology say is not tried: {}", plain(&why)),
+                (None, Some(why)) => {
+                    format!("; the version of its file and the topology does not run: {}", plain(&why))
+                }
                 (None, None) => String::new(),
             };
             writeln!(out, "{subscriber} is not pinned{then}")?;

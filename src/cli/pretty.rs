@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use super::words;
 
-/// Levels up to which each value has a line of its own; what is deeper is on one.
+/// Levels up to which each value has a line of its own; deeper levels share one.
 const LEVELS_MAX: usize = 32;
 
 /// A value in JSON over several lines.

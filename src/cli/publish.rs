@@ -13,22 +13,23 @@ use tokio::time::Instant;
 use super::input::{self, Form, Source, Sum, Template, Watcher, addressed, blamed, fresh_id, without_number};
 use super::signals::Interruption;
 use super::tree::plural;
-use super::{Exit, Failure, Outcome, Output, ServerArg, args, block_on, say};
+use super::{ClientArgs, Exit, Failure, Outcome, Output, args, block_on, say};
 use crate::api::{Addressed, Placement, Published, TopicStatus};
 use crate::client::ClientError;
 use crate::limits;
 use crate::model::event::{check_text, is_attribute_name};
+use crate::model::units::show_duration;
 use crate::model::{Attribute, EventError};
 
 /// Publish events to a root topic
 ///
-/// One event, whose data is the argument, or all of standard input where there is none or where it is `-`, without the line end
-/// behind it. With --file many, one on each line: CloudEvents in JSON, or with --plain the data alone. Ends when they are
-/// durable.
+/// Publishes one event, whose data is the argument, or standard input without its last line end if there is no
+/// argument or `-`. With --file, publishes one event per line: CloudEvents in JSON, or with --plain the data alone.
+/// Returns when the events are durable.
 ///
-/// An event with the source and id of one that was published within the topic's `dedupe` window (2 minutes where it says none)
-/// is not published again: for that long, a file of CloudEvents whose publishing broke off can be published again whole. Lines
-/// of --plain get a new id each time, so they are published again.
+/// An event with the source and id of an event that was published within the topic's `dedupe` window (default 2
+/// minutes) is a duplicate and is not stored again, so an interrupted file of CloudEvents can be published again as a
+/// whole within that time. Lines of --plain get new ids each time.
 #[derive(Debug, Clone, clap::Args)]
 #[command(after_help = "Examples:
   wattle publish orders '{\"order_id\":\"order-17\"}' --type order.created
@@ -38,35 +39,34 @@ use crate::model::{Attribute, EventError};
   tail -f access.log | wattle publish log --plain --type log.line    an event of each line
   wattle publish --together order-and-payment.ndjson")]
 pub(super) struct Args {
-    /// The topic: namespace/name, or name alone where only one namespace has it
+    /// Topic, as NAMESPACE/NAME, or NAME if only one namespace has it
     #[arg(required_unless_present = "together")]
     topic: Option<String>,
 
-    /// Data of the event: JSON if it can be read as such, else text; what looks like JSON and is not is refused. `-` is standard
-    /// input, which is also taken where this is left out, unless it is a terminal
+    /// Data of the event: JSON if it parses as JSON, otherwise text; malformed JSON is refused. `-` reads standard
+    /// input, the default if it is not a terminal
     #[arg(allow_hyphen_values = true)]
     data: Option<String>,
 
-    /// The event has no data
+    /// Publish an event without data
     #[arg(long, conflicts_with_all = ["data", "file", "together", "plain", "text"])]
     empty: bool,
 
-    /// Read events from a file, one on each line; `-` is standard input
+    /// Read events from a file, one per line; `-` reads standard input
     #[arg(long, value_name = "FILE", conflicts_with_all = ["id", "data"])]
     file: Option<PathBuf>,
 
-    /// Publish the events of a file to several topics in one commit, all of them or none; `-` is standard input
+    /// Publish the events of a file to several topics atomically, all or none; `-` reads standard input
     ///
-    /// Each line is `{"topic": "…", "event": {…}}` with a CloudEvent in JSON, such as `tail` prints.
+    /// Each line is `{"topic": "...", "event": {...}}` with a CloudEvent in JSON, as printed by `tail`.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["topic", "id", "data", "file", "plain", "text", "type", "source", "subject", "key", "attributes"])]
     together: Option<PathBuf>,
 
-    /// The lines of the file, or of standard input, are data and not CloudEvents in JSON: each without its end, and nothing else
-    /// taken off
+    /// Take each line of the file or of standard input as data instead of a CloudEvent in JSON
     #[arg(long, conflicts_with = "id")]
     plain: bool,
 
-    /// The data is text, whatever it looks like
+    /// Take the data as text even if it looks like JSON
     #[arg(long)]
     text: bool,
 
@@ -86,26 +86,21 @@ pub(super) struct Args {
     #[arg(long, allow_hyphen_values = true)]
     subject: Option<String>,
 
-    /// Ordering key: events with the same one stay in order
+    /// Ordering key: events with the same key stay in order
     #[arg(long, allow_hyphen_values = true)]
     key: Option<String>,
 
-    /// Another attribute of the event, as often as you like; `delay=90s` or `deliverat=2026-01-31T08:00:00Z` keep it till then
+    /// Extension attribute; can be repeated. `delay=90s` or `deliverat=2026-01-31T08:00:00Z` delays the event
     #[arg(long = "attribute", value_name = "NAME=VALUE", value_parser = attribute)]
     attributes: Vec<(String, Attribute)>,
 
-    /// Where it is not known whether a single event was stored, also since the bus was silent, try again for this long, with the
-    /// same id: it is stored once.
-    /// Nothing is tried again where its topic does not recognise what is published twice
+    /// If the outcome of publishing a single event is unknown, retry with the same id for this long. The event is
+    /// stored once; nothing is retried if the topic does not recognise duplicates
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = try_for, conflicts_with_all = ["file", "together"])]
     try_for: Duration,
 
     #[command(flatten)]
-    server: ServerArg,
-
-    /// For whom the result is: `json` prints where each event went, one on each line
-    #[arg(short, long, value_enum, default_value_t)]
-    output: Output,
+    client: ClientArgs,
 }
 
 impl Args {
@@ -147,7 +142,7 @@ const TRIED_EVERY: Duration = Duration::from_secs(2);
 fn try_for(given: &str) -> Result<Duration, String> {
     let most = limits::RETRIED_FOR / 2;
     let time = args::duration(given)?;
-    if time > most { Err(format!("at most {}", humantime::format_duration(most))) } else { Ok(time) }
+    if time > most { Err(format!("at most {}", show_duration(most))) } else { Ok(time) }
 }
 
 /// `NAME=VALUE`.
@@ -226,7 +221,7 @@ async fn one(args: &Args, data: Option<String>) -> Outcome {
         event.attributes.remove("datacontenttype");
     }
     let published = sent(args, &id, event.encode()).await?;
-    match args.output {
+    match args.client.output {
         Output::Json => print_places(std::iter::repeat(args.topic()), &published, Some(&id))?,
         Output::Text => {
             for (index, Placement { partition, offset, is_duplicate }) in (0..).zip(&published.places) {
@@ -262,7 +257,7 @@ async fn one(args: &Args, data: Option<String>) -> Outcome {
 /// Publishes an event. Where it is not known whether it was stored, it is tried again with the same id, if the topic stores
 /// that once.
 async fn sent(args: &Args, id: &str, event: Bytes) -> Result<Published, Failure> {
-    let client = args.server.connect().await?;
+    let client = args.client.server.connect().await?;
     let mut error = match client.publish(args.topic(), vec![event.clone()]).await {
         Ok(published) => return Ok(published),
         Err(error) if error.has_no_side_effects() => return Err(without_number(error).into()),
@@ -296,7 +291,7 @@ async fn sent(args: &Args, id: &str, event: Bytes) -> Result<Published, Failure>
 
 /// Publishes an event that was perhaps published before. `None` where that might store it twice.
 async fn again(args: &Args, event: Bytes) -> Result<Option<Published>, ClientError> {
-    let client = args.server.connect().await?;
+    let client = args.client.server.connect().await?;
     let topics = client.topics().await?;
     let is_it = |topic: &&TopicStatus| {
         topic.name == args.topic() || topic.name.rsplit_once('/').is_some_and(|(_, name)| name == args.topic())
@@ -309,7 +304,7 @@ async fn again(args: &Args, event: Bytes) -> Result<Option<Published>, ClientErr
 }
 
 async fn together(args: &Args, source: &Source) -> Outcome {
-    let client = args.server.connect().await?;
+    let client = args.client.server.connect().await?;
     let lines = addressed(source)?;
     let (numbers, events): (Vec<u64>, Vec<Addressed>) = lines.into_iter().unzip();
     let topics: Vec<String> = events.iter().map(|event| event.topic.clone()).collect();
@@ -326,7 +321,7 @@ async fn together(args: &Args, source: &Source) -> Outcome {
             return Err(failure);
         }
     };
-    match args.output {
+    match args.client.output {
         Output::Json => print_places(topics.iter().map(String::as_str), &published, None)?,
         Output::Text => {
             let distinct = topics.iter().collect::<BTreeSet<_>>().len() as u64;
@@ -338,10 +333,10 @@ async fn together(args: &Args, source: &Source) -> Outcome {
 }
 
 async fn many(args: &Args, source: &Source) -> Outcome {
-    let client = args.server.connect().await?;
+    let client = args.client.server.connect().await?;
     let form = if args.plain { Form::Plain(args.template()) } else { Form::CloudEvents };
     let mut watcher =
-        Bar { bar: bar(source), places_of: (args.output == Output::Json).then(|| args.topic().to_owned()) };
+        Bar { bar: bar(source), places_of: (args.client.output == Output::Json).then(|| args.topic().to_owned()) };
     let interruption = Interruption::listen()?;
     let result = input::publish(&client, args.topic(), source, form, interruption, &mut watcher).await;
     watcher.bar.finish_and_clear();
@@ -349,7 +344,7 @@ async fn many(args: &Args, source: &Source) -> Outcome {
     Ok(())
 }
 
-/// A bar for a file, a count for what has no size; nothing where standard error is no terminal.
+/// A bar for a file, a count for input without a size; nothing where standard error is no terminal.
 pub(super) fn bar(source: &Source) -> ProgressBar {
     if !std::io::stderr().is_terminal() {
         return ProgressBar::hidden();

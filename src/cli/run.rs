@@ -12,51 +12,51 @@ use crate::api::Policy;
 use crate::app::{self, Opened, Options, Progress, StartError, Stop};
 use crate::deploy;
 use crate::engine::Stopped;
+use crate::model::units::show_duration;
 use crate::telemetry::{self, LogFormat};
 
-/// Run topologies, durably, until told to stop
+/// Run the bus until it is stopped
 ///
-/// What runs is what was applied last. Files propose: what they say is applied first, all or nothing, as `wattle apply` does it
-/// on top of what is applied, unless it is what they said at the start before. Where that would lose something, or cannot be,
-/// what was applied before runs on; the log and `wattle status` say why. Without files, what was applied last runs.
-/// Plugins are run as they were built: `wattle build` builds them. What runs is what was decided last: a file that has changed
-/// since is tried beside the version before, and a bad one lets that run. On SIGTERM or Ctrl-C the bus refuses new events,
-/// answers what it has taken in, lets every subscriber end the events that it is at, and exits with 0; a second signal ends
-/// it at once, and loses nothing that it has acknowledged.
+/// The applied topology is stored in the data directory. On start, files are applied only if they changed since the
+/// last start: all or nothing, as by `wattle apply`. If that fails or would lose data, the applied topology runs and
+/// the log and `wattle status` show the reason. Without files, the applied topology runs. Plugins must be built
+/// before (`wattle build`); a plugin file that changed since the last start runs as a candidate. SIGTERM or Ctrl-C
+/// stops the bus gracefully with exit code 0: it refuses new events, answers open requests and finishes the events in
+/// progress. A second signal stops it at once, without loss of acknowledged events.
 #[derive(Debug, Clone, clap::Args)]
 #[command(after_help = "Examples:
   wattle run topologies/orders.yaml
   wattle run --data /var/lib/wattle
   wattle run topologies/ --prune --data /var/lib/wattle --listen 127.0.0.1:7411 --log-format json")]
 pub(super) struct Args {
-    /// Topology files, or folders of them; what was applied last runs where there are none
+    /// Topology files or directories [default: the applied topology]
     #[arg(value_name = "TOPOLOGY")]
     topologies: Vec<PathBuf>,
 
-    /// Remove what was applied in the namespaces of the files and is not declared in them
+    /// Remove topics and subscribers of the same namespaces that the files do not declare
     #[arg(long, requires = "topologies")]
     prune: bool,
 
-    /// Folder in which the bus keeps everything
+    /// Data directory
     #[arg(long, env = "WATTLE_DATA", default_value = args::DEFAULT_DATA, value_name = "FOLDER")]
     data: PathBuf,
 
-    /// Reload plugins whose files change, also of those that are applied later: the new version is on trial beside the old one first
+    /// Watch plugin files: a changed file runs as a candidate
     #[arg(long, env = "WATTLE_WATCH", value_parser = FalseyValueParser::new())]
     watch: bool,
 
-    /// Apply changed topologies also where that loses something, such as events of a topic that is removed, or beyond a shorter retention
+    /// Apply changed files even if data is lost, such as events of a removed topic or beyond a shorter retention
     #[arg(long)]
     allow_loss: bool,
 
-    /// Believe the clock of the machine at the start, however long the bus was off: as `wattle clock confirm` does
+    /// Trust the clock of the machine on start, as `wattle clock confirm` does
     #[arg(long, env = "WATTLE_CONFIRM_CLOCK", value_parser = FalseyValueParser::new())]
     confirm_clock: bool,
 
     #[command(flatten)]
     bus: BusArgs,
 
-    /// How log lines on standard error look
+    /// Log format on standard error
     #[arg(long, env = "WATTLE_LOG_FORMAT", value_enum, default_value_t)]
     log_format: LogFormat,
 }
@@ -134,7 +134,7 @@ pub(super) fn end(stopped: Option<Stopped>, stop: Stop, deadline: Duration) -> O
         );
         return Err(Failure::failed(words));
     }
-    let deadline = humantime::format_duration(deadline);
+    let deadline = show_duration(deadline);
     if !stop.answered {
         tracing::warn!(
             "some callers took no answers, or had none within {deadline}: they do not know what became of what they asked for"

@@ -1,21 +1,21 @@
 //! `wattle schema`: prints the JSON Schema of topology files and of test files.
 
 use std::io::{self, Write};
-use std::process::ExitCode;
 
+use super::Outcome;
 use super::check::finish;
 use super::load::EXIT_OK;
 
-/// Prints the JSON Schema of topology files, for editors.
+/// Print the JSON Schema of topology files, for editors
 #[derive(Clone, Copy, Debug, Default, clap::Args)]
 pub struct Args {
-    /// That of test files instead
+    /// Print the schema of test files instead
     #[arg(long)]
     pub tests: bool,
 }
 
 /// Runs the command.
-pub fn run(args: &Args) -> ExitCode {
+pub(super) fn run(args: &Args) -> Outcome {
     finish(write(args, &mut anstream::stdout().lock()))
 }
 

@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anstyle::{AnsiColor, Style};
-use bytesize::ByteSize;
 use serde_json::json;
 use serde_json::value::RawValue;
 use similar::{ChangeTag, TextDiff};
@@ -15,21 +14,22 @@ use super::pretty::pretty;
 use super::signals::Signals;
 use super::tree::plural;
 use super::words::{json_out, plain};
-use super::{Exit, Failure, Outcome, Output, ServerArg, args, block_on, say, state};
+use super::{ClientArgs, Exit, Failure, Outcome, Output, args, block_on, say, state};
 use crate::api::{Cost, Difference, DifferenceKind, Seen, ShadowReport, StateOfPartition};
 use crate::client::ShadowOver;
 use crate::model::Event;
 use crate::model::json::{Members, member, members, to_json};
+use crate::model::units::{show_duration, show_rough_size};
 
-/// Run a component beside the version that a subscriber runs, over events that it has handled
+/// Compare a component with the running version over recent events
 ///
-/// Says where outputs, writes to the state or failures differ, and what both cost. Nothing is changed by it. The running
-/// version is held against itself and what it has recorded first: events with which it differs from itself show that it is
-/// not deterministic, and are not held against the new one.
+/// Reports differences of outputs, state writes and failures, and what both cost. Nothing is changed. The running
+/// version is first compared with itself and with its recorded outputs; events on which it differs from itself show
+/// that it is not deterministic and do not count.
 ///
-/// What a plugin kept in front of the last events is not known any more: both begin without any state, or with what `wattle
-/// state export` has printed. With the number of a snapshot they begin where that was taken, with its state. With --live they
-/// begin where the subscriber is, with the state that it has, and go on with the events that come, without holding it up.
+/// The state before the last events is not known: both versions start with empty state, with an export (`wattle state
+/// export`), or with a snapshot, from its position. With --live they start at the position of the subscriber with its
+/// current state, and process new events without slowing it down.
 #[derive(Debug, Clone, clap::Args)]
 #[command(after_help = "Examples:
   wattle plugin shadow validate target/wasm32-wasip2/release/validate.wasm
@@ -38,48 +38,43 @@ use crate::model::json::{Members, member, members, to_json};
   wattle plugin shadow totals totals.wasm --live --for 10m
   wattle plugin shadow validate validate.wasm --fail-on-diff && wattle plugin deploy validate validate.wasm")]
 pub(super) struct Args {
-    /// The subscriber: namespace/name, or name alone where only one namespace has it
+    /// Subscriber, as NAMESPACE/NAME, or NAME if only one namespace has it
     subscriber: String,
 
-    /// The component
+    /// Component file
     file: PathBuf,
 
-    /// How many of the last events, all partitions together; from a snapshot on, how many of the first
+    /// Compare the last N events of all partitions; with a snapshot, the first N after it
     #[arg(long, default_value_t = 1_000, value_name = "EVENTS", conflicts_with = "live", value_parser = clap::value_parser!(u32).range(1..=100_000))]
     last: u32,
 
-    /// What the plugin keeps in front of the first of them: `empty`, the number of a snapshot, or a file that `wattle state
-    /// export` has written
+    /// State before the first event: `empty`, the number of a snapshot, or a file written by `wattle state export`
     #[arg(long, default_value = EMPTY, value_name = "empty|NUMBER|FILE", conflicts_with = "live")]
     state: PathBuf,
 
-    /// Over the events that come, once the running version has handled them; Ctrl-C ends it with the report so far
+    /// Compare new events after the running version has handled them; Ctrl-C ends with the report so far
     #[arg(long)]
     live: bool,
 
-    /// With --live: stop after this many events
+    /// With --live: stop after N events
     #[arg(long, value_name = "EVENTS", requires = "live", value_parser = clap::value_parser!(u64).range(1..))]
     events: Option<u64>,
 
-    /// With --live: end after this time, such as 10m
+    /// With --live: stop after this time, such as 10m
     #[arg(long = "for", value_name = "TIME", requires = "live", value_parser = args::duration)]
     time: Option<Duration>,
 
-    /// Exit with 1 where the new version differs, and where that is not known: no event was compared, the running version is
-    /// not deterministic, or it ended early
+    /// Exit with 1 if the versions differ or if this is unknown: no event was compared, the running version is not
+    /// deterministic, or the comparison ended early
     #[arg(long)]
     fail_on_diff: bool,
 
-    /// With --fail-on-diff: leave events out with which the running version differs from itself
+    /// With --fail-on-diff: ignore events on which the running version differs from itself
     #[arg(long, requires = "fail_on_diff")]
     allow_nondeterministic: bool,
 
     #[command(flatten)]
-    server: ServerArg,
-
-    /// For whom the result is; for programs, one JSON object
-    #[arg(short, long, value_enum, default_value_t)]
-    output: Output,
+    client: ClientArgs,
 }
 
 /// No state at all.
@@ -91,7 +86,7 @@ pub(super) fn run(args: &Args) -> Outcome {
     let over = over(args)?;
     let mut signals = if args.live { Some(Signals::listen()?) } else { None };
     let report = block_on(async {
-        let client = args.server.connect().await?;
+        let client = args.client.server.connect().await?;
         if args.live {
             say("comparing events as they come; Ctrl-C ends it with the report so far");
         }
@@ -104,7 +99,7 @@ pub(super) fn run(args: &Args) -> Outcome {
         Ok(client.shadow(&args.subscriber, wasm.into(), over, enough).await?)
     })?;
     let mut out = anstream::stdout().lock();
-    match args.output {
+    match args.client.output {
         Output::Json => writeln!(json_out(), "{}", as_json(&report))?,
         Output::Text => write(&mut out, &report)?,
     }
@@ -134,7 +129,7 @@ fn not_shown_equal(args: &Args, report: &ShadowReport) -> Option<String> {
     }
 }
 
-/// Which events, and what the plugin keeps in front of them.
+/// The events, and the state before them.
 fn over(args: &Args) -> Result<ShadowOver, Failure> {
     let (events, number) = (args.last, args.state.to_str().and_then(|text| text.parse().ok()));
     Ok(match number {
@@ -154,15 +149,15 @@ fn entries(path: &Path) -> Result<Vec<StateOfPartition>, Failure> {
 fn per_event(cost: &Cost, events: u64) -> String {
     let took = cost.took / u32::try_from(events.max(1)).unwrap_or(u32::MAX);
     let took = Duration::from_micros(u64::try_from(took.as_micros()).unwrap_or(u64::MAX));
-    let memory = cost.memory_peak_bytes.map(|bytes| format!(", {} of memory", ByteSize(bytes)));
+    let memory = cost.memory_peak_bytes.map(|bytes| format!(", {} of memory", show_rough_size(bytes)));
     let failed = if cost.failed > 0 { format!(", {} failed", plural(cost.failed, "event")) } else { String::new() };
-    format!("{} for an event{}{failed}", humantime::format_duration(took), memory.unwrap_or_default())
+    format!("{} for an event{}{failed}", show_duration(took), memory.unwrap_or_default())
 }
 
 fn write(out: &mut impl Write, report: &ShadowReport) -> io::Result<()> {
     writeln!(out, "{} compared", plural(report.events, "event"))?;
     let left_out = [
-        (report.passed_over, "passed over by `when`"),
+        (report.passed_over, "filtered by `when`"),
         (report.waiting, "that wait"),
         (report.not_its_own, "that may be another's of its group"),
         (report.not_reached, "that had come and were not reached"),
@@ -174,7 +169,7 @@ fn write(out: &mut impl Write, report: &ShadowReport) -> io::Result<()> {
         writeln!(out, "  broke off: {}", plain(why))?;
     }
     if report.is_superseded {
-        writeln!(out, "  ended early: another version is the proven one by now, or the subscriber is another one")?;
+        writeln!(out, "  ended early: another version is stable by now, or the subscriber is another one")?;
     }
     if report.events == 0 {
         return Ok(());
@@ -284,8 +279,8 @@ fn as_json(report: &ShadowReport) -> Box<RawValue> {
     });
     let mut fields = members(json!({
         "events": report.events,
-        "passed_over": report.passed_over,
-        "waiting": report.waiting,
+        "filtered": report.passed_over,
+        "retry_queue": report.waiting,
         "not_its_own": report.not_its_own,
         "not_reached": report.not_reached,
         "is_superseded": report.is_superseded,

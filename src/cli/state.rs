@@ -11,7 +11,7 @@ use super::failed::{exact_time, time};
 use super::table::Table;
 use super::tree::plural;
 use super::words::{json_out, lines};
-use super::{Failure, Outcome, Output, ServerArg, block_on, say};
+use super::{ClientArgs, Failure, Outcome, Output, ServerArg, block_on, say};
 use crate::api::{SnapshotInfo, StateEntry, StateFilter, StateOfPartition, TakenBy};
 use crate::client::Client;
 use crate::limits;
@@ -25,7 +25,7 @@ const LINE_BYTES_MAX: u64 = 4 << 20;
 /// Characters of a value that a table shows.
 const SHOWN_CHARACTERS: usize = 60;
 
-/// Look at what the handler of a subscriber keeps, save it or put it back
+/// Inspect, export, import and snapshot handler state
 #[derive(Debug, Clone, clap::Args)]
 #[command(
     subcommand_required = true,
@@ -54,32 +54,28 @@ enum Command {
     DropSnapshot(DropSnapshot),
 }
 
-/// Take a snapshot of everything while the subscriber runs, for `seek --state NUMBER`
+/// Take a snapshot of a running subscriber, for `seek --state NUMBER`
 ///
-/// It has what the handler keeps and the events that wait, each partition's as of one moment between two calls, with the
-/// position that it had then.
+/// It contains the handler state, the retry queue and the position of each partition, as of one moment between two
+/// calls.
 #[derive(Debug, Clone, clap::Args)]
 #[command(after_help = "Examples:
   wattle state snapshot totals
   wattle state snapshot totals --note 'in front of the new tax rates' --keep 3")]
 struct Snapshot {
-    /// The subscriber: namespace/name, or name alone where only one namespace has it
+    /// Subscriber, as NAMESPACE/NAME, or NAME if only one namespace has it
     subscriber: String,
 
-    /// How many of its snapshots are left, the new one among them; the oldest go. Those of deploys are counted apart
+    /// Retain N snapshots, including the new one; the oldest are removed. Snapshots of deploys are counted separately
     #[arg(long, value_name = "COUNT", default_value = "8", value_parser = clap::value_parser!(u32).range(1..))]
     keep: u32,
 
-    /// Why it is taken
+    /// Note to store with the snapshot
     #[arg(long, default_value = "", hide_default_value = true, allow_hyphen_values = true)]
     note: String,
 
     #[command(flatten)]
-    server: ServerArg,
-
-    /// For whom the result is
-    #[arg(short, long, value_enum, default_value_t)]
-    output: Output,
+    client: ClientArgs,
 }
 
 /// List snapshots
@@ -88,15 +84,11 @@ struct Snapshot {
   wattle state snapshots totals
   wattle state snapshots totals -o json | jq .number")]
 struct Snapshots {
-    /// The subscriber: namespace/name, or name alone where only one namespace has it
+    /// Subscriber, as NAMESPACE/NAME, or NAME if only one namespace has it
     subscriber: String,
 
     #[command(flatten)]
-    server: ServerArg,
-
-    /// For whom the result is; for programs, a line for each snapshot
-    #[arg(short, long, value_enum, default_value_t)]
-    output: Output,
+    client: ClientArgs,
 }
 
 /// Remove a snapshot
@@ -104,41 +96,38 @@ struct Snapshots {
 #[command(after_help = "Examples:
   wattle state drop-snapshot totals 3")]
 struct DropSnapshot {
-    /// The subscriber: namespace/name, or name alone where only one namespace has it
+    /// Subscriber, as NAMESPACE/NAME, or NAME if only one namespace has it
     subscriber: String,
 
-    /// The number of the snapshot
+    /// Number of the snapshot
     number: u64,
 
     #[command(flatten)]
     server: ServerArg,
 }
 
-/// Print what is under a key
+/// Print the value of a key
 ///
-/// Each partition keeps its own: where several have the key, each is a line of its own with its partition in front.
+/// State is kept per partition: if several partitions have the key, each is printed on its own line after its
+/// partition.
 #[derive(Debug, Clone, clap::Args)]
 #[command(after_help = "Examples:
   wattle state get totals totals/order-17
   wattle state get totals totals/order-17 -o json | jq .partition")]
 struct Get {
-    /// The subscriber: namespace/name, or name alone where only one namespace has it
+    /// Subscriber, as NAMESPACE/NAME, or NAME if only one namespace has it
     subscriber: String,
 
-    /// The key
+    /// Key
     #[arg(allow_hyphen_values = true)]
     key: String,
 
-    /// The bucket
+    /// Bucket
     #[arg(long, default_value = "default", allow_hyphen_values = true)]
     bucket: String,
 
     #[command(flatten)]
-    server: ServerArg,
-
-    /// For whom the result is; for programs, a line for each partition
-    #[arg(short, long, value_enum, default_value_t)]
-    output: Output,
+    client: ClientArgs,
 }
 
 /// List keys and their values
@@ -148,56 +137,52 @@ struct Get {
   wattle state list totals --partition 3 --prefix totals/
   wattle state list totals -o json | jq -r .key")]
 struct List {
-    /// The subscriber: namespace/name, or name alone where only one namespace has it
+    /// Subscriber, as NAMESPACE/NAME, or NAME if only one namespace has it
     subscriber: String,
 
-    /// Only this bucket
+    /// List only this bucket
     #[arg(long, allow_hyphen_values = true)]
     bucket: Option<String>,
 
-    /// Only this partition
+    /// List only this partition
     #[arg(long, value_name = "NUMBER")]
     partition: Option<u32>,
 
-    /// Only keys that begin with this
+    /// List only keys with this prefix
     #[arg(long, default_value = "", hide_default_value = true, allow_hyphen_values = true)]
     prefix: String,
 
     #[command(flatten)]
-    server: ServerArg,
-
-    /// For whom the result is; for programs, a line for each key, as `export` prints them
-    #[arg(short, long, value_enum, default_value_t)]
-    output: Output,
+    client: ClientArgs,
 }
 
-/// Print everything as JSON lines, for `import`
+/// Print all state as JSON lines, for `import`
 ///
-/// Pause the subscriber first where what is printed has to be of one moment.
+/// Pause the subscriber first if the export must be of one moment.
 #[derive(Debug, Clone, clap::Args)]
 #[command(after_help = "Examples:
   wattle state export totals > totals.ndjson
   wattle pause totals && wattle state export totals > totals.ndjson && wattle resume totals")]
 struct Export {
-    /// The subscriber: namespace/name, or name alone where only one namespace has it
+    /// Subscriber, as NAMESPACE/NAME, or NAME if only one namespace has it
     subscriber: String,
 
     #[command(flatten)]
     server: ServerArg,
 }
 
-/// Put entries in, in place of what may be there
+/// Import entries, replacing those of the same key
 ///
-/// What is there and not in the file stays. An import that broke off can be done again whole.
+/// Entries that are not in the file stay. An interrupted import can be repeated as a whole.
 #[derive(Debug, Clone, clap::Args)]
 #[command(after_help = "Examples:
   wattle state import totals totals.ndjson
   wattle state export totals | jq -c 'select(.key | startswith(\"totals/\"))' | wattle state import totals -")]
 struct Import {
-    /// The subscriber: namespace/name, or name alone where only one namespace has it
+    /// Subscriber, as NAMESPACE/NAME, or NAME if only one namespace has it
     subscriber: String,
 
-    /// The file, as `export` printed it; `-` is standard input
+    /// File, as printed by `export`; `-` reads standard input
     file: PathBuf,
 
     #[command(flatten)]
@@ -316,7 +301,7 @@ fn snapshot_json(snapshot: &SnapshotInfo) -> serde_json::Value {
 }
 
 fn snapshot(args: &Snapshot) -> Outcome {
-    let Snapshot { subscriber, keep, note, server, output } = args;
+    let Snapshot { subscriber, keep, note, client: ClientArgs { server, output } } = args;
     let taken = block_on(async { Ok(server.connect().await?.take_snapshot(subscriber, *keep, note).await?) })?;
     let mut out = std::io::stdout().lock();
     match output {
@@ -334,7 +319,7 @@ fn snapshot(args: &Snapshot) -> Outcome {
 }
 
 fn snapshots(args: &Snapshots) -> Outcome {
-    let Snapshots { subscriber, server, output } = args;
+    let Snapshots { subscriber, client: ClientArgs { server, output } } = args;
     let snapshots = block_on(async { Ok(server.connect().await?.snapshots(subscriber).await?) })?;
     let mut out = BufWriter::new(anstream::stdout());
     let mut table = Table::new(&["NUMBER", "TAKEN", "BY", "ENTRIES", "BYTES", "PLUGIN", "NOTE"], &[0, 3, 4]);
@@ -368,7 +353,7 @@ fn drop_snapshot(args: &DropSnapshot) -> Outcome {
 }
 
 async fn get(args: &Get) -> Outcome {
-    let Get { subscriber, key, bucket, server, output } = args;
+    let Get { subscriber, key, bucket, client: ClientArgs { server, output } } = args;
     let mut found = server.connect().await?.state(subscriber, bucket, key);
     let Some(first) = found.next().await? else {
         return Err(Failure::failed(format!(
@@ -399,7 +384,7 @@ async fn get(args: &Get) -> Outcome {
 }
 
 async fn list(args: &List) -> Outcome {
-    let List { subscriber, bucket, partition, prefix, server, output } = args;
+    let List { subscriber, bucket, partition, prefix, client: ClientArgs { server, output } } = args;
     let filter = StateFilter { partition: *partition, bucket: bucket.clone(), prefix: prefix.clone() };
     let mut found = server.connect().await?.states(subscriber, filter);
     let mut out = BufWriter::new(anstream::stdout());

@@ -4,7 +4,6 @@ use std::io::{self, IsTerminal, Write};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use bytesize::ByteSize;
 use serde_json::json;
 use tokio::time::MissedTickBehavior;
 
@@ -14,19 +13,21 @@ use super::words::{self, plain};
 use super::{Exit, Failure, Outcome, Output, ServerArg, block_on, changes, reader, say, topics, trials};
 use crate::api::{Changes, LaneState, MissingEvents, Room, Storage, SubscriberStatus};
 use crate::client::{BusStatus, Client};
+use crate::engine::{MissingEvents, Room, Storage};
+use crate::model::units::show_rough_size;
 
 /// How often it is drawn again.
 const WATCH_EVERY: Duration = Duration::from_secs(1);
 
-/// Show the tree of a running bus: what is true now, and what was counted since its start
+/// Show topics and subscribers with lag and counters
 ///
-/// Behind are events that a subscriber has yet to look at, with the age of the oldest; waiting those that it has looked at and not
-/// handled, with how long the first has waited, some of them parked until they are released (`wattle parked`). Open dead letters
-/// are those that were neither redriven nor dropped (`wattle dead list`). Rates are those of the last minute. What is held for a
-/// topic, and what is to come to it, has no place in it yet (`wattle pending`).
+/// lag: events not yet read, with the age of the oldest. In the retry queue: events that were read and not handled,
+/// with the age of the oldest; some may be parked until they are released (`wattle parked`). Open dead letters: dead
+/// letters that were neither redriven nor dropped (`wattle dead list`). Rates are averages of the last minute. Held
+/// and delayed events have no position yet and are not counted (`wattle pending`).
 ///
-/// Handled, emitted, retried, dead, passed over and repeated are counted since the bus was started, and are 0 then. Repeated are
-/// events that a group of subscribers (`claim`) leaves out, since it was given one of their identity before.
+/// handled, emitted, retried, dead-lettered, filtered and repeated count from the start of the bus. repeated:
+/// duplicates that a queue group (`queue_group`) left out.
 #[derive(Debug, Clone, clap::Args)]
 #[command(after_help = "Examples:
   wattle status
@@ -37,16 +38,15 @@ pub(super) struct Args {
     #[command(flatten)]
     server: ServerArg,
 
-    /// Say how what runs differs from these topology files, or folders of them
+    /// Show how the applied topology differs from these files or directories
     #[arg(long, num_args = 1.., value_name = "TOPOLOGY")]
     files: Vec<PathBuf>,
 
-    /// Show it again each second, until Ctrl-C: on a terminal redrawn, otherwise one after the other. A bus that is away
-    /// meanwhile is waited for
+    /// Refresh every second until Ctrl-C, and wait for a bus that is down
     #[arg(short, long, conflicts_with = "files")]
     watch: bool,
 
-    /// For whom the result is; for programs, a line each time
+    /// Output format; JSON has one line for each refresh
     #[arg(short, long, value_enum, default_value_t)]
     output: Output,
 }
@@ -198,7 +198,7 @@ fn lines(server: &str, status: &BusStatus, drift: Option<&Changes>) -> Vec<Strin
     lines
 }
 
-/// The version that a subscriber runs, and the one that is to take its place.
+/// The stable version of a subscriber, and its candidate.
 fn version(subscriber: &SubscriberStatus) -> String {
     let short = |digest: &str| digest.chars().take(16).collect::<String>();
     let pinned = if subscriber.is_pinned { ", pinned" } else { "" };
@@ -206,7 +206,7 @@ fn version(subscriber: &SubscriberStatus) -> String {
     match &subscriber.on_trial {
         None => proven,
         Some(trial) => format!(
-            "{proven}, and {} on trial in {} of {}: {}",
+            "{proven}, candidate {} in {} of {}: {}",
             short(&trial.digest),
             trial.lanes,
             plural(subscriber.lanes.len() as u64, "lane"),
@@ -243,11 +243,11 @@ fn missing(missing: &MissingEvents) -> serde_json::Value {
     json!({ "file": file, "topic": topic, "partition": partition, "first_offset": first_offset, "last_offset": last_offset })
 }
 
-/// What is wrong with what the bus keeps things on, and what to do.
+/// Problems of the storage, each with a remedy.
 fn warnings(storage: &Storage) -> Vec<String> {
     let room = "make room on it, or shorten the retention of topics";
     let left = storage.room.map(|Room { left_bytes, reserve_bytes, .. }| {
-        let (left, reserve) = (ByteSize(left_bytes), ByteSize(reserve_bytes));
+        let (left, reserve) = (show_rough_size(left_bytes), show_rough_size(reserve_bytes));
         format!(" ({left} left, of which {reserve} are kept for handlers and for making room)")
     });
     let left = left.unwrap_or_default();
@@ -260,7 +260,7 @@ fn warnings(storage: &Storage) -> Vec<String> {
         }
         (true, true, Some(most)) => Some(format!(
             "the disk is nearly full{left}: a publish of more than {} is refused until there is room, smaller ones pass; {room}",
-            ByteSize(most)
+            show_rough_size(most)
         )),
         (true, true, None) => None,
     };
@@ -306,8 +306,8 @@ fn subscriber(subscriber: &SubscriberStatus) -> serde_json::Value {
         "digest": subscriber.digest,
         "lag": subscriber.lag,
         "lag_seconds": subscriber.lag_age.map(words::seconds),
-        "waiting": subscriber.waiting,
-        "waiting_seconds": subscriber.waiting_age.map(words::seconds),
+        "retry_queue": subscriber.waiting,
+        "retry_queue_seconds": subscriber.waiting_age.map(words::seconds),
         "parked": subscriber.parked,
         "open_dead_letters": subscriber.open_dead_letters,
         "arrived_per_minute": subscriber.arrived_per_minute,
@@ -317,12 +317,12 @@ fn subscriber(subscriber: &SubscriberStatus) -> serde_json::Value {
             "emitted": subscriber.emitted,
             "retried": subscriber.retried,
             "dead_lettered": subscriber.dead_lettered,
-            "passed_over": subscriber.passed_over,
+            "filtered": subscriber.passed_over,
             "repeated": subscriber.repeated,
         },
         "lanes": subscriber.lanes.iter().map(lane).collect::<Vec<_>>(),
         "last_failure": subscriber.last_failure,
-        "on_trial": subscriber.on_trial.as_ref().map(trials::json),
+        "candidate": subscriber.on_trial.as_ref().map(trials::json),
         "pinned": subscriber.is_pinned,
         "settings": if subscriber.other_settings.is_some() { "other" } else { "applied" },
         "other_settings": subscriber.other_settings,
@@ -345,7 +345,7 @@ mod tests {
         status.lanes = vec![LaneState::Running; 4];
         let trial = OnTrial { digest: "cd".repeat(32), lanes: 1, handled: 7, events: 100, ..OnTrial::default() };
         status.on_trial = Some(OnTrial { ends_in: Duration::from_secs(40), ..trial });
-        let words = "version of shop/a: abababababababab, and cdcdcdcdcdcdcdcd on trial in 1 of 4 lanes: 7 of 100 events, ends \
+        let words = "version of shop/a: abababababababab, candidate cdcdcdcdcdcdcdcd in 1 of 4 lanes: 7 of 100 events, ends \
                      at the latest in 40 s";
         assert_eq!(version(&status), words);
     }
@@ -372,7 +372,7 @@ mod tests {
         let storage = |publish_bytes| Storage { room: room(publish_bytes), ..Storage::default() };
         assert!(warnings(&storage(8 << 20)).is_empty() && waits(&storage(8 << 20)).is_empty());
         let said = warnings(&storage(4 << 20)).concat();
-        for words in ["nearly full (200.0 MiB left, of which 192.0 MiB", "more than 4.0 MiB is refused", "make room"] {
+        for words in ["nearly full (200 MiB left, of which 192 MiB", "more than 4 MiB is refused", "make room"] {
             assert!(said.contains(words), "{said}");
         }
         let json = super::storage(&storage(4 << 20));

@@ -6,7 +6,7 @@ pub(super) use super::words::plain;
 
 /// Rows that decide how wide the columns are.
 const FIRST_ROWS: usize = 200;
-/// The widest that a column gets; what is wider moves what is behind it.
+/// The widest that a column gets; wider cells move the columns after them.
 const WIDTH_MAX: usize = 48;
 
 /// A table that is being printed.
@@ -32,7 +32,7 @@ impl Table {
         if self.held.len() > FIRST_ROWS || self.widths.is_some() { self.print(out) } else { Ok(()) }
     }
 
-    /// Prints what is left. A table without rows has no header either.
+    /// Prints the remaining rows. A table without rows has no header either.
     pub(super) fn end(&mut self, out: &mut impl Write) -> io::Result<()> {
         if self.widths.is_none() && self.held.len() == 1 { Ok(()) } else { self.print(out) }
     }

@@ -1,4 +1,4 @@
-//! `wattle test`: runs the cases of test files, and says where what came of them is not what they expect.
+//! `wattle test`: runs the cases of test files, and reports differences from the expected results.
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -8,13 +8,14 @@ use std::time::{Duration, Instant};
 use anstyle::{AnsiColor, Style};
 use serde::Serialize;
 
-use super::check::write_diagnostics;
+use super::diagnostics::write_diagnostics;
 use super::load::{World, load_tests, refuse};
 use super::words::plain;
-use super::{Exit, Failure, Outcome, args, build, components, run, say};
+use super::{Exit, Failure, Outcome, args, components, run, say};
 use crate::app::capsules;
 use crate::app::cases::{DiffLine, Loaded, Mismatch, Partitions, TestBed, compare};
 use crate::telemetry::{self, LogFormat};
+use crate::toolchain;
 use crate::topology::cases::{self, Case, Given};
 use crate::topology::{Plan, Source, render};
 
@@ -23,9 +24,9 @@ const CONTEXT_LINES: usize = 3;
 
 /// Run the tests of topologies
 ///
-/// Tests are cases in files that end with .test.yaml: events that are given to a topology, or to one subscriber of it, and
-/// what has to come of them. They run through the real plugins, which are built first where the topology names their
-/// source; nothing is kept, and nothing waits. `wattle schema --tests` prints the JSON Schema of these files.
+/// Tests are cases in files that end with .test.yaml: input events for a topology or one of its subscribers, and the
+/// expected results. They run through the real plugins, which are built first if the topology names their source.
+/// Data is kept in memory and delays are skipped. `wattle schema --tests` prints the JSON Schema of these files.
 #[derive(Debug, Clone, clap::Args)]
 #[command(after_help = "Examples:
   wattle test topologies/
@@ -42,36 +43,36 @@ A test file topologies/orders.test.yaml for topologies/orders.yaml:
         outputs:
           orders.refused: [{ key: o-1, has: { order_id: o-1 } }]")]
 pub(super) struct Args {
-    /// Test files, topologies that have one beside them, or folders
+    /// Test files, topologies that have one, or directories of those
     #[arg(value_name = "FILE|FOLDER", default_value = ".")]
     paths: Vec<PathBuf>,
 
-    /// Only cases with this in their name
+    /// Run only cases whose name contains TEXT
     #[arg(short, long, value_name = "TEXT")]
     filter: Option<String>,
 
-    /// How to say it: for people, as one JSON object, or as the XML of JUnit
+    /// Output format
     #[arg(short, long, value_enum, default_value_t, value_name = "FORMAT")]
     output: Output,
 
-    /// How long a case may take
+    /// Timeout of a case
     #[arg(long, default_value = "1m", value_parser = args::duration, value_name = "TIME")]
     timeout: Duration,
 
-    /// Print log lines, also those of the plugins
+    /// Print log lines, also those of plugins
     #[arg(long)]
     logs: bool,
 }
 
-/// For whom the result is.
+/// Output formats.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
 enum Output {
-    /// For people
+    /// Text for people
     #[default]
     Text,
-    /// For programs
+    /// JSON for programs
     Json,
-    /// For what shows the results of builds
+    /// JUnit XML, for CI systems
     Junit,
 }
 
@@ -227,7 +228,7 @@ fn components(plan: &Plan, built: &mut BTreeMap<PathBuf, Result<PathBuf, String>
     let components = components::of(plan, |folder| {
         let build = || {
             say(&format!("building {}", folder.display()));
-            build::build_folder(folder, &mut |_| {}).map(|built| built.wasm).map_err(|error| error.to_string())
+            toolchain::build_folder(folder, &mut |_| {}).map(|built| built.wasm).map_err(|error| error.to_string())
         };
         built.entry(folder.to_owned()).or_insert_with(build).clone()
     });

@@ -5,27 +5,23 @@ use std::io::Write;
 use serde_json::json;
 
 use super::words::plain;
-use super::{Outcome, Output, ServerArg, block_on};
+use super::{ClientArgs, Outcome, Output, block_on};
 use crate::api::TopicStatus;
 
-/// List the topics of a running bus, parents before children
+/// List the topics of a bus, parents before children
 #[derive(Debug, Clone, clap::Args)]
 #[command(after_help = "Examples:
   wattle topics
   wattle topics -o json | jq '.[] | select(.parent == null and .diverted_from == null) | .name'")]
 pub(super) struct Args {
     #[command(flatten)]
-    server: ServerArg,
-
-    /// For whom the result is
-    #[arg(short, long, value_enum, default_value_t)]
-    output: Output,
+    client: ClientArgs,
 }
 
 pub(super) fn run(args: &Args) -> Outcome {
-    let topics = block_on(async { Ok(args.server.connect().await?.topics().await?) })?;
+    let topics = block_on(async { Ok(args.client.server.connect().await?.topics().await?) })?;
     let mut out = anstream::stdout().lock();
-    match args.output {
+    match args.client.output {
         Output::Json => {
             let topics: Vec<_> = topics.iter().map(json).collect();
             writeln!(out, "{}", json!(topics))?;

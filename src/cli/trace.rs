@@ -7,45 +7,41 @@ use serde_json::{Value, json};
 use super::failed::{exact_time, time};
 use super::tree::{BAD, FAINT, SUBSCRIBER, TOPIC, WARNING, branch, plural};
 use super::words::plain;
-use super::{Outcome, Output, ServerArg, block_on, say, tail};
+use super::{ClientArgs, Outcome, Output, block_on, say, tail};
 use crate::api::{Handling, Trace, TraceOf, TraceOutcome as Became, TracedEvent};
 use crate::client::Start;
 
 /// Characters of a digest that are enough to tell versions apart.
 const DIGEST_SHOWN: usize = 12;
 
-/// Show what an event was made from, everything that was made from that, and what became of it
+/// Show the lineage of an event: its ancestors, its descendants, and the outcome of each
 ///
-/// Any event of the tree may be named; of several with the id, the latest is shown. An event that was handled without outputs,
-/// one that was dropped while it waited, and one that a seek went past leave nothing behind, and look alike.
+/// If several events have the id, the latest is shown. Events that were handled without outputs, dropped from the
+/// retry queue or skipped by a seek leave no record and look the same.
 #[derive(Debug, Clone, clap::Args)]
 #[command(after_help = "Examples:
   wattle trace o-17
   wattle trace o-17 --topic orders --since 2h
-  wattle trace o-17 -o json | jq '.events[] | select(.handlings[].outcome == \"dead_letter\")'")]
+  wattle trace o-17 -o json | jq '.events[] | select(.handlings[].outcome == \"dead_lettered\")'")]
 pub(super) struct Args {
-    /// The id of the event
+    /// Id of the event
     #[arg(value_name = "EVENT-ID", allow_hyphen_values = true)]
     id: String,
 
-    /// The topic that it is in: namespace/name, or name alone where only one namespace has it
+    /// Topic of the event, as NAMESPACE/NAME, or NAME if only one namespace has it
     #[arg(long)]
     topic: Option<String>,
 
-    /// The source of the event
+    /// Source of the event
     #[arg(long, allow_hyphen_values = true)]
     source: Option<String>,
 
-    /// It was appended at this RFC 3339 time or later, or at most so long ago, such as 10m
+    /// Consider only events appended since TIME (RFC 3339) or AGO such as 10m
     #[arg(long, value_parser = since, value_name = "TIME")]
     since: Option<jiff::Timestamp>,
 
     #[command(flatten)]
-    server: ServerArg,
-
-    /// For whom the result is
-    #[arg(short, long, value_enum, default_value_t)]
-    output: Output,
+    client: ClientArgs,
 }
 
 fn since(text: &str) -> Result<jiff::Timestamp, String> {
@@ -62,9 +58,9 @@ pub(super) fn run(args: &Args) -> Outcome {
         topic: args.topic.clone(),
         since_ns: args.since.map(|time| u64::try_from(time.as_nanosecond()).unwrap_or(0)),
     };
-    let trace = block_on(async { Ok(args.server.connect().await?.trace(of).await?) })?;
+    let trace = block_on(async { Ok(args.client.server.connect().await?.trace(of).await?) })?;
     let mut out = anstream::stdout().lock();
-    match args.output {
+    match args.client.output {
         Output::Json => writeln!(out, "{}", json(&trace))?,
         Output::Text => {
             for line in lines(&trace) {
@@ -82,11 +78,11 @@ fn word(outcome: Became) -> &'static str {
     match outcome {
         Became::NotYet => "not_yet",
         Became::Handled => "handled",
-        Became::PassedOver => "passed_over",
-        Became::Waiting => "waiting",
+        Became::PassedOver => "filtered",
+        Became::Waiting => "retry_queue",
         Became::Parked => "parked",
-        Became::DeadLetter => "dead_letter",
-        Became::DeadLetterDone => "dead_letter_done",
+        Became::DeadLetter => "dead_lettered",
+        Became::DeadLetterDone => "dead_letter_resolved",
     }
 }
 
@@ -164,9 +160,9 @@ fn lines(trace: &Trace) -> Vec<String> {
 
 struct Node {
     what: What,
-    /// Lines and corners in front of it.
+    /// Lines and corners before it.
     first: String,
-    /// The same for what is below it.
+    /// The same for its children.
     below: String,
 }
 
@@ -203,8 +199,10 @@ fn handling_line(handling: &Handling) -> String {
     let (words, style) = match handling.outcome {
         Became::NotYet => ("not yet".to_owned(), FAINT),
         Became::Handled => (format!("handled, {}", plural(handling.outputs, "output")), anstyle::Style::new()),
-        Became::PassedOver => ("passed over".to_owned(), FAINT),
-        Became::Waiting if handling.attempts == Some(0) => ("waits behind another one of its key".to_owned(), WARNING),
+        Became::PassedOver => ("filtered".to_owned(), FAINT),
+        Became::Waiting if handling.attempts == Some(0) => {
+            ("waits for an earlier event of its key".to_owned(), WARNING)
+        }
         Became::Waiting => (format!("waits for another attempt{after}"), WARNING),
         Became::Parked => (format!("parked{after}"), BAD),
         Became::DeadLetter => (format!("dead letter{after}"), BAD),
@@ -257,7 +255,7 @@ mod tests {
             "shop/in 0:0  one  t  key k  ",
             "├─ a  handled, 1 output  plugin 0123456789ab",
             "│  └─ shop/out 0:0  two  t  key k  ",
-            "│     └─ c  waits behind another one of its key  plugin 0123456789ab",
+            "│     └─ c  waits for an earlier event of its key  plugin 0123456789ab",
             "└─ b  dead letter after 3 attempts: no\\nluck  plugin 0123456789ab",
             "   └─ shop/b.dead 0:0  one  t  key k  ",
         ];

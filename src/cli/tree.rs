@@ -18,7 +18,7 @@ pub(super) enum Shown {
 
 /// A node: where it is in the tree, and its counts.
 struct Line {
-    /// Lines and corners in front of the name.
+    /// Lines and corners before the name.
     trunk: String,
     name: String,
     style: Style,
@@ -63,7 +63,7 @@ struct Walk<'a> {
 }
 
 impl<'a> Walk<'a> {
-    /// `first` is in front of the topic itself, `rest` in front of what is below it.
+    /// `first` is printed before the topic itself, `rest` before its children.
     fn topic(&mut self, topic: &'a TopicStatus, port: Option<&str>, first: &str, rest: &str) {
         let name = match port {
             Some(port) => format!("{port} ▸ {}", topic.name),
@@ -134,7 +134,7 @@ impl<'a> Walk<'a> {
     }
 }
 
-/// In front of a node, and in front of what is below it.
+/// The text before a node, and before its children.
 pub(super) fn branch(is_last: bool) -> (&'static str, &'static str) {
     if is_last { ("└─ ", "   ") } else { ("├─ ", "│  ") }
 }
@@ -147,14 +147,15 @@ fn counts(subscriber: &SubscriberStatus) -> Vec<(String, Style)> {
     }
     let open = subscriber.open_dead_letters.unwrap_or(0);
     for (count, what, age, style) in [
-        (subscriber.lag, "behind", subscriber.lag_age, plain),
-        (subscriber.waiting, "waiting", subscriber.waiting_age, plain),
+        (subscriber.lag, "lag", subscriber.lag_age, plain),
+        (subscriber.waiting, "in the retry queue", subscriber.waiting_age, plain),
         (subscriber.parked, "parked", None, BAD),
         (open, if open == 1 { "open dead letter" } else { "open dead letters" }, None, BAD),
     ] {
         let age = age.map(|age: Duration| format!(" ({})", words::age(age))).unwrap_or_default();
+        let words = if what == "lag" { format!("lag {count}{age}") } else { format!("{count} {what}{age}") };
         if count > 0 {
-            counts.push((format!("{count} {what}{age}"), style));
+            counts.push((words, style));
         }
     }
     if subscriber.open_dead_letters.is_none() {
@@ -179,7 +180,7 @@ fn counts(subscriber: &SubscriberStatus) -> Vec<(String, Style)> {
     counts
 }
 
-/// What is counted since the start and kept nowhere: all of it in one place, named so.
+/// Counters since the start, which are not stored, in one place and named so.
 fn since_start(subscriber: &SubscriberStatus) -> Vec<(String, Style)> {
     let plain = Style::new();
     let mut counts = vec![
@@ -188,8 +189,8 @@ fn since_start(subscriber: &SubscriberStatus) -> Vec<(String, Style)> {
     ];
     for (count, what) in [
         (subscriber.retried, "retried"),
-        (subscriber.dead_lettered, "dead"),
-        (subscriber.passed_over, "passed over"),
+        (subscriber.dead_lettered, "dead-lettered"),
+        (subscriber.passed_over, "filtered"),
         (subscriber.repeated, "repeated"),
     ] {
         if count > 0 {
@@ -285,10 +286,10 @@ mod tests {
     fn the_tree_has_every_node_with_its_counts() {
         let expected = "\
 shop/orders                                10 events
-└─ validate                                90/min, 1 open dead letter, since start: 10 handled, 8 emitted, 3 retried, 2 dead
+└─ validate                                90/min, 1 open dead letter, since start: 10 handled, 8 emitted, 3 retried, 2 dead-lettered
    ├─ accepted ▸ shop/orders.accepted      7 events
-   │  └─ ship                              2 behind (7 s), 3 waiting (6 min), 1 parked, 1 lane retrying, 1 lane paused, 1 lane \
-halted, since start: 5 handled, 0 emitted, 4 passed over, 2 repeated
+   │  └─ ship                              lag 2 (7 s), 3 in the retry queue (6 min), 1 parked, 1 lane retrying, 1 lane paused, 1 lane \
+halted, since start: 5 handled, 0 emitted, 4 filtered, 2 repeated
    │     └─ dead letters ▸ shop/ship.dead  0 events
    ├─ refused ▸ shop/orders.refused        1 event
    └─ dead letters ▸ shop/validate.dead    2 events, 1 of them open

@@ -1,7 +1,7 @@
-//! Words that others chose, and amounts, as they are shown to people.
+//! Texts that others chose, and amounts, as they are shown to people.
 //!
-//! Ids, keys, reasons of failures, names of functions, answers of a server: all of it is chosen by somebody else, and a terminal
-//! obeys what is in it. So what a command prints of it in text goes through [`plain`] or [`lines`], and JSON for people through
+//! Ids, keys, reasons of failures, names of functions, answers of a server: all of it is chosen by others, and a terminal
+//! obeys control characters. So text that a command prints of it goes through [`plain`] or [`lines`], and JSON for people through
 //! [`push_json`].
 
 use std::io::{self, IsTerminal, Write};
@@ -14,7 +14,7 @@ fn is_unsafe(character: char) -> bool {
     character.is_control() || reorders
 }
 
-/// A character of JSON: what is unsafe can only be in a text there, and is written as texts can have it.
+/// A character of JSON: unsafe ones can only be in texts there, and are escaped.
 pub(super) fn push_json(out: &mut String, character: char) {
     if is_unsafe(character) && !character.is_ascii_whitespace() {
         let mut units = [0; 2];

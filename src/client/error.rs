@@ -8,6 +8,7 @@ use tonic_types::StatusExt;
 
 use super::line::Trouble;
 use crate::api::{ERROR_DOMAIN, reason};
+use crate::model::units::show_duration;
 
 /// Why a call failed.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -39,7 +40,7 @@ pub enum ClientError {
     /// Nothing came from there for too long, not even progress.
     #[error(
         "no answer from the bus at {server} for {}, and no progress; --timeout says how long to wait",
-        humantime::format_duration(*after)
+        show_duration(*after)
     )]
     Silent {
         /// Where it is.

@@ -10,6 +10,7 @@
 //! Progress is a part of the request that was taken, or a part of the answer that came. A call that may take as long as it
 //! takes says so ([`Unhurried`]), and one for which the bus compiles says that ([`Compiling`]); nothing else can leave this out.
 
+use crate::model::units::show_duration;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::task::{Context, Poll, ready};
@@ -84,7 +85,7 @@ pub(super) enum Trouble {
 impl fmt::Display for Trouble {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Silent(time) => write!(f, "nothing came for {}", humantime::format_duration(*time)),
+            Self::Silent(time) => write!(f, "nothing came for {}", show_duration(*time)),
             Self::Stranger(stranger) => write!(f, "{stranger}"),
         }
     }
@@ -198,8 +199,7 @@ impl AsyncWrite for Wire {
 /// everything keeps nobody from the next.
 async fn reach(address: &Address, within: Duration) -> io::Result<TcpStream> {
     let end = Instant::now() + within;
-    let late =
-        || io::Error::new(io::ErrorKind::TimedOut, format!("it took more than {}", humantime::format_duration(within)));
+    let late = || io::Error::new(io::ErrorKind::TimedOut, format!("it took more than {}", show_duration(within)));
     let found = tokio::time::timeout_at(end, tokio::net::lookup_host((address.host(), address.port()))).await;
     let addresses: Vec<_> = found.map_err(|_| late())??.collect();
     let mut failed = io::Error::new(io::ErrorKind::NotFound, "the name stands for no address");

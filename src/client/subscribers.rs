@@ -84,9 +84,9 @@ impl Source for Failed {
             let v1::ListDeadLettersResponse { events, next } = answer.into_inner();
             (events, next)
         } else {
-            let request = v1::ListWaitingRequest { subscriber, filter, from, page_size: 0 };
-            let answer = subscribers.list_waiting(request).await.map_err(|status| client.failed_read(&status))?;
-            let v1::ListWaitingResponse { events, next } = answer.into_inner();
+            let request = v1::ListRetryQueueRequest { subscriber, filter, from, page_size: 0 };
+            let answer = subscribers.list_retry_queue(request).await.map_err(|status| client.failed_read(&status))?;
+            let v1::ListRetryQueueResponse { events, next } = answer.into_inner();
             (events, next)
         };
         Ok((events.into_iter().map(Into::into).collect(), next))
@@ -164,8 +164,8 @@ impl Client {
     /// # Errors
     /// [`ClientError`].
     pub async fn drop_waiting(&self, subscriber: &str, filter: Filter) -> Result<u64, ClientError> {
-        let request = v1::DropWaitingRequest { subscriber: subscriber.to_owned(), filter: Some(filter.into()) };
-        let answer = self.subscribers().drop_waiting(request).await.map_err(|status| self.failed(&status))?;
+        let request = v1::DropRetryQueueRequest { subscriber: subscriber.to_owned(), filter: Some(filter.into()) };
+        let answer = self.subscribers().drop_retry_queue(request).await.map_err(|status| self.failed(&status))?;
         Ok(answer.into_inner().dropped)
     }
 

@@ -154,10 +154,10 @@ pub enum ReloadError {
         count: usize,
     },
     /// There is a candidate, so the intended version is ambiguous.
-    #[error("subscriber `{subscriber}` has a version on trial: say which version it is pinned to")]
+    #[error("subscriber `{subscriber}` has a candidate: name the version to pin")]
     OnTrial { subscriber: String },
     /// There is no candidate.
-    #[error("subscriber `{subscriber}` has no version on trial; `wattle plugin versions {subscriber}` lists them")]
+    #[error("subscriber `{subscriber}` has no candidate; `wattle plugin versions {subscriber}` lists them")]
     NoTrial { subscriber: String },
     /// A stored version cannot run.
     #[error(transparent)]

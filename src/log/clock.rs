@@ -26,6 +26,7 @@ use std::time::Duration;
 
 use crate::effects::Clock;
 use crate::limits;
+use crate::model::units::show_duration;
 
 /// The part that survives a restart: both clocks at one moment. All zero if nothing is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -159,8 +160,8 @@ impl Readings {
     }
 }
 
-fn days_and_hours(ns: u64) -> humantime::FormattedDuration {
-    humantime::format_duration(Duration::from_secs(ns / 3_600_000_000_000 * 3_600))
+fn days_and_hours(ns: u64) -> String {
+    show_duration(Duration::from_secs(ns / 3_600_000_000_000 * 3_600))
 }
 
 #[cfg(test)]

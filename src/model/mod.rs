@@ -16,6 +16,7 @@ pub mod record;
 pub mod settings;
 pub mod slices;
 mod time;
+pub(crate) mod units;
 mod wire;
 pub mod writes;
 

@@ -107,7 +107,7 @@ pub(super) enum ReadRefused {
     Expired { partition: u32, offset: Offset, start: Offset },
     /// The position does not exist yet, or not any more.
     #[error(
-        "partition {partition} ends at offset {end}, in front of {offset}: either events at the end were lost, or the \
+        "offset {offset} is past the end of partition {partition} (next offset: {end}): either events at the end were lost, or the \
          position is of another topic; read from the latest"
     )]
     BeyondEnd { partition: u32, offset: Offset, end: Offset },

@@ -1,16 +1,16 @@
-//! Files on top of what is applied.
+//! Files on top of the applied topology.
 //!
 //! ```text
 //!   the plan that is applied ──Base──▶ texts, "as applied" ──┐
 //!   files ───────────────────────────────────────────────────┴──check_on──▶ one plan, and what of it the files declare
 //! ```
 //!
-//! Promises: a declaration of a file takes the place of the one that is applied under the same name, whole. What is applied
-//! and not declared stays as it is; with `prune` it goes, where a file names its namespace, and never elsewhere. What a
-//! file calls otherwise (`was`) is called so by all that is applied as well. The whole is checked as if one hand had
+//! Promises: a declaration of a file replaces the applied one of the same name, whole. Applied nodes
+//! that are not declared stay as they are; with `prune` they go, where a file names their namespace, and never elsewhere. What a
+//! file calls otherwise (`renamed_from`) is called so by all that is applied as well. The whole is checked as if one hand had
 //! written it; a problem with a part that is applied is shown in that part's text.
 //!
-//! Must not know: where what is applied is kept, who asks.
+//! Must not know: where the applied topology is stored, who asks.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
@@ -24,7 +24,7 @@ use super::values::{Named, OrRefuse, Word};
 use super::{Found, Problems, Source, Surroundings, names, raw, read, show};
 use crate::api::Base;
 
-/// What diagnostics call a text of what is applied.
+/// The name of texts of the applied topology in diagnostics.
 const AS_APPLIED: &str = "as applied";
 
 /// A plan of files and what is applied.
@@ -95,13 +95,13 @@ impl Merged {
         }
     }
 
-    /// The declarations of the files as YAML texts, one for each of their namespaces, complete but for what they refer to.
+    /// The declarations of the files as YAML texts, one for each of their namespaces, complete except for their references.
     /// Values of variables are in them.
     pub fn documents(&self) -> Vec<String> {
         show::part(&self.plan, &self.namespaces, &self.topics, &self.subscribers)
     }
 
-    /// Has what is only applied be told and checked by what it is in the plan that is applied: texts do not say that.
+    /// Gives nodes that are only applied the configuration and schemas of the applied plan, which texts do not contain.
     #[must_use]
     pub fn with_applied(mut self, applied: &Plan) -> Self {
         let topics: BTreeMap<_, _> = applied.topics.iter().map(|topic| (topic.label(), topic)).collect();
@@ -136,15 +136,25 @@ impl Merged {
     }
 }
 
-/// Checks files together with what is applied. The diagnostics are in the order of the files, behind which come
-/// [`Base::sources`], and the places in them; there is a plan exactly when none of them is an error.
+/// Checks files together with the applied topology. The diagnostics are in the order of the files, followed by
+/// [`Base::sources`], and of the places in them; there is a plan exactly when none of them is an error.
 pub fn check_on(
     sources: &[Source],
     surroundings: &dyn Surroundings,
     base: &Base,
     prune: bool,
 ) -> (Option<Merged>, Vec<Diagnostic>) {
-    let (mut shared, mut shared_applied) = (Shared::default(), Shared::default());
+    check_with(sources, surroundings, (base, prune), &mut Shared::default())
+}
+
+/// As [`check_on`]; what the readers of the files have in common is the caller's.
+pub(super) fn check_with(
+    sources: &[Source],
+    surroundings: &dyn Surroundings,
+    (base, prune): (&Base, bool),
+    shared: &mut Shared,
+) -> (Option<Merged>, Vec<Diagnostic>) {
+    let mut shared_applied = Shared::default();
     let mut problems = Problems::default();
     let mut read_all = |first: usize, sources: &[Source], surroundings: &dyn Surroundings, shared: &mut Shared| {
         let read_one = |(index, source)| {
@@ -155,7 +165,7 @@ pub fn check_on(
         (first as u32..).zip(sources).map(read_one).collect::<Vec<_>>()
     };
     let applied_sources = base.sources();
-    let files = read_all(0, sources, surroundings, &mut shared);
+    let files = read_all(0, sources, surroundings, shared);
     let applied = read_all(sources.len(), &applied_sources, base, &mut shared_applied);
     let merge = Merge::of(&files, &applied, prune);
     let texts: Vec<&str> = sources.iter().chain(&applied_sources).map(|source| source.text.as_str()).collect();
@@ -163,7 +173,7 @@ pub fn check_on(
     let files: Vec<File> = files.into_iter().chain(applied).collect();
     let applied_from = sources.len() as u32;
     let whole = Whole { applied_from, emptied: &merge.emptied, order: &merge.order };
-    let plan = resolve::resolve(&files, &texts, whole, &mut shared, &mut problems);
+    let plan = resolve::resolve(&files, &texts, whole, shared, &mut problems);
     let mut diagnostics = problems.finish();
     shared.hide_variables(&mut diagnostics);
     for diagnostic in &mut diagnostics {
@@ -190,28 +200,28 @@ fn say_what_is_applied(diagnostic: &mut Diagnostic, applied_from: u32) {
 #[derive(Default)]
 struct Names {
     names: BTreeSet<String>,
-    was: BTreeMap<String, String>,
+    renamed_from: BTreeMap<String, String>,
 }
 
 impl Names {
-    fn add<T>(&mut self, declared: &Key<Named<T>>, was: impl Fn(&T) -> Option<&str>) {
+    fn add<T>(&mut self, declared: &Key<Named<T>>, renamed_from: impl Fn(&T) -> Option<&str>) {
         let declared = declared.iter().filter_map(|field| field.value.as_ref()).flat_map(|declared| &declared.0);
         for (name, field) in declared {
             self.names.insert(name.clone());
-            if let Some(old) = field.value.as_ref().and_then(&was) {
-                self.was.insert(old.to_owned(), name.clone());
+            if let Some(old) = field.value.as_ref().and_then(&renamed_from) {
+                self.renamed_from.insert(old.to_owned(), name.clone());
             }
         }
     }
 
     /// What an applied name is called by these, where they rename it.
     fn renamed(&self, old: &str, applied: &Self) -> Option<&String> {
-        let new = self.was.get(old).filter(|_| !self.names.contains(old) && applied.names.contains(old))?;
+        let new = self.renamed_from.get(old).filter(|_| !self.names.contains(old) && applied.names.contains(old))?;
         (!applied.names.contains(new)).then_some(new)
     }
 }
 
-/// What is declared in a namespace.
+/// The declarations of a namespace.
 #[derive(Default)]
 struct Declared {
     topics: Names,
@@ -235,13 +245,13 @@ fn declared(files: &[File]) -> BTreeMap<String, Declared> {
     for topology in files.iter().filter_map(|file| file.topology.as_ref()) {
         let Some(name) = namespace(topology) else { continue };
         let declared = all.entry(name.to_owned()).or_default();
-        declared.topics.add(&topology.topics, |topic| Some(&topic.was.as_ref()?.value.as_ref()?.0));
-        declared.subscribers.add(&topology.subscribers, |of| Some(&of.was.as_ref()?.value.as_ref()?.0));
+        declared.topics.add(&topology.topics, |topic| Some(&topic.renamed_from.as_ref()?.value.as_ref()?.0));
+        declared.subscribers.add(&topology.subscribers, |of| Some(&of.renamed_from.as_ref()?.value.as_ref()?.0));
     }
     all
 }
 
-/// How what is applied goes together with files.
+/// How the applied topology is merged with files.
 struct Merge {
     files: BTreeMap<String, Declared>,
     applied: BTreeMap<String, Declared>,
@@ -291,7 +301,7 @@ impl Merge {
         place(&topology.subscribers, &mut order.subscribers, subscribers);
     }
 
-    /// What stays of a text of what is applied, with the names that it has from then on.
+    /// The part of an applied text that stays, with its new names.
     fn stays(&self, mut file: File) -> Option<File> {
         let topology = file.topology.as_mut()?;
         let name = namespace(topology)?;

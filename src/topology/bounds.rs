@@ -1,6 +1,6 @@
 //! Every bound and default of a topology, each with its reason.
 //!
-//! Bounds protect whoever checks a file that someone else wrote: a hostile file costs at most tens of milliseconds and
+//! Bounds protect those who check files of others: a hostile file costs at most tens of milliseconds and
 //! about 16 MiB before it is refused. They are far above what a topology that people maintain by hand needs.
 
 use std::time::Duration;
@@ -10,7 +10,7 @@ use crate::limits;
 /// Longest text of one file, in bytes. 10,000 topics with 10,000 subscribers are about 2 MiB.
 pub const TEXT_BYTES_MAX: usize = 4 << 20;
 
-/// Most YAML nodes that are written out in one file: what is parsed in about 50 ms, in a table of 5 MiB. 10,000 topics
+/// Most YAML nodes that are written out in one file: about 50 ms to parse, in a table of 5 MiB. 10,000 topics
 /// with 10,000 subscribers have about 150,000; more of everything goes into several files.
 pub const NODES_MAX: usize = 250_000;
 
@@ -39,16 +39,16 @@ pub const DEAD_LETTERS_SUFFIX: &str = ".dead";
 /// Longest CEL expression, in bytes: the compiler of expressions is not linear.
 pub const EXPRESSION_BYTES_MAX: usize = 4 << 10;
 
-/// Deepest nesting of an expression: each level is a few calls on the stack of whoever evaluates it.
+/// Deepest nesting of an expression: each level is a few calls on the stack of its evaluation.
 pub const EXPRESSION_DEPTH_MAX: usize = 96;
 
-/// Longest JSON Schema of a topic's data, in bytes: what is compiled in some milliseconds. Generated ones have some ten KiB.
+/// Longest JSON Schema of a topic's data, in bytes: it compiles in some milliseconds. Generated ones have some ten KiB.
 pub const DATA_SCHEMA_BYTES_MAX: usize = 256 << 10;
 
-/// Most errors, and most warnings, that one check reports. Nobody reads more, and each takes a few hundred bytes.
+/// Most errors, and most warnings, that one check reports. More are not read, and each takes a few hundred bytes.
 pub const PROBLEMS_MAX: usize = 1_000;
 
-/// Most edits between an unknown name and one that is suggested for it.
+/// Most edits between an unknown name and a suggestion for it.
 pub(crate) const SUGGESTION_EDITS_MAX: usize = 2;
 
 /// Most suggestions that one check computes: each compares with every known name.
@@ -59,7 +59,7 @@ pub(crate) const CYCLES_REPORTED_MAX: usize = 8;
 
 /// Events that a new version of a plugin has to handle before its trial can end: a few batches.
 pub const TRIAL_EVENTS_DEFAULT: u32 = 1_000;
-/// How long a trial lasts at least: long enough for somebody to look.
+/// How long a trial lasts at least: long enough for people to look.
 pub const TRIAL_TIME_DEFAULT: Duration = Duration::from_secs(60);
 /// How long a trial lasts at most, however few events there are: a topic that is quiet for that long tells nothing more.
 pub const TRIAL_AT_MOST_DEFAULT: Duration = Duration::from_secs(60 * 60);
@@ -85,7 +85,7 @@ pub const DEDUPE_WINDOW_DEFAULT: Duration = Duration::from_secs(2 * 60);
 /// Most later events for which an event is recognised: each takes some 3 bytes of memory and 44 of the disk, for every root.
 pub const DEDUPE_COUNT_MAX: u32 = 1_000_000_000;
 
-/// The shortest time after which producers may be forgotten: the clock of one that begins may be late by as much.
+/// The shortest time after which producers may be forgotten: the clock of a new producer may be late by as much.
 pub const FORGET_MIN: Duration = Duration::from_secs(60 * 60);
 
 /// Memory of one plugin instance that does not say, in bytes.
@@ -109,7 +109,7 @@ pub const OUTPUT_BYTES_MIN: u64 = 1;
 /// Most output per event, in bytes: a unit with it still has to fit into memory a few times.
 pub const OUTPUT_BYTES_MAX: u64 = 1 << 30;
 
-/// Log lines per second for a plugin that does not say: what somebody can still follow.
+/// Log lines per second for a plugin that does not say: as many as people can follow.
 pub const LOG_LINES_DEFAULT: u32 = 100;
 /// Most log lines per second: more than that is data, and belongs into a topic.
 pub const LOG_LINES_MAX: u32 = 100_000;
@@ -129,7 +129,7 @@ pub const BACKOFF_FACTOR_DEFAULT: f64 = 2.0;
 /// Most that the pause may grow by.
 pub const BACKOFF_FACTOR_MAX: f64 = 100.0;
 
-/// Capsules that are kept of a subscriber that does not say: enough to see what is wrong, and to try out what would not be.
+/// Capsules that are kept of a subscriber that does not say: enough to see the problem and to try a fix.
 pub const CAPSULES_DEFAULT: u32 = 10;
 /// Most capsules of a subscriber: each is a file.
 pub const CAPSULES_MAX: u32 = 1_000;
@@ -151,7 +151,7 @@ const _: () = assert!(WAITING_BYTES_MIN <= WAITING_BYTES_DEFAULT && WAITING_BYTE
 
 /// How long a member of a group that is paused or halted keeps what it has claimed and not begun: longer than a deploy or a
 /// look at what is wrong takes, and short enough for those events not to be given up by whoever waits for them.
-pub const CLAIM_TIMEOUT_DEFAULT: Duration = Duration::from_secs(5 * 60);
+pub const QUEUE_GROUP_TIMEOUT_DEFAULT: Duration = Duration::from_secs(5 * 60);
 
 /// Longest that a call waits for more events. Longer waits are for timers, not for lanes.
 pub const BATCH_WAIT_MAX: Duration = Duration::from_secs(60 * 60);

@@ -4,7 +4,7 @@
 //! they can ask for more work than any machine has. So an evaluation counts its steps, and past the budget it is left.
 //!
 //! Promises: the same expression or schema takes the same number of steps for the same event, on every machine and each time.
-//! Memory that an evaluation takes is bounded as well, since what it makes counts.
+//! Memory that an evaluation takes is bounded as well, since its results count.
 //!
 //! It is left by unwinding, past everything that would take an error for a reason to look further (`||`, `anyOf`). Nothing is
 //! printed, and nothing that evaluates holds a lock or leaves anything half done.
@@ -18,14 +18,14 @@ pub const STEPS_MIN: u64 = 100_000;
 pub const STEPS_PER_DATA_BYTE: u64 = 8;
 
 thread_local! {
-    /// What is left of the budget; no limit outside of [`within`].
+    /// The rest of the budget; no limit outside of [`within`].
     static LEFT: Cell<u64> = const { Cell::new(u64::MAX) };
 }
 
 /// It takes more than its budget.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct TooManySteps {
-    /// What it had.
+    /// The whole budget.
     pub(super) budget: u64,
 }
 

@@ -1,10 +1,10 @@
 //! The JSON Schema that a plugin declares for its configuration: what a topology tells it is held against that.
 //!
-//! A plugin reads texts, so a value fits where it does as what it looks like (a number, a boolean), or as a text. Of a secret only
+//! A plugin reads texts, so a value fits if it does as the type that it looks like (a number, a boolean), or as a text. Of a secret only
 //! its name is looked at.
 //!
 //! Promises: the schema is a stranger's. It refers to nothing outside itself, compiling it and a check cost bounded time, and
-//! what is shown of it is short and on one line. Values are in no message.
+//! the shown part is short and on one line. Values are in no message.
 //!
 //! Does not know where a component keeps its schema, files, YAML.
 
@@ -31,7 +31,7 @@ struct Inner {
     names: Vec<String>,
 }
 
-/// Values of a configuration by name; `None` for those that are not known.
+/// Values of a configuration by name; `None` for unknown ones.
 pub type ConfigTexts = BTreeMap<String, Option<String>>;
 
 /// Why a configuration does not fit a schema.
@@ -53,7 +53,7 @@ pub enum ConfigMisfit {
     Value {
         /// The name of the setting; none where it is about several.
         name: Option<String>,
-        /// What is wrong with it.
+        /// The problem.
         reason: String,
     },
 }
@@ -76,7 +76,7 @@ impl ConfigSchema {
     /// Compiles a schema.
     ///
     /// # Errors
-    /// What is wrong with it, in words.
+    /// The problem in words.
     pub fn compile(text: &str) -> Result<Self, String> {
         let words = |error: SchemaError| plain(&error.to_string());
         let schema: Value =
@@ -136,7 +136,7 @@ impl ConfigSchema {
         }
     }
 
-    /// Where values do not fit as what they look like, they are tried as texts.
+    /// Values that do not fit as the type that they look like are tried as texts.
     fn misfits(
         &self,
         values: &ConfigTexts,

@@ -5,7 +5,7 @@
 //! `format` is checked, whatever the schema's draft says of it, where it is one that the drafts name. A check takes a bounded
 //! number of steps (`topology/budget.rs`): how often subschemas are applied, each time to how much.
 //!
-//! Does not know files, YAML, topics or what is done with what does not fit.
+//! Does not know files, YAML, topics, or the handling of data that does not conform.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -73,12 +73,12 @@ pub enum Misfit {
     Part {
         /// Where it is: a JSON Pointer (RFC 6901), empty for all of the data.
         pointer: String,
-        /// What is wrong with it.
+        /// The problem.
         reason: String,
     },
 }
 
-/// In front of what is wrong at a place.
+/// The prefix of a problem at a place.
 fn at(pointer: &str) -> String {
     if pointer.is_empty() { String::new() } else { format!("at `{pointer}`: ") }
 }

@@ -31,7 +31,7 @@ pub enum Code {
     MissingKey,
     /// The same name twice, where names must differ.
     DuplicateName,
-    /// A subscriber names a topic that nobody declares.
+    /// A subscriber names an undeclared topic.
     UnknownTopic,
     /// Events would come back to where they were.
     Cycle,
@@ -41,7 +41,7 @@ pub enum Code {
     SelfLoop,
     /// A tree into which nothing outside can publish, or a namespace without a topic.
     NoRoot,
-    /// A root topic that nobody takes from.
+    /// A root topic without subscribers.
     UnusedTopic,
     /// The file asks for more work than any topology needs.
     TooLarge,
@@ -116,12 +116,12 @@ impl Severity {
     }
 }
 
-/// A place, and what it has to do with the problem.
+/// A place, and its part in the problem.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Label {
     /// The place.
     pub span: Span,
-    /// What is there; may be empty where the message says it all.
+    /// A note on the place; may be empty.
     pub message: String,
 }
 
@@ -132,7 +132,7 @@ pub struct Diagnostic {
     pub code: Code,
     /// Whether it is in the way.
     pub severity: Severity,
-    /// What is wrong, in one line.
+    /// The problem in one line.
     pub message: String,
     /// Where; the first is the place to look at, and there always is one.
     pub labels: Vec<Label>,
@@ -197,14 +197,14 @@ impl Problems {
         diagnostics.into_iter().for_each(|diagnostic| self.push(diagnostic));
     }
 
-    /// Adds what was found elsewhere, and what was left out there.
+    /// Adds the problems of another list, also those that were left out there.
     pub(crate) fn append(&mut self, other: Problems) {
         let (errors, warnings) = (self.errors + other.errors, self.warnings + other.warnings);
         self.extend(other.list);
         (self.errors, self.warnings) = (errors, warnings);
     }
 
-    /// Whether there was an error, even one that was left out.
+    /// Whether there was an error, even if it was left out.
     pub(crate) fn any_error(&self) -> bool {
         self.errors > 0
     }
@@ -213,7 +213,7 @@ impl Problems {
         self.list.iter()
     }
 
-    /// All of them by file and place, with a last one that says how many were left out.
+    /// All of them by file and place, and at the end the number that was left out.
     pub(crate) fn finish(self) -> Vec<Diagnostic> {
         let mut list = self.list;
         // Stable, so that of two problems at the same place the one found first stays first.

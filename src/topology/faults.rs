@@ -1,4 +1,4 @@
-//! What is wrong with a graph, in words and with its places in the files.
+//! Problems of a graph, in words and with their places in the files.
 
 use super::diagnostic::{Code, Diagnostic, Span};
 use super::graph::{Edge, Fault};

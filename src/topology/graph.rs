@@ -8,7 +8,7 @@
 //! Promises: no fault exactly when it is a forest; every edge of a witness is an edge of the graph, the end of each is
 //! the beginning of the next, cycles close and the paths to a topic end there. Knows numbers, not names or files.
 //!
-//! What is wrong in one place is said once: a topic whose second parent only closes a cycle is reported as the cycle.
+//! A problem is reported once: a topic whose second parent only closes a cycle is reported as the cycle.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -28,7 +28,7 @@ pub(crate) const PATH_EDGES_MAX: usize = 128;
 pub(crate) struct Shape {
     pub(crate) topics: usize,
     pub(crate) subscribers: Vec<Links>,
-    /// For each topic the one that it diverts to, if that is known.
+    /// For each topic its divert target, if known.
     pub(crate) diverts: Vec<Option<usize>>,
 }
 

@@ -1,7 +1,7 @@
 //! A plan as it is kept: data with names of its own, complete, whatever topologies are written like meanwhile.
 //!
-//! Promises: what is read is the plan that was written. Nothing is left out and nothing has a default, so a release with other
-//! defaults, or with other names for keys, reads the same plan. What a later release adds comes with what it means where it is
+//! Promises: the plan that is read is the plan that was written. Nothing is left out and nothing has a default, so a release with other
+//! defaults, or with other names for keys, reads the same plan. Additions of a later release come with their meaning where they are
 //! missing (`serde(default)`); what this one does not know is refused. The numbers and names below are on disks: a golden
 //! record in `tests/formats/` holds them still.
 //! Values out of the environment are not in it: the caller that keeps a plan says what is written in their place.
@@ -21,7 +21,7 @@ use super::expression::{Condition, KeyExpression};
 use super::plan::{self, ConfigValue, Plan, PluginSource, Runs, StartAt, SubscriberIndex, TopicIndex};
 use crate::model::{self, Time};
 
-/// Why what is kept is no plan.
+/// Why a record has no plan.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum KeptError {
     /// An expression.
@@ -29,7 +29,7 @@ pub enum KeptError {
     Expression {
         /// Whose.
         of: String,
-        /// What it is.
+        /// Its text.
         text: String,
         /// Why.
         why: String,
@@ -57,13 +57,13 @@ pub enum KeptError {
     Number(&'static str, String),
 }
 
-/// A path, also one that is no text.
+/// A path, also if it is not UTF-8.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum KeptPath {
-    /// One that is.
+    /// A path in UTF-8.
     Text(String),
-    /// One that is not.
+    /// Any other path.
     Bytes(Vec<u8>),
 }
 
@@ -124,7 +124,8 @@ struct Topic {
     diverts_to: Option<u32>,
     diverted_from: Option<u32>,
     dead_letters_of: Option<u32>,
-    was: Option<String>,
+    #[serde(alias = "was")] // in version 2 of the record
+    renamed_from: Option<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -190,19 +191,24 @@ struct Subscriber {
     retry: Retry,
     on_failure: OnFailure,
     capsules: u32,
-    /// Of a record from before there was one: what was so then. It is left out where it is that, for releases that do not know it.
+    /// Missing in earlier records, which have this default. The default is left out, for releases that do not know the field.
     #[serde(default, skip_serializing_if = "Trial::is_default")]
     trial: Trial,
-    waiting_events: u32,
-    waiting_bytes: u64,
+    #[serde(alias = "waiting_events")] // in version 2
+    retry_queue_events: u32,
+    #[serde(alias = "waiting_bytes")]
+    retry_queue_bytes: u64,
     delivery: Delivery,
     rate: Option<Rate>,
     concurrency: Option<u32>,
     batch: Batch,
-    group: Option<String>,
-    group_timeout_ns: u64,
+    #[serde(alias = "group")] // in version 2
+    queue_group: Option<String>,
+    #[serde(alias = "group_timeout_ns")]
+    queue_group_timeout_ns: u64,
     start: Start,
-    was: Option<String>,
+    #[serde(alias = "was")] // in version 2 of the record
+    renamed_from: Option<String>,
 }
 
 fn hundred() -> u32 {
@@ -412,7 +418,7 @@ impl Topic {
             diverts_to,
             diverted_from,
             dead_letters_of,
-            was,
+            renamed_from,
         } = topic;
         let model::Retention { age, partition_bytes, force } = *retention;
         Self {
@@ -444,7 +450,7 @@ impl Topic {
             diverts_to: diverts_to.map(|to| to.0),
             diverted_from: diverted_from.map(|from| from.0),
             dead_letters_of: dead_letters_of.map(|of| of.0),
-            was: was.clone(),
+            renamed_from: renamed_from.clone(),
         }
     }
 
@@ -491,7 +497,7 @@ impl Topic {
             diverts_to: topic(self.diverts_to)?,
             diverted_from: topic(self.diverted_from)?,
             dead_letters_of: subscriber(self.dead_letters_of)?,
-            was: self.was,
+            renamed_from: self.renamed_from,
             namespace: self.namespace,
             name: self.name,
         })
@@ -560,15 +566,15 @@ impl Subscriber {
             on_failure,
             capsules,
             trial: plan::TrialPlan { events, time: least, at_most },
-            waiting,
+            retry_queue,
             delivery,
             rate,
             concurrency,
             batch,
-            claim,
-            claim_timeout,
+            queue_group,
+            queue_group_timeout,
             start,
-            was,
+            renamed_from,
         } = subscriber;
         let value = |value: &ConfigValue| match value {
             ConfigValue::Text(text) => Value::Text(text.clone()),
@@ -611,8 +617,8 @@ impl Subscriber {
             },
             capsules: *capsules,
             trial: Trial { events: *events, time_ns: nanoseconds(*least), at_most_ns: nanoseconds(*at_most) },
-            waiting_events: waiting.max_events,
-            waiting_bytes: waiting.max_bytes,
+            retry_queue_events: retry_queue.max_events,
+            retry_queue_bytes: retry_queue.max_bytes,
             delivery: match delivery {
                 plan::Delivery::ExactlyOnce => Delivery::ExactlyOnce,
                 plan::Delivery::AtLeastOnce => Delivery::AtLeastOnce,
@@ -632,14 +638,14 @@ impl Subscriber {
                 max_bytes: batch.max_bytes as u64,
                 wait_ns: batch.wait.map(nanoseconds),
             },
-            group: claim.clone(),
-            group_timeout_ns: nanoseconds(*claim_timeout),
+            queue_group: queue_group.clone(),
+            queue_group_timeout_ns: nanoseconds(*queue_group_timeout),
             start: match start {
                 StartAt::Earliest => Start::Earliest,
                 StartAt::Latest => Start::Latest,
                 StartAt::Time(time) => Start::Time(time.to_string()),
             },
-            was: was.clone(),
+            renamed_from: renamed_from.clone(),
         }
     }
 
@@ -704,7 +710,7 @@ impl Subscriber {
                 time: Duration::from_nanos(self.trial.time_ns),
                 at_most: Duration::from_nanos(self.trial.at_most_ns),
             },
-            waiting: plan::Waiting { max_events: self.waiting_events, max_bytes: self.waiting_bytes },
+            retry_queue: plan::RetryQueue { max_events: self.retry_queue_events, max_bytes: self.retry_queue_bytes },
             delivery: match self.delivery {
                 Delivery::ExactlyOnce => plan::Delivery::ExactlyOnce,
                 Delivery::AtLeastOnce => plan::Delivery::AtLeastOnce,
@@ -717,14 +723,14 @@ impl Subscriber {
                 max_bytes: usize::try_from(self.batch.max_bytes).map_err(|_| none("the size of `batch`"))?,
                 wait: period(self.batch.wait_ns),
             },
-            claim: self.group,
-            claim_timeout: Duration::from_nanos(self.group_timeout_ns),
+            queue_group: self.queue_group,
+            queue_group_timeout: Duration::from_nanos(self.queue_group_timeout_ns),
             start: match self.start {
                 Start::Earliest => StartAt::Earliest,
                 Start::Latest => StartAt::Latest,
                 Start::Time(time) => StartAt::Time(Time::parse(&time).ok_or_else(|| none("the time of `start`"))?),
             },
-            was: self.was,
+            renamed_from: self.renamed_from,
             namespace: self.namespace,
             name: self.name,
         })

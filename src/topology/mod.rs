@@ -39,7 +39,6 @@ mod schema_parts;
 mod setting;
 mod settings;
 mod show;
-mod units;
 mod values;
 mod variables;
 mod yaml;
@@ -54,13 +53,12 @@ pub use diagnostic::{Code, Diagnostic, Label, Severity, Span};
 pub use expression::{CompileError, Condition, EventFields, ExpressionError, ExtensionAttributes, KeyExpression};
 pub use plan::{
     BacklogPlan, BatchPlan, ConfigValue, Delivery, HoldPlan, LifecyclePlan, Limits, OnFailure, OutOfOrder, Per, Plan,
-    PluginSource, Rate, Retry, Runs, StartAt, StatePlan, SubscriberIndex, SubscriberPlan, TopicIndex, TopicPlan,
-    TrialPlan, Waiting, WhenFull,
+    PluginSource, Rate, Retry, RetryQueue, Runs, StartAt, StatePlan, SubscriberIndex, SubscriberPlan, TopicIndex,
+    TopicPlan, TrialPlan, WhenFull,
 };
 pub use said::{Said, check_said, check_said_on};
 pub use schema::schema;
 pub use show::{documents, show};
-pub(crate) use units::{duration, show_duration, show_size, size};
 
 use diagnostic::{Code as C, Problems};
 use reader::{Owner, Read, Reader, Shared};
@@ -82,22 +80,22 @@ pub trait Surroundings {
     /// The value of an environment variable.
     fn variable(&self, name: &str) -> Option<String>;
 
-    /// What is at a path that a topology names. Relative paths have been joined to the folder of their file already.
+    /// The kind of a path that a topology names. Relative paths have been joined to the folder of their file already.
     fn at(&self, path: &Path) -> Found;
 
-    /// The text of a file that a topology names, where it has at most so many bytes; else why not, in words.
+    /// The text of a file that a topology names, if it has at most `bytes_max` bytes; else the reason, in words.
     ///
     /// # Errors
-    /// What whoever wrote the topology is told.
+    /// A reason for the author of the topology.
     fn text(&self, _path: &Path, _bytes_max: usize) -> Result<String, String> {
         Err("there is nothing to read it with".to_owned())
     }
 
     /// The JSON Schema that a plugin declares for its configuration, as text; none where it declares none, or is not there. Else
-    /// what is wrong with what it declares, in words.
+    /// the problem of the declaration, in words.
     ///
     /// # Errors
-    /// What the author of the topology is told.
+    /// A reason for the author of the topology.
     fn config_schema(&self, _plugin: &PluginSource) -> Result<Option<String>, String> {
         Ok(None)
     }
@@ -108,14 +106,14 @@ pub trait Surroundings {
         None
     }
 
-    /// Whether what can be applied, and is probably not what was meant, is a problem. It is none in what was checked before: an
+    /// Whether a valid but probably mistaken part is a problem. It is none in texts that were checked before: an
     /// expression that was taken once is taken for good.
     fn lints(&self) -> bool {
         true
     }
 }
 
-/// What is at a path.
+/// The kind of a path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Found {
     /// Nothing.

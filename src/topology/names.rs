@@ -1,6 +1,6 @@
 //! Names of namespaces, topics, subscribers and ports, and the nearest name to a mistyped one.
 //!
-//! A name starts with `a-z` or a digit, goes on with those and `.`, `_`, `-`, and has at most 120 bytes: it goes into
+//! A name starts with `a-z` or a digit, continues with those and `.`, `_`, `-`, and has at most 120 bytes: it goes into
 //! URLs, file names, metric labels and other message systems unchanged.
 
 use super::bounds::{DEAD_LETTERS_SUFFIX, NAME_BYTES_MAX, SUGGESTION_EDITS_MAX};

@@ -49,7 +49,7 @@ impl Namespace {
 }
 
 impl Subscriber {
-    /// The place where an edge from it is written, and what it is called there.
+    /// The place where an edge from it is written, and its name there.
     pub(crate) fn port(&self, port: usize) -> (Span, Option<&str>) {
         // After the ports comes the topic for dead letters, which is not written anywhere.
         self.settings.ports.get(port).map_or((self.span, None), |port| (port.span, Some(port.name.as_str())))

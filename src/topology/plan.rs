@@ -69,7 +69,7 @@ pub struct TopicPlan {
     /// Whose dead letters it has; such a topic is not written in the topology, and its parent is the same subscriber.
     pub dead_letters_of: Option<SubscriberIndex>,
     /// Its name within the namespace before it was renamed, if the topology says.
-    pub was: Option<String>,
+    pub renamed_from: Option<String>,
 }
 
 /// A guard of a topic.
@@ -107,7 +107,7 @@ pub struct HoldPlan {
 /// How many events may wait in a topic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BacklogPlan {
-    /// So many that its slowest subscriber has yet to consume, all partitions together; at least one.
+    /// Maximum number of events not yet consumed by the slowest subscriber, over all partitions; at least one.
     pub max_events: u64,
     /// What happens to a publish from outside when there are as many.
     pub when_full: WhenFull,
@@ -129,15 +129,15 @@ pub struct SubscriberPlan {
     pub namespace: String,
     /// Its name within the namespace.
     pub name: String,
-    /// What it takes from.
+    /// Its source topic.
     pub from: TopicIndex,
-    /// What it does with events.
+    /// The handler of its events.
     pub runs: Runs,
     /// Which events it takes, if not all; the others are skipped.
     pub when: Option<Condition>,
     /// Where outputs go: the ports in the order of the topology, each with its topic. Several may have the same.
     pub ports: Vec<(String, TopicIndex)>,
-    /// Where events go that it failed on for good, and those that its plugin rejects; none if it halts.
+    /// Topic of events that failed for the last time or were rejected; none if it halts.
     pub dead_letters: Option<TopicIndex>,
     /// What its plugin is told.
     pub config: BTreeMap<String, ConfigValue>,
@@ -153,9 +153,9 @@ pub struct SubscriberPlan {
     pub capsules: u32,
     /// When the trial of a new version of its plugin ends.
     pub trial: TrialPlan,
-    /// How many events of a lane may wait while others go on.
-    pub waiting: Waiting,
-    /// What is promised about each event.
+    /// Limits of the retry queue of a lane.
+    pub retry_queue: RetryQueue,
+    /// Delivery guarantee.
     pub delivery: Delivery,
     /// How many events it takes per time, all lanes together; as many as there are if it does not say.
     pub rate: Option<Rate>,
@@ -163,14 +163,14 @@ pub struct SubscriberPlan {
     pub concurrency: Option<NonZeroU32>,
     /// How events are grouped for a call.
     pub batch: BatchPlan,
-    /// With whom it shares the events of its topic: of a group's subscribers one gets each.
-    pub claim: Option<String>,
-    /// How long it keeps what it has claimed and not begun, paused or halted.
-    pub claim_timeout: Duration,
+    /// Queue group: each event goes to one of its subscribers.
+    pub queue_group: Option<String>,
+    /// Time for which it keeps assigned events that are not in progress while it is paused or halted.
+    pub queue_group_timeout: Duration,
     /// Where it begins when it is new.
     pub start: StartAt,
     /// Its name within the namespace before it was renamed, if the topology says.
-    pub was: Option<String>,
+    pub renamed_from: Option<String>,
 }
 
 /// Where a new subscriber begins.
@@ -178,9 +178,9 @@ pub struct SubscriberPlan {
 pub enum StartAt {
     /// With all that is kept of its topic.
     Earliest,
-    /// With what comes from then on.
+    /// Only new events.
     Latest,
-    /// With what was appended at a time or later.
+    /// Events appended since a time.
     Time(Time),
 }
 
@@ -325,7 +325,7 @@ impl Default for TrialPlan {
     }
 }
 
-/// What is promised about each event.
+/// Delivery guarantee.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Delivery {
     /// Outputs, cursor and state are one unit.
@@ -337,19 +337,19 @@ pub enum Delivery {
     AtMostOnce,
 }
 
-/// How many events of a lane may wait for another attempt, or parked, while others go on. A lane that has no room for
+/// Limits of the retry queue of a lane: events that wait for another attempt or are parked. A lane that has no room for
 /// another one stops.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Waiting {
+pub struct RetryQueue {
     /// Most events, at least one.
     pub max_events: u32,
     /// Most bytes of them, at least those of the largest event.
     pub max_bytes: u64,
 }
 
-impl Default for Waiting {
+impl Default for RetryQueue {
     fn default() -> Self {
-        Waiting { max_events: WAITING_EVENTS_DEFAULT, max_bytes: WAITING_BYTES_DEFAULT }
+        RetryQueue { max_events: WAITING_EVENTS_DEFAULT, max_bytes: WAITING_BYTES_DEFAULT }
     }
 }
 
@@ -424,7 +424,7 @@ impl Default for StatePlan {
 }
 
 impl TopicPlan {
-    /// Whether what is published again within this time is recognised, however many events come meanwhile.
+    /// Whether a repeated publish within this time is recognised, whatever the number of events in between.
     pub fn recognises_within(&self, time: Duration) -> bool {
         let in_window = |dedupe: Dedupe| dedupe.count.is_none() && dedupe.window >= time;
         self.per_key || self.settings.dedupe.is_some_and(in_window)

@@ -1,6 +1,6 @@
 //! What a topology file says, before anything is made of it: the one list of keys.
 //!
-//! The keys, their descriptions in editors, and what is not in this release yet are declared here and nowhere else.
+//! The keys, their descriptions in editors, and unsupported keys are declared here and nowhere else.
 //! Adding a key here is enough for it to be read, checked, suggested and documented; [`super::resolve`] gives it meaning.
 
 use super::bounds::{
@@ -52,204 +52,202 @@ choice! {
 keys! {
     /// A named, durable, partitioned log of events.
     struct Topic {
-        /// How many ordered parts the topic has. Default 1, of a topic that a subscriber publishes to: as many as the
-        /// subscriber's own topic. Never changes once the topic is created.
+        /// Number of partitions. Default 1, or that of the source topic if the topic is the output of a subscriber.
+        /// Cannot be changed later.
         partitions: Count<1, PARTITIONS_MAX>,
-        /// CEL for the ordering key, for example `data.order_id`. Events with the same key stay in order. Default: the
-        /// event's `partitionkey`, else its subject, else its id.
+        /// CEL for the ordering key, for example `data.order_id`. Events with the same key stay in order. Default:
+        /// the `partitionkey` of the event, else its subject, else its id.
         key: Expression,
-        /// CEL for what makes two events the same, whoever sent them, for example `data.order_id + '/' + data.status`: what
-        /// gives the same text as an event that is recognised (see `dedupe`) is not stored again. An event keeps its own id.
-        /// For what `dedupe` is for. Default: `source` and `id` together.
+        /// CEL for the identity of an event, for example `data.order_id + '/' + data.status`: an event with the same
+        /// text as a recognised one (see `dedupe`) is not stored again. Events keep their own ids. Allowed where
+        /// `dedupe` is. Default: `source` and `id` together.
         id: Expression,
-        /// How long events are kept at least. Default 7 days.
+        /// Minimum time for which events are retained. Default 7 days.
         retention: Retention,
-        /// How long a published event is recognised when it is published again: for 2 minutes unless this
-        /// says otherwise, or not at all with `off`. For roots: what a plugin publishes is there once anyway. For topics whose
-        /// subscribers share its events with `claim` as well, where it is said.
+        /// How long a published event is recognised when it is published again. Default 2 minutes; `off` recognises
+        /// nothing. For roots, since plugins never publish twice; also for topics with a queue group (`queue_group`),
+        /// if declared.
         dedupe: OrOff<Dedupe>,
-        /// What is remembered of producers that number what they send. For roots.
+        /// Settings of producers that number their events. For roots.
         producers: Producers,
-        /// How events are stored once they are no longer recent. Default `none`.
+        /// Compression of older events. Default `none`.
         compression: Compression,
-        /// The file with a JSON Schema that the data of each event is to fit. What does not fit is refused: a publish, or the
-        /// event whose handler made it. Data has to be JSON then; the schema can refer to itself only.
+        /// File with a JSON Schema for the data of each event. Events that do not conform are refused on publish, or
+        /// fail the event whose handler emitted them. Data must be JSON; the schema can only refer to itself.
         schema: SchemaFile,
-        /// The order of states that is possible per key; others are refused.
+        /// Allowed state transitions per key; others are refused.
         lifecycle: Lifecycle,
-        /// How many events may wait in front of the topic's slowest subscriber, all partitions together. When there are as many,
-        /// `when_full` decides about what is published to a root, and a subscriber that publishes to the topic makes no more
-        /// calls until there are fewer; what its last calls made may come on top. Default: as many as the disk takes.
+        /// Maximum number of events not yet consumed by the slowest subscriber, over all partitions. At the maximum,
+        /// `when_full` applies to publishes, and subscribers that emit to the topic pause; outputs of calls in
+        /// progress may exceed it. Default: unlimited.
         backlog: Many,
-        /// What happens to a publish that finds the backlog full. For roots with a `backlog`. Default `reject`.
+        /// Behaviour of a publish when the backlog is full. For roots with a `backlog`. Default `reject`.
         when_full: WhenFull,
-        /// The name that the topic had before, where it is renamed: its events and all that is kept of it stay. Says nothing
-        /// once that is done.
-        was: Name,
+        /// Former name of a renamed topic, which keeps its events and data. Has no effect after the rename.
+        renamed_from formerly "was": Name,
     }
 }
 
 keys! {
-    /// How long events are kept at least: those past either bound go, the oldest first. What a subscriber has yet to
-    /// process stays, unless `force` says otherwise.
+    /// Retention of events: the oldest are deleted when either bound is exceeded. Events not yet consumed by a
+    /// subscriber stay, unless `force` is set.
     struct Retention {
-        /// How old events may become. Default 7 days, and as old as they like where only `size` is given.
+        /// Maximum age. Default 7 days, or unlimited if only `size` is given.
         age: Positive,
-        /// How large the topic may become, divided evenly among its partitions. Default: as large as the disk is.
+        /// Maximum size of the topic, divided evenly among its partitions. Default: unlimited.
         size: Bytes,
-        /// Whether events go even when a subscriber has yet to process them. Default false.
+        /// Delete events even if a subscriber has not consumed them. Default false.
         force: Flag,
     }
 }
 
 keys! {
-    /// How long an event that is published twice is recognised, by its `source` and `id` or what `id` says: until either bound is
+    /// How long a repeated event is recognised, by `source` and `id` or by `id` of the topic: until either bound is
     /// reached.
     struct Dedupe {
-        /// Time during which it is recognised. Default 2m.
+        /// Time for which an event is recognised. Default 2m.
         window: Positive,
-        /// How many later events of the topic it is recognised for, where that is reached first. Default: any number.
+        /// Number of later events of the topic for which an event is recognised. Default: unlimited.
         count: Count<1, DEDUPE_COUNT_MAX>,
-        /// In place of both: it is recognised for as long as the topic knows its key, by its `lifecycle`: until the end of the
-        /// key's life is forgotten (`remember`). At most 256 events of each key; others are refused.
+        /// Alternative to both: events are recognised while the topic knows their key by its `lifecycle`, until the
+        /// end of the key is forgotten (`remember`). At most 256 events per key; others are refused.
         per: Per,
     }
 }
 
 choice! {
-    /// By what it ends that an event is recognised.
+    /// Units of recognition.
     enum Per {
-        /// By its key.
+        /// The key of the event.
         Key = "key",
     }
 }
 
 keys! {
-    /// What is remembered of producers that number what they send, by which nothing is stored twice.
+    /// Settings of producers that number their events, which makes their publishes idempotent.
     struct Producers {
-        /// After how long a producer is forgotten that sends nothing more. What it sends then is refused, until it begins anew; a
-        /// producer has to say when it began (`began`). Default: never.
+        /// Time after which an idle producer is forgotten. Its later events are refused until it starts anew, and
+        /// producers must send their start time (`began`). Default: never.
         forget: Forget,
     }
 }
 
 choice! {
-    /// How events are stored once they are no longer recent.
+    /// Compression of older events.
     enum Compression {
-        /// As they came. The default.
+        /// No compression. The default.
         None = "none",
-        /// In blocks compressed by LZ4, where that makes them smaller.
+        /// LZ4 blocks, where that makes them smaller.
         Lz4 = "lz4",
     }
 }
 
 keys! {
-    /// A guard per key: only these orders of states are possible.
+    /// Guard per key: only these state transitions are possible.
     struct Lifecycle {
         /// CEL for the state, for example `data.status`.
         state(required): Expression,
-        /// States that a key may begin with.
+        /// States in which a key may start.
         start(required): List<Word>,
-        /// For each state, those that may follow. A key in a state that none follows has ended, and cannot begin again for
-        /// as long as that is remembered.
+        /// The states that may follow each state. A key in a state without followers has ended, and cannot start
+        /// again while its end is remembered.
         allow(required): Table<List<Word>>,
-        /// Most keys of each partition that have begun and not ended; others cannot begin. Default 1000000.
+        /// Maximum number of active keys per partition; others cannot start. Default 1000000.
         max: Count<1, LIFECYCLE_KEYS_MAX>,
-        /// How long the end of a key is remembered. Default 30 days.
+        /// Time for which the end of a key is remembered. Default 30 days.
         remember: Positive,
-        /// Most ends that each partition remembers; the oldest are forgotten first. Default 1000000.
+        /// Maximum number of remembered ends per partition; the oldest are forgotten first. Default 1000000.
         remember_max: Count<1, LIFECYCLE_KEYS_MAX>,
-        /// Whether a key that has ended may begin again at once: then no end is remembered. Default false.
+        /// Allow ended keys to start again at once; no ends are remembered. Default false.
         restart: Flag,
-        /// What happens to an event whose state may not follow that of its key now. Default `refuse`.
+        /// Handling of an event whose state may not follow the state of its key. Default `refuse`.
         out_of_order: OrRefuse<OutOfOrder>,
     }
 }
 
 keys! {
-    /// Events whose state may not follow now are held until their key is in another state (`hold`): then they are judged
-    /// again, in the order in which they came. Or they go to another topic instead (`divert`).
+    /// Handling of events out of order: they are held until their key has another state and then judged again in
+    /// append order (`hold`), or they go to another topic (`divert`).
     struct OutOfOrder {
-        /// How long an event is held; then it goes to the hidden topic `TOPIC@refused`.
+        /// Maximum time for which an event is held; then it goes to the hidden topic `TOPIC@refused`.
         hold: Positive,
-        /// Most events of each partition that are held; others are refused. Default 10000.
+        /// Maximum number of held events per partition; others are refused. Default 10000.
         max: Count<1, HELD_MAX>,
-        /// The topic that takes them instead, each with its key and its id. Nothing else publishes to it, and it has as many
-        /// partitions as this one.
+        /// Target topic; events keep their key and id. Nothing else publishes to it, and it has the same number of
+        /// partitions.
         divert: Word,
     }
 }
 
 choice! {
-    /// What happens to a publish that finds no room.
+    /// Behaviour of a publish when the backlog is full.
     enum WhenFull {
-        /// It is refused, and told when to try again. The default.
+        /// Refuse, with a retry delay. The default.
         Reject = "reject",
-        /// It waits until there is room, in its turn.
+        /// Wait for room, in order of arrival.
         Wait = "wait",
     }
 }
 
 keys! {
-    /// Consumes one topic. Exactly one of `plugin`, `push` and `pull` says how.
+    /// Consumer of one topic. Exactly one of `plugin`, `push` and `pull` is required.
     struct Subscriber {
-        /// The topic whose events it gets.
+        /// Source topic.
         from(required): Word,
-        /// What it runs: a plugin's source folder, a .wasm file, or name@digest.
+        /// Plugin: a source folder, a .wasm file, or name@digest.
         plugin: Plugin,
-        /// Events are sent to a URL.
+        /// Push events to a URL.
         push(later): Push,
-        /// Events are fetched by a consumer outside.
+        /// Let an external consumer fetch events.
         pull(later): Pull,
-        /// Where the plugin's outputs go: topics by port, or a list of topics that are ports of the same name.
+        /// Output topics by port, or a list of topics that are ports of the same name.
         to: Ports,
-        /// CEL for true or false, for example `data.amount > 100`; events for which it is false are skipped. An event
-        /// that lacks what it needs fails, so ask with `has(data.amount)` where that may be. Default: all events.
+        /// CEL for true or false, for example `data.amount > 100`; events for which it is false are filtered. An
+        /// event on which it fails, such as for a missing field, fails; use `has(data.amount)`. Default: all events.
         when: Condition,
-        /// What the plugin is told: texts, numbers, booleans, or `{ file: path }` for secrets.
+        /// Configuration of the plugin: texts, numbers, booleans, or `{ file: path }` for secrets.
         config: Table<Setting>,
-        /// What the plugin may use.
+        /// Resource limits of the plugin.
         limits: Limits,
-        /// What the plugin may reach.
+        /// Permissions of the plugin.
         grants(later): Grants,
-        /// What the plugin may keep.
+        /// State of the plugin.
         state: State,
-        /// When a failed event is tried again.
+        /// Retries of failed events.
         retry: Retry,
-        /// What happens to an event after its last attempt.
+        /// Handling of an event after its last attempt.
         on_failure: OnFailure,
-        /// Of how many events that failed for the last time a capsule is kept, the latest: a file with the event, what its
-        /// plugin read and how it failed, with which `wattle capsule run` has the same failure anywhere. Default 10.
+        /// Number of capsules to keep, the newest ones: a capsule records an event that failed for the last time, the
+        /// state that the plugin read, and the failure, for `wattle capsule run`. Default 10.
         capsules: Count<0, CAPSULES_MAX>,
-        /// When the trial of a new version of the plugin ends, where it does not fail on an event that the version before handles.
-        /// Changing it restarts nothing; a trial that goes on ends as it was said when it began.
+        /// Trial of a new plugin version. A change restarts nothing and does not affect a trial in progress.
         trial: Trial,
-        /// How many events may wait for another attempt, or parked, while others go on.
-        waiting: Waiting,
-        /// What is promised about each event.
+        /// Limits of the retry queue: events that wait for another attempt or are parked, while other keys continue.
+        retry_queue formerly "waiting": RetryQueue,
+        /// Delivery guarantee.
         delivery: Delivery,
-        /// Most events per time, for example `100/s`, all partitions together. Default: as fast as it goes.
+        /// Maximum rate, for example `100/s`, over all partitions. Default: unlimited.
         rate: Rate,
-        /// Most calls at the same time, all partitions together. Default: one for each partition.
+        /// Maximum number of concurrent calls, over all partitions. Default: one per partition.
         concurrency: Many,
-        /// How events are grouped for one call.
+        /// Batching of events.
         batch: Batch,
-        /// Subscribers of the same topic with the same group share its events: each event goes to one of them.
-        claim: Name,
-        /// How long a member of a group that is paused or halted keeps what it has claimed and not begun; then it is the others'.
-        /// Default 5m.
-        claim_timeout: Positive,
-        /// Where a new subscriber begins: earliest (all that is kept of its topic), latest (what comes from then on) or a time.
-        /// Default earliest. Says nothing of one that is there already.
+        /// Queue group: each event goes to one of the subscribers of the topic with the same group.
+        queue_group formerly "claim": Name,
+        /// Time for which a paused or halted member of the group keeps the events that were assigned to it and are
+        /// not in progress; then other members get them. Default 5m.
+        queue_group_timeout formerly "claim_timeout": Positive,
+        /// Start position of a new subscriber: earliest (all retained events), latest (only new events) or a time.
+        /// Default earliest. No effect on an existing subscriber.
         start: Start,
-        /// The name that the subscriber had before, where it is renamed: its place, its state and all that waits stay, and its
-        /// dead letters come along. Says nothing once that is done.
-        was: Name,
+        /// Former name of a renamed subscriber, which keeps its position, state, retry queue and dead letters. Has no
+        /// effect after the rename.
+        renamed_from formerly "was": Name,
     }
 }
 
 keys! {
-    /// Events are sent to a URL.
+    /// Push events to a URL.
     struct Push {
         /// The address.
         url(required): Url,
@@ -257,49 +255,50 @@ keys! {
 }
 
 keys! {
-    /// Events are fetched by a consumer outside.
+    /// Let an external consumer fetch events.
     struct Pull {
-        /// How long a consumer may take to confirm an event before it is given out again.
+        /// Time in which a consumer must confirm an event before it is delivered again.
         ack: Positive,
     }
 }
 
 keys! {
-    /// What a plugin may use.
+    /// Resource limits of a plugin.
     struct Limits {
-        /// Memory of one instance. Default 64MiB.
+        /// Memory per instance. Default 64MiB.
         memory: Memory,
         /// Time per event. Default 1s.
         time: HandlerTime,
         /// Bytes of output per event. Default 1MiB.
         output: Output,
-        /// Log lines per second that are logged, of all its instances together; how many are left out is said. Default 100.
+        /// Maximum number of log lines per second, over all instances; the number of dropped lines is logged. Default
+        /// 100.
         log: Count<1, LOG_LINES_MAX>,
     }
 }
 
 keys! {
-    /// What a plugin may reach. With grants it is no longer deterministic.
+    /// Permissions of a plugin. With grants it is no longer deterministic.
     struct Grants {
-        /// Hosts that it may call.
+        /// Allowed hosts.
         http: List<Host>,
     }
 }
 
 keys! {
-    /// What a plugin may keep, per partition.
+    /// State of a plugin, per partition.
     struct State {
-        /// How long an entry is kept after its last change, in the time of events. Default: until it is deleted.
+        /// Time to live of an entry after its last change, in event time. Default: unlimited.
         ttl: Positive,
-        /// Most bytes. Default 256MiB.
+        /// Maximum size in bytes. Default 256MiB.
         max: Bytes,
     }
 }
 
 keys! {
-    /// When a failed event is tried again.
+    /// Retries of failed events.
     struct Retry {
-        /// How often an event is tried, counting the first time. Default 5, and 1 with `delivery: at_most_once`.
+        /// Maximum number of attempts, including the first. Default 5, and 1 with `delivery: at_most_once`.
         attempts: Count<1, ATTEMPTS_MAX>,
         /// Pauses between attempts.
         backoff: Backoff,
@@ -313,68 +312,68 @@ keys! {
         initial: Positive,
         /// The longest pause. Default 30s.
         max: Positive,
-        /// By what a pause is longer than the one before. Default 2.
+        /// Factor between consecutive pauses. Default 2.
         factor: Factor,
     }
 }
 
 choice! {
-    /// What happens to an event after its last attempt.
+    /// Handling of an event after its last attempt.
     enum OnFailure {
-        /// It goes to the topic `SUBSCRIBER.dead`, with the reason. The default.
+        /// The event goes to the topic `SUBSCRIBER.dead`, with the reason. The default.
         DeadLetter = "dead_letter",
-        /// It and its successors with the same key wait until they are released. What the plugin rejects goes to
-        /// `SUBSCRIBER.dead` all the same.
+        /// The event and later events of its key wait until they are released. Rejected events still go to
+        /// `SUBSCRIBER.dead`.
         Park = "park",
-        /// The partition stops, also for what the plugin rejects: there are no dead letters.
+        /// The partition halts, also on rejected events: there are no dead letters.
         Halt = "halt",
     }
 }
 
 keys! {
-    /// When the trial of a new version of the plugin ends: once it has handled `events` and `for` has passed, and in any case after
-    /// `at_most`. Then it is proven. `wattle plugin promote` ends it at once.
+    /// When the trial of a new plugin version ends: after `events` handled events and the time `for`, and in any case
+    /// after `at_most`. Then the candidate is stable. `wattle plugin promote` ends a trial at once.
     struct Trial {
-        /// Events that the new version has to handle. Default 1000.
+        /// Number of events that the candidate has to handle. Default 1000.
         events: Count<0, { u32::MAX }>,
-        /// How long the trial lasts at least. Default 1m.
+        /// Minimum duration. Default 1m.
         time as "for": Period<0, MS_MAX>,
-        /// How long it lasts at most, however few events there are. Default 1h.
+        /// Maximum duration, however few events there are. Default 1h.
         at_most: Positive,
     }
 }
 
 keys! {
-    /// How many events may wait for another attempt, or parked, while others go on; for each partition. Once there is
-    /// no room for another, the partition stops.
-    struct Waiting {
-        /// Most events. Default 10000.
+    /// Limits of the retry queue, per partition: events that wait for another attempt or are parked, while other keys
+    /// continue. When it is full, the partition pauses.
+    struct RetryQueue {
+        /// Maximum number of events. Default 10000.
         max: Count<1, WAITING_EVENTS_MAX>,
-        /// Most bytes. Default 16MiB.
+        /// Maximum size. Default 16MiB.
         size: Size<WAITING_BYTES_MIN, WAITING_BYTES_MAX>,
     }
 }
 
 choice! {
-    /// What is promised about each event.
+    /// Delivery guarantee.
     enum Delivery {
-        /// Its outputs, its position and its state are one change. The default for plugins.
+        /// Outputs, position and state are one atomic change. The default for plugins.
         ExactlyOnce = "exactly_once",
-        /// It may be handled again after a failure.
+        /// An event may be handled again after a failure.
         AtLeastOnce = "at_least_once",
-        /// It may be lost in a failure: it is tried once, by itself.
+        /// An event may be lost in a failure: it has one attempt, alone in its call.
         AtMostOnce = "at_most_once",
     }
 }
 
 keys! {
-    /// How events are grouped for one call.
+    /// Batching of events.
     struct Batch {
-        /// Most events of one call. Default 256, and 1 with `delivery: at_most_once`.
+        /// Maximum number of events per call. Default 256, and 1 with `delivery: at_most_once`.
         max: Count<1, BATCH_EVENTS_MAX>,
-        /// Most bytes of one call, unless one event alone has more. Default 1MiB.
+        /// Maximum size of a call, unless one event alone is larger. Default 1MiB.
         size: Size<1, { BATCH_BYTES_MAX as u64 }>,
-        /// How long to wait for more events than there are. Default: not at all.
+        /// Time to wait for more events. Default: none.
         wait: Period<1, { BATCH_WAIT_MAX.as_millis() as u64 }>,
     }
 }

@@ -1,7 +1,7 @@
 //! From YAML nodes to the types of [`super::raw`], collecting every problem on the way.
 //!
-//! Promises: a problem with one value never hides one with another; what is not understood is reported, never skipped.
-//! A value that is absent and one that was reported are different things, so that nothing is reported twice.
+//! Promises: a problem with one value never hides one with another; unknown parts are reported, never skipped.
+//! An absent value and a reported one are different things, so that nothing is reported twice.
 //!
 //! The types themselves are declared with `keys!` and `choice!`, from which come three things that so cannot disagree:
 //! the reading, the names to suggest for a mistyped one, and the JSON Schema.
@@ -32,9 +32,11 @@ pub(crate) struct Reader<'c> {
 pub(crate) struct Shared {
     /// Large topologies have the same few expressions on thousands of topics.
     expressions: HashMap<String, Result<Expression, Vec<CompileError>>>,
-    /// Many topics may have the same file: what came of it, or what is wrong with it and what to do.
+    /// Many topics may have the same file: the result, or the problem and its remedy.
     data_schemas: HashMap<PathBuf, Result<DataSchema, (String, &'static str)>>,
     suggestions: usize,
+    /// Where keys are that had another name once: their names and those.
+    pub(crate) former_keys: BTreeMap<Span, (&'static str, &'static str)>,
     /// What variables of the environment were, and their names.
     variables: BTreeMap<String, String>,
 }
@@ -183,7 +185,7 @@ impl<'c> Reader<'c> {
         None
     }
 
-    /// Reports what is understood but not there yet.
+    /// Reports a part that is valid but not supported yet.
     pub(crate) fn unsupported(&mut self, span: Span, what: &str) {
         let message = format!("this release does not do {what} yet");
         let help = "remove it; a later release will do what it says, this one does not ignore it";
@@ -329,7 +331,7 @@ impl<'c> Reader<'c> {
         self.bad(node.span(), "tags (`!name`) mean nothing in a topology", "remove the tag")
     }
 
-    /// Reports a key that the place does not have. Returns the one that was probably meant.
+    /// Reports a key that the place does not have. Returns the probable intention.
     pub(crate) fn unknown_key<'k>(
         &mut self,
         owner: Owner<'_>,
@@ -346,6 +348,18 @@ impl<'c> Reader<'c> {
         near
     }
 
+    /// Reports a key that has another name since files were written like this one.
+    pub(crate) fn renamed_key(&mut self, entry: &KeyValue<'_>, name: &str) {
+        let message = format!("the key `{}` is called `{name}` now", entry.key);
+        let old = Diagnostic::error(Code::UnknownKey, entry.key_span, "old name", message);
+        self.report(old.help(format!("write `{name}`; nothing else about it is different")));
+    }
+
+    /// Remembers that a key had another name once, and where it is.
+    pub(crate) fn has_former_name(&mut self, key: Span, name: &'static str, former: &'static str) {
+        self.shared.former_keys.insert(key, (name, former));
+    }
+
     /// Reports a key that should be there.
     pub(crate) fn missing_key(&mut self, owner: Owner<'_>, key: &str, help: &str) {
         let message = format!("{} needs the key `{key}`", owner.called());
@@ -353,7 +367,7 @@ impl<'c> Reader<'c> {
         self.report(missing.help(format!("add `{key}`: {}", first_sentence(help))));
     }
 
-    /// Compiles an expression of the type that `of` makes, or reports what is wrong with it.
+    /// Compiles an expression of the type that `of` makes, or reports its problems.
     pub(crate) fn expression<T>(
         &mut self,
         text: &Text<'_>,
@@ -405,7 +419,7 @@ impl<'c> Reader<'c> {
 }
 
 impl Reader<'_> {
-    /// The JSON Schema in a file; else what is wrong with that, and what to do.
+    /// The JSON Schema in a file; else the problem and its remedy.
     pub(crate) fn data_schema(&mut self, path: &Path) -> Result<DataSchema, (String, &'static str)> {
         if let Some(known) = self.shared.data_schemas.get(path) {
             return known.clone();
@@ -452,12 +466,13 @@ fn first_sentence(doc: &str) -> String {
 /// Declares the keys of a mapping: a struct with a field for each, how it is read, and its JSON Schema.
 ///
 /// A key is `name: Type`. `name(required): Type` must be there; `name(later): Type` is read and checked, and then
-/// refused as something that this release does not do yet. `name as "type": Type` is for keys that are words of Rust.
+/// refused as something that this release does not do yet. `name as "type": Type` is for keys that are words of Rust;
+/// `name formerly "old": Type` is refused under its old name, which is read all the same, so that nothing else is reported.
 macro_rules! keys {
     (
         $(#[doc = $doc:literal])*
         struct $name:ident {
-            $( $(#[doc = $field_doc:literal])* $field:ident $( ($mark:ident) )? $( as $key:literal )? : $type:ty, )*
+            $( $(#[doc = $field_doc:literal])* $field:ident $( ($mark:ident) )? $( as $key:literal )? $( formerly $former:literal )? : $type:ty, )*
         }
     ) => {
         $(#[doc = $doc])*
@@ -495,8 +510,16 @@ macro_rules! keys {
                             let inner = Owner { key: entry.key, span: entry.key_span };
                             let value = <$type as Read>::read(entry.value, inner, reader);
                             $( $crate::topology::reader::keys!(@read $mark reader, entry); )?
+                            $( reader.has_former_name(entry.key_span, stringify!($field), $former); )?
                             read.$field = Some(Box::new(Field { key: entry.key_span, span: entry.value.span(), value }));
                         } )*
+                        $( $( $former => {
+                            let inner = Owner { key: entry.key, span: entry.key_span };
+                            let value = <$type as Read>::read(entry.value, inner, reader);
+                            reader.renamed_key(&entry, stringify!($field));
+                            let read_as = Field { key: entry.key_span, span: entry.value.span(), value };
+                            read.$field.get_or_insert_with(|| Box::new(read_as));
+                        } )? )*
                         _ => mistyped.extend(reader.unknown_key(owner, &entry, $name::KEYS)),
                     }
                 }

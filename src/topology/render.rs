@@ -14,7 +14,7 @@ use super::{Code, Source};
 pub struct Style {
     /// Whether to use colours.
     pub colour: bool,
-    /// Width of the terminal, in columns; long lines are cut to it around what is underlined.
+    /// Width of the terminal, in columns; long lines are cut to it around the underlined part.
     pub width: usize,
 }
 

@@ -15,7 +15,7 @@ use super::raw;
 use super::reader::Shared;
 use super::settings::{self, ROOT_PARTITIONS};
 
-/// What was read of one file.
+/// The parts of one file that were read.
 pub(crate) struct File {
     pub(crate) source: u32,
     /// `None` if the file is not YAML.
@@ -34,10 +34,10 @@ pub(crate) enum Missed {
     All,
 }
 
-/// What is known of files beside what they say.
+/// Context of the files.
 #[derive(Clone, Copy)]
 pub(crate) struct Whole<'w> {
-    /// From this one on they are texts of what is applied, in which nobody can be told to change something.
+    /// The first source that is a text of the applied topology, in which users cannot change anything.
     pub(crate) applied_from: u32,
     /// Namespaces of which nothing has to be left.
     pub(crate) emptied: &'w BTreeSet<String>,
@@ -162,7 +162,7 @@ fn declared_twice(kind: &str, name: &str, again: Span, first: Span) -> Diagnosti
     twice.label(first, "first here").help("rename one of the two, or remove it")
 }
 
-/// Adds the topics for dead letters, which nobody declares.
+/// Adds the topics for dead letters, which are not declared.
 fn add_dead_letters(namespace: &mut Namespace, problems: &mut Problems) {
     for topic in &namespace.topics {
         if names::dead_letters_of(&topic.name).is_some() {
@@ -187,9 +187,9 @@ fn add_dead_letters(namespace: &mut Namespace, problems: &mut Problems) {
 
 /// What may be declared where it cannot be seen.
 struct Elsewhere<'c> {
-    /// Nothing can be said about what is declared.
+    /// Its declarations are unknown.
     unknowable: bool,
-    /// The namespace may be any of those that are known.
+    /// The namespace may be any known one.
     anywhere: bool,
     /// Names that may be declared in what could not be read.
     incomplete: &'c HashSet<&'c str>,
@@ -224,7 +224,7 @@ fn seemingly_declared(text: &str) -> impl Iterator<Item = &str> {
     })
 }
 
-/// Finds the topics that subscribers name. Returns those that were probably meant by names that nobody declares.
+/// Finds the topics that subscribers name. Returns the probable intentions of undeclared names.
 fn look_up(
     namespace: &mut Namespace,
     elsewhere: &Elsewhere<'_>,
@@ -312,7 +312,8 @@ fn check_roots(namespace: &Namespace, shape: &Shape, problems: &mut Problems) {
             let is_of_groups = settings::is_of_recognition(key);
             if is_of_groups && groups.contains(&number) {
                 if let Some(span) = topic.settings.per_key.filter(|_| *key == "dedupe") {
-                    let message = "`per: key` is for roots: a queue group (`claim`) is given each event once in a time";
+                    let message =
+                        "`per: key` is for roots: a queue group (`queue_group`) is given each event once in a time";
                     let bad = Diagnostic::error(Code::BadValue, span, "not of a root", message);
                     problems.push(bad.help("say a `window`"));
                 }
@@ -322,7 +323,9 @@ fn check_roots(namespace: &Namespace, shape: &Shape, problems: &mut Problems) {
             let bad = Diagnostic::error(Code::BadValue, *span, "not of a root", message);
             let help = match is_of_groups {
                 true => {
-                    format!("remove `{key}`: what a plugin publishes is there once. Queue groups (`claim`) may have it")
+                    format!(
+                        "remove `{key}`: what a plugin publishes is there once. Queue groups (`queue_group`) may have it"
+                    )
                 }
                 false => format!("remove `{key}`"),
             };
@@ -333,7 +336,7 @@ fn check_roots(namespace: &Namespace, shape: &Shape, problems: &mut Problems) {
 
 /// The topics whose events groups share.
 fn of_groups(namespace: &Namespace) -> HashSet<usize> {
-    let members = namespace.subscribers.iter().filter(|subscriber| subscriber.settings.claim.is_some());
+    let members = namespace.subscribers.iter().filter(|subscriber| subscriber.settings.queue_group.is_some());
     members.filter_map(|member| member.from).collect()
 }
 
@@ -367,7 +370,7 @@ fn check_diverted(namespace: &Namespace, problems: &mut Problems) {
     }
 }
 
-/// Reports roots that nobody takes from, and namespaces without any topic.
+/// Reports roots without subscribers, and namespaces without any topic.
 fn check_used(
     namespace: &Namespace,
     shape: &Shape,
@@ -409,7 +412,7 @@ fn check_used(
 fn check_groups(namespace: &Namespace, problems: &mut Problems) {
     let mut groups: HashMap<&str, &Subscriber> = HashMap::new();
     for subscriber in &namespace.subscribers {
-        let Some((group, span)) = &subscriber.settings.claim else { continue };
+        let Some((group, span)) = &subscriber.settings.queue_group else { continue };
         let first = *groups.entry(group).or_insert(subscriber);
         if first.from.is_some() && subscriber.from.is_some() && first.from != subscriber.from {
             let message = format!("the group `{group}` takes from different topics");
@@ -420,11 +423,12 @@ fn check_groups(namespace: &Namespace, problems: &mut Problems) {
     }
 }
 
-/// What was renamed cannot still be there, nor have become two.
+/// A renamed node cannot still be declared, nor have become two.
 fn check_renames(namespace: &Namespace, problems: &mut Problems) {
-    let topics: Vec<_> = namespace.topics.iter().map(|topic| (topic.name.as_str(), &topic.settings.was)).collect();
+    let topics: Vec<_> =
+        namespace.topics.iter().map(|topic| (topic.name.as_str(), &topic.settings.renamed_from)).collect();
     let subscribers =
-        namespace.subscribers.iter().map(|subscriber| (subscriber.name.as_str(), &subscriber.settings.was));
+        namespace.subscribers.iter().map(|subscriber| (subscriber.name.as_str(), &subscriber.settings.renamed_from));
     for (nodes, by_name) in [(topics, &namespace.topic_by_name), (subscribers.collect(), &namespace.subscriber_by_name)]
     {
         let mut renamed: HashMap<&str, Span> = HashMap::new();
@@ -432,7 +436,10 @@ fn check_renames(namespace: &Namespace, problems: &mut Problems) {
             let Some((old, span)) = was else { continue };
             let first = *renamed.entry(old).or_insert(*span);
             let (message, help) = if old == name {
-                (format!("`{old}` is its name already"), "`was` is the old name of what is called differently now")
+                (
+                    format!("`{old}` is its name already"),
+                    "`renamed_from` is the old name of what is called differently now",
+                )
             } else if first != *span {
                 (format!("two cannot both have been called `{old}`"), "remove one of the two; that one is new then")
             } else if names::dead_letters_of(old).is_some() {
@@ -442,7 +449,7 @@ fn check_renames(namespace: &Namespace, problems: &mut Problems) {
                 let is_renamed = nodes.get(*other).is_some_and(|(_, was)| was.is_some());
                 let help = match is_renamed {
                     true => "names are handed on one after the other: apply one rename, then write the next",
-                    false => "`was` is the old name of what is called differently now",
+                    false => "`renamed_from` is the old name of what is called differently now",
                 };
                 (format!("`{old}` is still declared, so nothing else can have been called so"), help)
             } else {
@@ -519,7 +526,7 @@ impl<'n, 'p> Planner<'n, 'p> {
         Some(())
     }
 
-    /// Adds a topic and the one that it diverts to, which are returned.
+    /// Adds a topic and its divert target, which are returned.
     fn add_topic(&mut self, topic: usize, parent: Parent) -> Option<Vec<usize>> {
         let from = self.add_one(topic, parent)?;
         // what is diverted to has no lifecycle, so it diverts nothing itself
@@ -556,7 +563,7 @@ impl<'n, 'p> Planner<'n, 'p> {
             diverts_to: None,
             diverted_from,
             dead_letters_of: parent.filter(|_| declared.dead_letters_of.is_some()),
-            was: declared.settings.was.as_ref().map(|(was, _)| was.clone()),
+            renamed_from: declared.settings.renamed_from.as_ref().map(|(old, _)| old.clone()),
         });
         *self.topic_indexes.get_mut(topic)? = Some(index);
         Some(index)
@@ -593,15 +600,15 @@ impl<'n, 'p> Planner<'n, 'p> {
             on_failure: settings.on_failure,
             capsules: settings.capsules,
             trial: settings.trial,
-            waiting: settings.waiting,
+            retry_queue: settings.retry_queue,
             delivery: settings.delivery,
             rate: settings.rate,
             concurrency: settings.concurrency,
             batch: settings.batch,
-            claim: settings.claim.as_ref().map(|(group, _)| group.clone()),
-            claim_timeout: settings.claim_timeout,
+            queue_group: settings.queue_group.as_ref().map(|(group, _)| group.clone()),
+            queue_group_timeout: settings.queue_group_timeout,
             start: settings.start,
-            was: settings.was.as_ref().map(|(was, _)| was.clone()),
+            renamed_from: settings.renamed_from.as_ref().map(|(old, _)| old.clone()),
         });
         Some(children)
     }

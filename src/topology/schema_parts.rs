@@ -3,7 +3,7 @@
 use schemars::{JsonSchema, Schema, json_schema};
 use serde_json::{Map, Value};
 
-/// What is in front of the description of a key that is not there yet.
+/// The prefix of the description of an unsupported key.
 const LATER: &str = "(Not in this release.) ";
 
 /// A schema for a mapping with known keys.

@@ -1,6 +1,6 @@
 //! What one declaration means by itself: defaults filled in, and values compared that must fit each other.
 //!
-//! Looks at one topic or one subscriber. What has to do with other declarations is [`super::resolve`]'s.
+//! Looks at one topic or one subscriber. Relations to other declarations belong to [`super::resolve`].
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroU32;
@@ -8,21 +8,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::bounds::{
-    CAPSULES_DEFAULT, CLAIM_TIMEOUT_DEFAULT, DEDUPE_WINDOW_DEFAULT, HELD_DEFAULT, LIFECYCLE_KEYS_DEFAULT,
-    PARTITIONS_DEFAULT, REMEMBER_DEFAULT, REMEMBERED_DEFAULT, RETENTION_AGE_DEFAULT,
+    CAPSULES_DEFAULT, DEDUPE_WINDOW_DEFAULT, HELD_DEFAULT, LIFECYCLE_KEYS_DEFAULT, PARTITIONS_DEFAULT,
+    QUEUE_GROUP_TIMEOUT_DEFAULT, REMEMBER_DEFAULT, REMEMBERED_DEFAULT, RETENTION_AGE_DEFAULT,
 };
 use super::data_schema::DataSchema;
 use super::diagnostic::{Code, Diagnostic, Problems, Span};
 use super::expression::{Condition, KeyExpression};
 use super::plan::{
     BacklogPlan, BatchPlan, ConfigValue, Delivery, HoldPlan, LifecyclePlan, Limits, OnFailure, OutOfOrder,
-    PluginSource, Rate, Retry, Runs, StartAt, StatePlan, TrialPlan, Waiting, WhenFull,
+    PluginSource, Rate, Retry, RetryQueue, Runs, StartAt, StatePlan, TrialPlan, WhenFull,
 };
 use super::raw;
 use super::reader::{Field, Key, Shared};
 use super::setting::Setting;
-use super::units::show_duration;
 use super::values::{Count, List, OrOff, OrRefuse, Word};
+use crate::model::units::show_duration;
 use crate::model::{Compression, Dedupe, Lifecycle, Retention, TopicSettings};
 
 /// A topic, as far as it does not depend on others. The default is one of which nothing is said.
@@ -44,7 +44,7 @@ pub(crate) struct Topic {
     pub(crate) roots_only: Vec<(&'static str, Span)>,
     /// Keys that mean nothing where all events come from a topic that diverts them.
     pub(crate) not_diverted: Vec<(&'static str, Span)>,
-    pub(crate) was: Option<(String, Span)>,
+    pub(crate) renamed_from: Option<(String, Span)>,
 }
 
 /// How a topic keeps its events, as far as it does not depend on its place in the tree.
@@ -79,7 +79,7 @@ pub(crate) fn is_of_recognition(key: &str) -> bool {
 }
 
 impl Keeping {
-    /// What it is for a topic with so many partitions, at least one.
+    /// The settings of a topic with this number of partitions, at least one.
     pub(crate) fn settings(&self, partitions: u32, recognises: bool) -> TopicSettings {
         // A bound of nothing would be none that can be kept to; what is shown of it could not be read either.
         let partition_bytes = self.bytes.map(|bytes| (bytes / u64::from(partitions)).max(1));
@@ -97,7 +97,7 @@ impl Keeping {
 pub(crate) struct Subscriber {
     pub(crate) from: Option<(String, Span)>,
     pub(crate) ports: Vec<Port>,
-    /// What it runs. `None` if that was reported.
+    /// Its handler. `None` if a problem was reported.
     pub(crate) runs: Option<Runs>,
     pub(crate) when: Option<Condition>,
     pub(crate) config: BTreeMap<String, ConfigValue>,
@@ -107,17 +107,17 @@ pub(crate) struct Subscriber {
     pub(crate) on_failure: OnFailure,
     pub(crate) capsules: u32,
     pub(crate) trial: TrialPlan,
-    pub(crate) waiting: Waiting,
+    pub(crate) retry_queue: RetryQueue,
     pub(crate) delivery: Delivery,
     pub(crate) rate: Option<Rate>,
     pub(crate) concurrency: Option<NonZeroU32>,
     pub(crate) batch: BatchPlan,
     /// Whether it has a topic for dead letters, as far as can be told.
     pub(crate) dead_letters: bool,
-    pub(crate) claim: Option<(String, Span)>,
-    pub(crate) claim_timeout: Duration,
+    pub(crate) queue_group: Option<(String, Span)>,
+    pub(crate) queue_group_timeout: Duration,
     pub(crate) start: StartAt,
-    pub(crate) was: Option<(String, Span)>,
+    pub(crate) renamed_from: Option<(String, Span)>,
 }
 
 /// A port, its topic, and where the topic is named.
@@ -182,7 +182,7 @@ pub(crate) fn topic(raw: &raw::Topic, shared: &mut Shared, problems: &mut Proble
         diverts_to,
         roots_only: roots_only.into_iter().flatten().collect(),
         not_diverted: not_diverted.into_iter().flatten().collect(),
-        was: raw.was.as_ref().and_then(|field| Some((field.value.clone()?.0, field.span))),
+        renamed_from: raw.renamed_from.as_ref().and_then(|field| Some((field.value.clone()?.0, field.span))),
     }
 }
 
@@ -355,7 +355,7 @@ pub(crate) fn subscriber(name: &str, declared: Span, raw: &raw::Subscriber, prob
         state: value(&raw.state).map_or_else(StatePlan::default, |raw| state(&raw)),
         retry,
         on_failure,
-        waiting: value(&raw.waiting).map_or_else(Waiting::default, |raw| waiting(&raw)),
+        retry_queue: value(&raw.retry_queue).map_or_else(RetryQueue::default, |raw| retry_queue(&raw)),
         trial: trial(&value(&raw.trial).unwrap_or_default(), problems),
         capsules: value(&raw.capsules).map_or(CAPSULES_DEFAULT, |count| count.0),
         delivery,
@@ -365,20 +365,20 @@ pub(crate) fn subscriber(name: &str, declared: Span, raw: &raw::Subscriber, prob
         // What is parked is still to be handled; what is rejected never is.
         dead_letters: is_plugin && on_failure != OnFailure::Halt,
         start: value(&raw.start).map_or(StartAt::Earliest, |start| start.0),
-        claim_timeout: claim_timeout(raw, problems),
-        claim: raw.claim.as_ref().and_then(|field| Some((field.value.clone()?.0, field.span))),
-        was: raw.was.as_ref().and_then(|field| Some((field.value.clone()?.0, field.span))),
+        queue_group_timeout: queue_group_timeout(raw, problems),
+        queue_group: raw.queue_group.as_ref().and_then(|field| Some((field.value.clone()?.0, field.span))),
+        renamed_from: raw.renamed_from.as_ref().and_then(|field| Some((field.value.clone()?.0, field.span))),
     }
 }
 
 /// Nothing is claimed where there is no group.
-fn claim_timeout(raw: &raw::Subscriber, problems: &mut Problems) -> Duration {
-    if let Some(field) = raw.claim_timeout.as_ref().filter(|_| raw.claim.is_none()) {
-        let message = "`claim_timeout` without a `claim`: nothing is claimed";
+fn queue_group_timeout(raw: &raw::Subscriber, problems: &mut Problems) -> Duration {
+    if let Some(field) = raw.queue_group_timeout.as_ref().filter(|_| raw.queue_group.is_none()) {
+        let message = "`queue_group_timeout` without a `queue_group`: there is nobody to share events with";
         let bad = Diagnostic::error(Code::BadValue, field.key, "of what?", message);
-        problems.push(bad.help("name a group, for example `claim: workers`, or remove `claim_timeout`"));
+        problems.push(bad.help("name a group, for example `queue_group: workers`, or remove `queue_group_timeout`"));
     }
-    value(&raw.claim_timeout).map_or(CLAIM_TIMEOUT_DEFAULT, |period| period.0)
+    value(&raw.queue_group_timeout).map_or(QUEUE_GROUP_TIMEOUT_DEFAULT, |period| period.0)
 }
 
 /// Which of the three ways to handle events it is.
@@ -467,9 +467,9 @@ fn trial(raw: &raw::Trial, problems: &mut Problems) -> TrialPlan {
     }
 }
 
-fn waiting(raw: &raw::Waiting) -> Waiting {
-    let default = Waiting::default();
-    Waiting {
+fn retry_queue(raw: &raw::RetryQueue) -> RetryQueue {
+    let default = RetryQueue::default();
+    RetryQueue {
         max_events: value(&raw.max).map_or(default.max_events, |count| count.0),
         max_bytes: value(&raw.size).map_or(default.max_bytes, |size| size.0),
     }

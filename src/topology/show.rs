@@ -1,6 +1,6 @@
 //! A plan as the YAML that it stands for, with every default written out.
 //!
-//! Promises: checking what is shown, from the same folder and in the same environment, gives the same plan. What variables
+//! Promises: checking the shown text, from the same folder and in the same environment, gives the same plan. What variables
 //! were put into is shown with their names; [`documents`] need no environment.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,7 +13,7 @@ use super::plan::{
     ConfigValue, Delivery, HoldPlan, LifecyclePlan, OnFailure, OutOfOrder, Per, Plan, PluginSource, Rate, Runs,
     StartAt, SubscriberPlan, TopicPlan, TrialPlan, WhenFull,
 };
-use super::units::{show_duration, show_size};
+use crate::model::units::{show_duration, show_size};
 use crate::model::{Compression, Dedupe};
 
 /// Shows a plan: one YAML document for each namespace. Values out of the environment are not in it.
@@ -41,10 +41,10 @@ pub(super) fn part(
     documents_of(&part, As::default())
 }
 
-/// Most nodes of a text of what is applied: far below what one file may have.
+/// Most nodes of a text of the applied topology: far below what one file may have.
 const APPLIED_NODES_MAX: usize = 1_000;
 
-/// The namespaces of a plan that are asked for, as what is applied: without what only means something once (`was`), without what
+/// The requested namespaces of an applied plan: without what only means something once (`renamed_from`), without what
 /// plugins are told (`config`), which concerns nobody else, and with what roots have by themselves only where it is another than
 /// they have by default, since they may become something else. Several texts may be of one namespace.
 pub(super) fn applied(plan: &Plan, is_asked_for: impl Fn(&str) -> bool) -> Vec<String> {
@@ -87,7 +87,7 @@ struct As {
     is_applied: bool,
 }
 
-/// What is shown of a plan, by namespace.
+/// The shown part of a plan, by namespace.
 struct Part<'p> {
     plan: &'p Plan,
     namespaces: BTreeMap<&'p str, (Vec<&'p TopicPlan>, Vec<&'p SubscriberPlan>)>,
@@ -134,8 +134,8 @@ macro_rules! line {
 
 fn topic(shown: &mut String, plan: &Plan, topic: &TopicPlan, how: As) {
     line!(shown, "  {}:", key(&topic.name));
-    if let Some(was) = topic.was.as_ref().filter(|_| !how.is_applied) {
-        line!(shown, "    was: {}", scalar(was));
+    if let Some(old) = topic.renamed_from.as_ref().filter(|_| !how.is_applied) {
+        line!(shown, "    renamed_from: {}", scalar(old));
     }
     if topic.diverted_from.is_none() {
         line!(shown, "    partitions: {}", topic.partitions);
@@ -220,8 +220,8 @@ fn topic(shown: &mut String, plan: &Plan, topic: &TopicPlan, how: As) {
 
 fn subscriber(shown: &mut String, plan: &Plan, subscriber: &SubscriberPlan, how: As) {
     line!(shown, "  {}:", key(&subscriber.name));
-    if let Some(was) = subscriber.was.as_ref().filter(|_| !how.is_applied) {
-        line!(shown, "    was: {}", scalar(was));
+    if let Some(old) = subscriber.renamed_from.as_ref().filter(|_| !how.is_applied) {
+        line!(shown, "    renamed_from: {}", scalar(old));
     }
     line!(shown, "    from: {}", scalar(&plan[subscriber.from].name));
     match &subscriber.runs {
@@ -292,8 +292,9 @@ fn subscriber(shown: &mut String, plan: &Plan, subscriber: &SubscriberPlan, how:
         let (time, at_most) = (show_duration(time), show_duration(at_most));
         line!(shown, "    trial: {{ events: {events}, for: {time}, at_most: {at_most} }}");
     }
-    let waiting = &subscriber.waiting;
-    line!(shown, "    waiting: {{ max: {}, size: {} }}", waiting.max_events, show_size(waiting.max_bytes));
+    let retry_queue = &subscriber.retry_queue;
+    let (max, size) = (retry_queue.max_events, show_size(retry_queue.max_bytes));
+    line!(shown, "    retry_queue: {{ max: {max}, size: {size} }}");
     line!(shown, "    delivery: {delivery}");
     if let Some(Rate { events, per }) = subscriber.rate {
         let per = match per {
@@ -308,9 +309,9 @@ fn subscriber(shown: &mut String, plan: &Plan, subscriber: &SubscriberPlan, how:
     }
     let batch = &subscriber.batch;
     let wait = batch.wait.map(|wait| format!(", wait: {}", show_duration(wait))).unwrap_or_default();
-    if let Some(group) = &subscriber.claim {
-        line!(shown, "    claim: {}", scalar(group));
-        line!(shown, "    claim_timeout: {}", show_duration(subscriber.claim_timeout));
+    if let Some(group) = &subscriber.queue_group {
+        line!(shown, "    queue_group: {}", scalar(group));
+        line!(shown, "    queue_group_timeout: {}", show_duration(subscriber.queue_group_timeout));
     }
     let start = match subscriber.start {
         StartAt::Earliest => "earliest".to_owned(),
@@ -321,7 +322,7 @@ fn subscriber(shown: &mut String, plan: &Plan, subscriber: &SubscriberPlan, how:
     line!(shown, "    batch: {{ max: {}, size: {}{wait} }}", batch.max_events, show_size(batch.max_bytes as u64));
 }
 
-/// A text as YAML, in a place where variables are replaced: `$` is doubled, since what is shown had its variables replaced.
+/// A text as YAML, in a place where variables are replaced: `$` is doubled, since variables were replaced.
 fn scalar(text: &str) -> String {
     key(&text.replace('$', "$$"))
 }

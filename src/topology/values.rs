@@ -14,10 +14,10 @@ use super::expression::{self, KeyExpression};
 use super::names;
 use super::reader::{Field, Owner, Read, Reader};
 use super::schema_parts;
-use super::units::{self, UnitError};
 use super::yaml::{NodeRef, View};
 use super::{Found, plan};
 use crate::model::Time;
+use crate::model::units::{self, UnitError};
 
 /// Implements the schema of a value: always inline, so that editors show it where it is used.
 macro_rules! inline_schema {
@@ -59,7 +59,7 @@ impl Read for Word {
     }
 }
 
-/// A name that is declared; one that breaks the rules is reported and kept, so that what refers to it finds it.
+/// A declared name; an invalid one is reported and kept, so that references find it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Name(pub(crate) String);
 
@@ -71,7 +71,7 @@ pub(crate) fn name_pattern() -> String {
 inline_schema!(Name, schema_parts::text(&name_pattern(), &["shop"]));
 
 impl Name {
-    /// Reports what is wrong with a name.
+    /// Reports problems of a name.
     pub(crate) fn check(name: &str, span: Span, reader: &mut Reader<'_>) {
         if let Some((message, help)) = names::problem(name) {
             reader.bad::<()>(span, message, help);
@@ -222,7 +222,7 @@ impl<const MIN: u64, const MAX: u64> Read for Size<MIN, MAX> {
     }
 }
 
-/// Help for a quantity; where only the unit is missing, what it could have been.
+/// Help for a quantity; if only the unit is missing, the possible values.
 fn with_unit(error: &UnitError, text: &str, likely: &[&str], units: &str) -> String {
     let text = text.trim();
     match (error, likely) {

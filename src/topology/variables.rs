@@ -1,6 +1,6 @@
 //! `${VAR}` and `${VAR:-default}` in the texts of a topology; `$$` is a `$`.
 //!
-//! Replacement happens in parsed scalars, never in raw text, so a variable cannot add keys. What was put in is not
+//! Replacement happens in parsed scalars, never in raw text, so a variable cannot add keys. The inserted value is not
 //! looked at again. A `$` that starts neither form stays.
 
 use std::borrow::Cow;

@@ -19,7 +19,7 @@ pub(crate) struct Tree<'s> {
     source: u32,
     text: &'s str,
     nodes: Vec<Node>,
-    /// Texts of scalars that differ from what is written, one after the other: without quotes, escapes, line folds.
+    /// Texts of scalars that differ from the source, one after the other: without quotes, escapes, line folds.
     unquoted: String,
     /// Where each of them ends in `unquoted`.
     ends: Vec<u32>,
@@ -39,7 +39,7 @@ const _: () = assert!(size_of::<Node>() <= 20);
 
 #[derive(Clone, Copy, Debug)]
 enum Kind {
-    /// A plain scalar whose text is what is written.
+    /// A plain scalar whose text is the source.
     Plain,
     /// A plain scalar over several lines; the index of its text.
     PlainText(u32),
@@ -73,7 +73,7 @@ pub(crate) enum View<'t> {
     Sequence(Children<'t>),
     /// A node with a tag (`!name`).
     Tagged,
-    /// What it is was not understood, and that was reported.
+    /// Unknown and reported.
     Unknown,
 }
 
@@ -114,7 +114,7 @@ impl<'s> Tree<'s> {
         self.node(0).map(|_| NodeRef { tree: self, index: 0 })
     }
 
-    /// A text that differs from what is written.
+    /// A text that differs from the source.
     fn unquoted(&self, index: u32) -> &str {
         let end_of = |index: u32| self.ends.get(index as usize).map_or(0, |end| *end as usize);
         let start = index.checked_sub(1).map_or(0, end_of);
@@ -167,7 +167,7 @@ impl<'t> NodeRef<'t> {
         }
     }
 
-    /// The node, or what it stands for.
+    /// The node, or the target of an alias.
     fn target(self) -> Option<(u32, Node)> {
         let node = self.tree.node(self.index)?;
         match node.kind {
@@ -198,7 +198,7 @@ struct Open {
     height: u32,
 }
 
-/// What is known of an anchor.
+/// An anchor.
 #[derive(Clone, Copy)]
 struct Anchor {
     node: u32,

@@ -253,16 +253,16 @@ fn what_would_lose_events_has_to_be_allowed_also_at_a_start() {
     assert!(refused.code != Some(0) && refused.notices.contains("has not handled 1 events"), "{}", refused.notices);
     let shown = bus.run(&["gc", "--dry-run"]);
     assert_eq!(shown.code, refused.code, "as it would exit: {shown:?}");
-    let sms = "shop/sms (from shop/jobs) would be forgotten\n    needs --allow-loss: `shop/sms` has yet to handle 1";
+    let sms = "shop/sms (from shop/jobs) would be deleted\n    needs --allow-loss: `shop/sms` has yet to handle 1";
     assert!(shown.out.starts_with(sms), "{}", shown.out);
     assert_eq!(shown.out.matches("shop/sms ").count(), 1, "each once: {}", shown.out);
     let shown = bus.run(&["gc", "--dry-run", "--allow-loss", "-o", "json"]).json();
-    assert_eq!(shown[0]["would_forget"][0], "shop/sms (from shop/jobs)");
+    assert_eq!(shown[0]["would_delete"][0], "shop/sms (from shop/jobs)");
     assert_eq!(
         bus.run(&["gc", "--allow-loss"]).ok(),
-        "shop/sms (from shop/jobs) is forgotten\ntopic shop/sent is forgotten\ntopic shop/sms.dead is forgotten\n"
+        "shop/sms (from shop/jobs) deleted\ntopic shop/sent deleted\ntopic shop/sms.dead deleted\n"
     );
-    assert_eq!(bus.run(&["gc"]).ok(), "there is nothing to forget\n");
+    assert_eq!(bus.run(&["gc"]).ok(), "there is nothing to delete\n");
     bus.stop();
 }
 
@@ -276,8 +276,8 @@ fn what_is_renamed_is_found_by_its_new_name_with_all_that_it_has() {
     has(&bus, "work.dead", 1);
     let versions = bus.run(&["plugin", "versions", "work"]).ok();
     let renamed = BEFORE
-        .replace("jobs: {", "tasks: { was: jobs,")
-        .replace("work: { from: jobs", "worker: { was: work, from: tasks");
+        .replace("jobs: {", "tasks: { renamed_from: jobs,")
+        .replace("work: { from: jobs", "worker: { renamed_from: work, from: tasks");
     shop.write(&renamed);
     let plan = bus.run(&["plan", &shop.file()]).ok();
     let words = "its lanes end their calls and continue at their positions";
@@ -289,12 +289,14 @@ fn what_is_renamed_is_found_by_its_new_name_with_all_that_it_has() {
     assert_eq!(bus.run(&["apply", &shop.file()]).ok(), plan);
     assert_eq!(bus.run(&["plan", &shop.file()]).ok(), "nothing changes\n");
     assert_eq!(bus.run(&["plugin", "versions", "worker"]).ok(), versions);
-    assert_eq!(bus.run(&["gc"]).ok(), "there is nothing to forget\n");
+    assert_eq!(bus.run(&["gc"]).ok(), "there is nothing to delete\n");
     has(&bus, "worker.dead", 1);
     assert_ne!(bus.run(&["tail", "jobs"]).code, Some(0), "the old name is free");
     bus.stop();
     // And at a start, on a file that calls the other topic otherwise.
-    shop.write(&renamed.replace("done: {}", "results: { was: done }").replace("to: [done]", "to: { done: results }"));
+    shop.write(
+        &renamed.replace("done: {}", "results: { renamed_from: done }").replace("to: [done]", "to: { done: results }"),
+    );
     let bus = Bus::spawn(shop.command(&[]));
     has(&bus, "results", 1);
     bus.run(&["publish", "tasks", "echo 2", "--key", "k"]).ok();

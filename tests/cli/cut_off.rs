@@ -75,7 +75,7 @@ fn publish(bus: &Bus, topic: &str, more: &[&str]) -> Ran {
     let mut command = wattle();
     command.args(["publish", topic, "a", "--server", &middle.address]).args(more);
     let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    bus.run(&["tail", topic, "--follow", "--from", "start", "-n", "1"]).ok();
+    bus.run(&["tail", topic, "--follow", "--from", "earliest", "-n", "1"]).ok();
     middle.cut();
     child.wait_with_output().unwrap().into()
 }

@@ -162,13 +162,13 @@ fn tail_chooses_by_position_key_type_and_count() {
     };
     assert_eq!(tail(&[]), "abcd");
     assert_eq!(tail(&["--from", "2"]), "cd");
-    assert_eq!(tail(&["--from", "end"]), "");
+    assert_eq!(tail(&["--from", "latest"]), "");
     assert_eq!(tail(&["--from", "1h"]), "abcd");
     assert_eq!(tail(&["--from", "2100-01-01T00:00:00Z"]), "");
     assert_eq!(tail(&["--key", "k"]), "ac");
     assert_eq!(tail(&["--type", "u", "-n", "1"]), "d");
-    assert_eq!(tail(&["--type", "u", "-n", "1", "--from", "start"]), "c");
-    assert_eq!(tail(&["--partition", "0", "--follow", "--from", "start", "-n", "3"]), "abc");
+    assert_eq!(tail(&["--type", "u", "-n", "1", "--from", "earliest"]), "c");
+    assert_eq!(tail(&["--partition", "0", "--follow", "--from", "earliest", "-n", "3"]), "abc");
     bus.stop();
 }
 
@@ -177,7 +177,7 @@ fn tail_follows_and_ends_quietly_when_nobody_reads() {
     let (_folder, bus) = bus();
     bus.run(&["publish", "log", "--empty", "--id", "before"]).ok();
     let mut command = wattle();
-    command.args(["tail", "log", "--follow", "--from", "start", "--server", &bus.address]);
+    command.args(["tail", "log", "--follow", "--from", "earliest", "--server", &bus.address]);
     let mut tail = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let mut lines = BufReader::new(tail.stdout.take().unwrap()).lines();
     assert!(lines.next().unwrap().unwrap().contains("before"));
@@ -194,7 +194,7 @@ fn tail_follows_and_ends_quietly_when_nobody_reads() {
 fn a_tail_ends_with_its_reader_though_nothing_comes() {
     let (_folder, bus) = bus();
     bus.run(&["publish", "log", "--empty", "--id", "last"]).ok();
-    for more in [&["-n", "1"][..], &["--from", "start"], &["-n", "1", "-o", "data"]] {
+    for more in [&["-n", "1"][..], &["--from", "earliest"], &["-n", "1", "-o", "data"]] {
         let mut command = wattle();
         command.args(["tail", "log", "--follow", "--server", &bus.address]).args(more);
         let mut tail = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();

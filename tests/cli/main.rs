@@ -23,6 +23,7 @@ mod events;
 #[cfg(target_os = "linux")]
 mod faults;
 mod fidelity;
+mod help;
 mod kill;
 mod log;
 mod logging;

@@ -75,7 +75,7 @@ fn versions(bus: &Bus) -> Vec<Value> {
 }
 
 fn standings(bus: &Bus) -> Vec<String> {
-    versions(bus).iter().map(|kept| kept["standing"].as_str().unwrap().to_owned()).collect()
+    versions(bus).iter().map(|kept| kept["state"].as_str().unwrap().to_owned()).collect()
 }
 
 /// What came of every job so far, in their order.
@@ -107,42 +107,39 @@ fn job(bus: &Bus, data: &str) -> String {
 fn versions_are_deployed_listed_gone_back_from_and_pinned() {
     let shop = Shop::new();
     let bus = shop.start(&[]);
-    assert_eq!(standings(&bus), ["proven"]);
+    assert_eq!(standings(&bus), ["stable"]);
     bus.run(&["publish", "jobs", "state set a=1", "--key", "k"]).ok();
     assert_eq!(job(&bus, "echo 0"), "echo 0");
-    assert!(bus.run(&["plugin", "deploy", "work", &shop.other(1)]).ok().starts_with("work tries "));
-    assert_eq!(standings(&bus), ["proven", "on trial"]);
+    assert!(bus.run(&["plugin", "deploy", "work", &shop.other(1)]).ok().contains(" as a candidate"));
+    assert_eq!(standings(&bus), ["stable", "candidate"]);
     let snapshots = bus.run(&["state", "snapshots", "work"]).ok();
-    assert!(snapshots.contains(" deploy ") && snapshots.contains("in front of the deploy of "), "{snapshots}");
+    assert!(snapshots.contains(" deploy ") && snapshots.contains("before the deploy of "), "{snapshots}");
     let status = bus.run(&["status"]).ok();
-    assert!(
-        status.contains("on trial in 1 of 1 lane: 0 of 1,000 events, 0 s of 1 min, ends at the latest in "),
-        "{status}"
-    );
+    assert!(status.contains(" in 1 of 1 lane: 0 of 1,000 events, 0 s of 1 min, ends at the latest in "), "{status}");
     assert_eq!(job(&bus, "echo"), "echo");
     let status: Value = serde_json::from_str(&bus.run(&["status", "-o", "json"]).ok()).unwrap();
-    assert_eq!(status["subscribers"][0]["on_trial"]["handled"], 1);
+    assert_eq!(status["subscribers"][0]["candidate"]["handled"], 1);
     let again = bus.run(&["plugin", "deploy", "work", &shop.other(1)]).ok();
-    assert!(again.contains(" on trial already: 1 of 1,000 events, "), "{again}");
+    assert!(again.contains(" already: 1 of 1,000 events, "), "{again}");
     let table = bus.run(&["plugin", "versions", "work"]).ok();
     assert!(table.contains("COMPONENT") && table.contains(" 1 of 1,000 events, "), "{table}");
     assert!(bus.run(&["plugin", "rollback", "work"]).ok().ends_with(" again\n"));
-    assert_eq!(standings(&bus), ["proven", "taken back"]);
+    assert_eq!(standings(&bus), ["stable", "rolled back"]);
     let deployed =
         bus.run(&["plugin", "deploy", "work", &shop.other(2), "--policy", "replace", "-o", "json"]).json().remove(0);
     assert_eq!(deployed["outcome"], "runs");
     let all = versions(&bus);
-    assert_eq!((&all[2]["version"], &all[2]["standing"]), (&deployed["version"], &json!("proven")));
+    assert_eq!((&all[2]["version"], &all[2]["state"]), (&deployed["version"], &json!("stable")));
     assert_eq!((&all[0]["next_back"], &all[1]["next_back"]), (&json!(true), &json!(false)));
 
     bus.run(&["plugin", "deploy", "work", &shop.other(4), "--policy", "canary"]).ok();
     let promoted = bus.run(&["plugin", "promote", "work", "-o", "json"]).json().remove(0);
     let component = blake3::hash(&marked(&guest("hostile"), 4)).to_string();
     let kept = versions(&bus).pop().unwrap();
-    assert_eq!((&kept["version"], &kept["standing"]), (&promoted["version"], &json!("proven")));
+    assert_eq!((&kept["version"], &kept["state"]), (&promoted["version"], &json!("stable")));
     assert_eq!(kept["component"], component, "as `wattle build` calls it");
     let refused = bus.run(&["plugin", "promote", "work"]);
-    assert!(refused.code == Some(1) && refused.notices.contains("no version on trial"), "{refused:?}");
+    assert!(refused.code == Some(1) && refused.notices.contains("no candidate"), "{refused:?}");
     let first = all[0]["version"].as_str().unwrap();
     let pinned = bus.run(&["plugin", "pin", "work", &first[..10]]).ok();
     assert_eq!(pinned, format!("work is pinned to {} until `wattle plugin pin work --off`\n", &first[..16]));
@@ -166,8 +163,8 @@ fn a_version_that_handles_what_it_has_to_is_proven_by_itself() {
     let mut bus = shop.start(&[]);
     bus.run(&["plugin", "deploy", "work", &shop.other(1)]).ok();
     assert_eq!([job(&bus, "echo 1"), job(&bus, "echo 2")], ["echo 1", "echo 2"]);
-    bus.wait_for("the new version is proven");
-    assert_eq!(standings(&bus), ["kept", "proven"]);
+    bus.wait_for("the new version is stable");
+    assert_eq!(standings(&bus), ["kept", "stable"]);
     bus.stop();
 }
 
@@ -210,13 +207,13 @@ fn what_was_deployed_outlives_a_kill() {
     shop.write(b"not a plugin"); // what is kept is enough
     let mut bus = shop.start(&[]);
     let all = versions(&bus);
-    assert_eq!((&all[1]["version"], &all[1]["standing"]), (&deployed["version"], &json!("on trial")));
+    assert_eq!((&all[1]["version"], &all[1]["state"]), (&deployed["version"], &json!("candidate")));
     assert_eq!(job(&bus, "echo 1"), "echo 1");
     bus.run(&["plugin", "rollback", "work"]).ok();
     bus.signal("KILL");
     bus.end();
     bus = shop.start(&[]);
-    assert_eq!(standings(&bus), ["proven", "taken back"]);
+    assert_eq!(standings(&bus), ["stable", "rolled back"]);
     assert_eq!(job(&bus, "echo 2"), "echo 2");
     bus.stop();
 }
@@ -233,7 +230,7 @@ fn a_file_that_changed_while_nothing_ran_has_the_state_from_before_it_in_a_snaps
     bus.stop();
     shop.write(&marked(&guest("hostile"), 1));
     let bus = shop.start(&[]);
-    assert_eq!(standings(&bus), ["proven", "on trial"]);
+    assert_eq!(standings(&bus), ["stable", "candidate"]);
     let taken = bus.run(&["state", "snapshots", "work", "-o", "json"]).json();
     let before = versions(&bus)[0]["version"].clone();
     assert_eq!((taken.len(), &taken[0]["by"], &taken[0]["digest"]), (1, &json!("deploy"), &before));
@@ -250,9 +247,9 @@ fn a_file_that_changes_is_reloaded_and_a_bad_one_is_not() {
     let whole = guest("hostile");
     shop.rename_over(&marked(&whole, 1));
     bus.wait_for("the new version is called from now on");
-    assert_eq!(standings(&bus), ["proven", "on trial"]);
+    assert_eq!(standings(&bus), ["stable", "candidate"]);
     shop.write(&whole[..whole.len() / 2]);
-    bus.wait_for("the version before runs on");
+    bus.wait_for("keeping the previous version");
     assert_eq!(job(&bus, "echo 1"), "echo 1", "the one before serves");
     assert!(bus.run(&["status"]).ok().contains("last reload of shop/work: "));
     shop.write(&marked(&whole, 2)); // it is whole now
@@ -293,7 +290,7 @@ fn a_new_version_that_fails_where_the_old_one_does_not_is_rolled_back_by_itself(
         "items":[{"sku":"rug","qty":1,"price_cents":100}],"total_cents":100}"#;
     bus.run(&["publish", "orders", order]).ok();
     bus.wait_for("it is not tried again until its file changes");
-    assert_eq!(standings(&bus), ["proven", "taken back"]);
+    assert_eq!(standings(&bus), ["stable", "rolled back"]);
     assert_eq!(bus.run(&["tail", "accepted"]).json().len(), 1);
     assert_eq!(bus.run(&["dead", "list", "work"]).ok(), "no dead letters\n");
     let status = bus.run(&["status"]).ok();

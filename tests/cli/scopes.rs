@@ -141,7 +141,8 @@ fn files_that_do_not_go_with_what_is_applied_any_more_start_what_is_while_they_h
     let shop = Shop::new();
     shop.start(&["jobs"], &[]).stop();
     let bus = shop.start(&["sms"], &[]);
-    let renamed = JOBS.replace("done: {}", "ready: { was: done }").replace("to: [done]", "to: { done: ready }");
+    let renamed =
+        JOBS.replace("done: {}", "ready: { renamed_from: done }").replace("to: [done]", "to: { done: ready }");
     bus.run(&["apply", &shop.write("renamed", &renamed)]).ok();
     bus.stop();
     let bus = shop.start(&["sms"], &[]);
@@ -207,7 +208,7 @@ fn who_applies_on_top_of_what_is_not_applied_any_more_is_refused_with_a_code_of_
     let after = revision(&bus);
     assert!(bus.run(&["status"]).ok().contains(&format!("topology: revision {after}\n")));
     // versions likewise
-    let version = bus.run(&["plugin", "list", "-o", "json"]).json()[0]["proven"].as_str().unwrap().to_owned();
+    let version = bus.run(&["plugin", "list", "-o", "json"]).json()[0]["stable"].as_str().unwrap().to_owned();
     let component = shop.path("work.wasm").display().to_string();
     let wrong = "0000000000000000";
     for command in

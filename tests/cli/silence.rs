@@ -48,7 +48,7 @@ fn more(path: &str, folder: &std::path::Path) -> Vec<String> {
     let file = |name: &str| folder.join(name).display().to_string();
     let words: &[&str] = match path {
         "publish" => &["t", "x", "--try-for", "1s"],
-        "seek" => &["s", "--to", "start"],
+        "seek" => &["s", "--to", "earliest"],
         "state get" => &["s", "k"],
         "dead redrive" | "dead drop" | "parked release" | "parked drop" => &["s", "--all"],
         "capsule show" | "capsule fetch" | "capsule run" => &["shop/s/1"],
@@ -137,7 +137,7 @@ fn commands_that_only_look_say_that_there_is_no_bus_and_others_that_they_do_not_
     ] {
         assert_eq!(code(read), Some(3), "{read:?}");
     }
-    for change in [&["pause", "s"][..], &["clock", "confirm"], &["seek", "s", "--to", "end"]] {
+    for change in [&["pause", "s"][..], &["clock", "confirm"], &["seek", "s", "--to", "latest"]] {
         assert_eq!(code(change), Some(4), "{change:?}");
     }
 }

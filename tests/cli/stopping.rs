@@ -46,7 +46,7 @@ async fn under_load(signal: &str, expected: Option<i32>) {
     let bus = Bus::start(folder.path(), &[]);
     let producers: Vec<_> = (0..4).map(|name| tokio::spawn(publish(bus.address.clone(), name))).collect();
     // In the middle of it: when some of it is there.
-    let enough = bus.run(&["tail", "orders", "--follow", "--from", "start", "-n", "500"]).ok();
+    let enough = bus.run(&["tail", "orders", "--follow", "--from", "earliest", "-n", "500"]).ok();
     assert_eq!(enough.lines().count(), 500);
     bus.signal(signal);
     let (status, said) = bus.end();
@@ -83,7 +83,7 @@ async fn unending_call(bus: &Bus) -> tonic::Streaming<v1::PublishResponse> {
     let requests = tokio_stream::StreamExt::chain(tokio_stream::iter([request]), tokio_stream::pending());
     let answers = PublisherServiceClient::new(channel).publish_stream(requests).await.unwrap().into_inner();
     // The call is under way as soon as its event is there.
-    bus.run(&["tail", "log", "--follow", "--from", "start", "-n", "1"]).ok();
+    bus.run(&["tail", "log", "--follow", "--from", "earliest", "-n", "1"]).ok();
     answers
 }
 

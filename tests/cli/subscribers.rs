@@ -76,7 +76,7 @@ fn settle(bus: &Bus) -> Vec<Value> {
     let begin = Instant::now();
     loop {
         let subscribers = status(bus);
-        let is_at_rest = |of: &Value| of["lag"] == 0 && of["waiting"] == of["parked"];
+        let is_at_rest = |of: &Value| of["lag"] == 0 && of["retry_queue"] == of["parked"];
         if subscribers.iter().all(is_at_rest) {
             return subscribers;
         }
@@ -220,18 +220,18 @@ fn parked_events_hold_their_key_until_they_are_released_or_dropped() {
         }
         assert!(begin.elapsed() < PATIENCE, "{of:#}");
     };
-    assert_eq!(of["waiting"], 3);
+    assert_eq!(of["retry_queue"], 3);
     let shown = bus.run(&["status"]).ok();
-    assert!(shown.contains("3 waiting (") && shown.contains("), 2 parked"), "{shown}");
+    assert!(shown.contains("3 in the retry queue (") && shown.contains("), 2 parked"), "{shown}");
     let parked = bus.run(&["parked", "list", "work"]).ok();
     assert!(parked.ends_with("2 parked events\n") && parked.contains("trap: "), "{parked}");
     let all = bus.run(&["parked", "list", "work", "--all", "--key", "a"]).ok();
     assert!(all.ends_with("2 events, 1 of them parked\n") && all.contains("waiting for its key"), "{all}");
     let shown = bus.run(&["parked", "show", "work", "--key", "b", "-o", "json"]).json();
     assert_eq!((&shown[0]["failure"], &shown[0]["event"]["data"]), (&json!("trap"), &json!("panic 1")));
-    let refused = bus.run(&["seek", "work", "--to", "start", "--dry-run"]);
+    let refused = bus.run(&["seek", "work", "--to", "earliest", "--dry-run"]);
     assert_eq!(refused.code, Some(1), "{refused:?}");
-    assert!(refused.notices.contains("--drop-waiting"), "{}", refused.notices);
+    assert!(refused.notices.contains("--drop-retry-queue"), "{}", refused.notices);
     bus.stop();
 
     let bus = start(folder.path(), &parking(2));
@@ -260,7 +260,7 @@ fn a_pause_outlasts_a_restart() {
         (&json!(["paused", "paused"]), &json!(1), &json!(0))
     );
     let shown = bus.run(&["status"]).ok();
-    assert!(shown.contains("1 behind (") && shown.contains("), 2 lanes paused"), "{shown}");
+    assert!(shown.contains("lag 1 (") && shown.contains("), 2 lanes paused"), "{shown}");
     assert!(of["lag_seconds"].as_f64().unwrap() >= 0.0, "{of}");
     bus.run(&["resume", "count"]).ok();
     settle(&bus);
@@ -277,16 +277,16 @@ fn a_seek_says_that_a_lane_is_still_halted() {
     while status(&bus)[0]["lanes"] != json!(["halted"]) {
         assert!(begin.elapsed() < PATIENCE, "{:#?}", status(&bus));
     }
-    let still = "work still has 1 lane halted: `wattle resume work` has it go on";
-    let moved = bus.run(&["seek", "work", "--to", "end", "--drop-waiting"]);
+    let still = "work still has 1 lane halted: `wattle resume work` resumes it";
+    let moved = bus.run(&["seek", "work", "--to", "latest", "--drop-retry-queue"]);
     assert!(moved.code == Some(0) && moved.notices.contains(still), "{moved:?}");
-    let moved = bus.run(&["seek", "work", "--to", "end", "-o", "json"]).json();
+    let moved = bus.run(&["seek", "work", "--to", "latest", "-o", "json"]).json();
     assert_eq!((&moved[0]["halted"], &moved[0]["paused"]), (&json!([0]), &json!([])));
     bus.run(&["resume", "work"]).ok();
-    let moved = bus.run(&["seek", "work", "--to", "end"]);
+    let moved = bus.run(&["seek", "work", "--to", "latest"]);
     assert!(moved.code == Some(0) && !moved.notices.contains("halted"), "{moved:?}");
     bus.run(&["pause", "work"]).ok();
-    let moved = bus.run(&["seek", "work", "--to", "end"]);
+    let moved = bus.run(&["seek", "work", "--to", "latest"]);
     assert!(moved.notices.contains("1 lane paused: `wattle resume work`"), "{moved:?}");
     bus.stop();
 }
@@ -303,14 +303,14 @@ fn a_seek_says_where_it_goes_and_goes_there() {
     };
     let emitted = || bus.run(&["tail", "stock.reserved"]).ok().lines().count();
     let (before, accepted) = (emitted(), bus.run(&["tail", "orders.accepted"]).ok().lines().count() as u64);
-    for (to, expected) in [("start", 0), ("end", accepted), ("2020-01-01T00:00:00Z", 0), ("0s", accepted)] {
+    for (to, expected) in [("earliest", 0), ("latest", accepted), ("2020-01-01T00:00:00Z", 0), ("0s", accepted)] {
         assert_eq!(seek(&["--to", to, "--dry-run"]), (accepted, expected), "{to}");
     }
     let text = bus.run(&["seek", "inventory", "--to", "5", "--dry-run", "--partition", "1"]).ok();
     assert!(text.contains("PARTITION") && text.contains("nothing was moved"), "{text}");
     settle(&bus);
     assert_eq!(emitted(), before);
-    assert_eq!(seek(&["--to", "start"]), (accepted, 0));
+    assert_eq!(seek(&["--to", "earliest"]), (accepted, 0));
     settle(&bus);
     assert_eq!(emitted(), 2 * before, "everything once more");
     bus.stop();
@@ -331,10 +331,10 @@ fn state_is_saved_put_back_and_not_forgotten_by_a_seek() {
     let exported = bus.run(&["state", "export", "count"]).ok();
     assert_eq!(exported.lines().count(), 10);
 
-    let refused = bus.run(&["seek", "count", "--to", "start"]);
+    let refused = bus.run(&["seek", "count", "--to", "earliest"]);
     assert_eq!(refused.code, Some(1), "{refused:?}");
     assert!(refused.notices.contains("--state empty") && refused.notices.contains("--state keep"), "{refused:?}");
-    bus.run(&["seek", "count", "--to", "end", "--state", "empty"]).ok();
+    bus.run(&["seek", "count", "--to", "latest", "--state", "empty"]).ok();
     assert_eq!(bus.run(&["state", "list", "count"]).ok(), "0 keys\n");
     let none = bus.run(&["state", "get", "count", "totals/k3"]);
     assert!(none.code == Some(1) && none.notices.contains("wattle state list count"), "{none:?}");
@@ -381,7 +381,11 @@ fn an_event_is_traced_through_the_tree() {
 
     let none = bus.run(&["trace", "nobody", "--topic", "orders"]);
     assert_eq!(none.code, Some(1), "{none:?}");
-    assert!(none.notices.contains("no event `nobody`") && none.notices.contains("topic `orders`"), "{}", none.notices);
+    assert!(
+        none.notices.contains("event `nobody` not found") && none.notices.contains("topic `orders`"),
+        "{}",
+        none.notices
+    );
     bus.stop();
 }
 

@@ -29,8 +29,8 @@ fn the_last_events_are_those_that_came_last_of_all_partitions() {
     assert_eq!(ids(&bus, &["orders", "-n", "1", "--type", "rare"]), "e11");
     assert_eq!(ids(&bus, &["orders", "-n", "1", "--type", "never"]), "");
     assert_eq!(ids(&bus, &["log", "-n", "3"]), "");
-    assert_eq!(ids(&bus, &["orders", "-n", "3", "--from", "start"]).split(' ').count(), 3);
-    assert_eq!(ids(&bus, &["orders", "-n", "1", "--from", "start", "--key", "k0"]), "e0");
+    assert_eq!(ids(&bus, &["orders", "-n", "3", "--from", "earliest"]).split(' ').count(), 3);
+    assert_eq!(ids(&bus, &["orders", "-n", "1", "--from", "earliest", "--key", "k0"]), "e0");
     for (wrong, words) in [
         (&["tail", "ordres", "-n", "1"][..], "did you mean"),
         (&["tail", "log", "-n", "1", "--partition", "7"], "no partition 7"),
@@ -130,7 +130,7 @@ fn a_tail_goes_on_at_its_place_where_the_bus_is_stopped_or_killed_and_started_ag
     publish(&bus, 8..10);
     let tail = |more: &[&str]| Tail::start(&address, more);
     let tails =
-        [tail(&[]), tail(&["--from", "start"]), tail(&["-n", "2"]), tail(&["--from", "1h"]), tail(&["--from", "1"])];
+        [tail(&[]), tail(&["--from", "earliest"]), tail(&["-n", "2"]), tail(&["--from", "1h"]), tail(&["--from", "1"])];
     assert_eq!(some(&tails[1], 10), (0..10).collect::<Vec<_>>());
     assert_eq!(some(&tails[2], 2), [8, 9]);
     assert_eq!(some(&tails[3], 10), (0..10).collect::<Vec<_>>());

@@ -75,7 +75,7 @@ const WALKED: &[&[&str]] = &[
     &["plan", "lab.yaml"],
     &["pause", "\u{1b}[2J"],
     &["resume", "\u{1b}[2J"],
-    &["seek", "\u{1b}[2J", "--to", "start"],
+    &["seek", "\u{1b}[2J", "--to", "earliest"],
     &["tail", "\u{1b}[2J"],
     &["publish", "\u{1b}[2J", "{}"],
     &["apply", "lab.yaml"],

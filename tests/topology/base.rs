@@ -74,7 +74,8 @@ fn on(applied: &Plan, texts: &[&str], prune: bool) -> Merged {
 fn nodes(plan: &Plan) -> BTreeSet<String> {
     let topics = plan.topics.iter().map(|topic| {
         let mut all = topic.clone();
-        (all.parent, all.diverts_to, all.diverted_from, all.dead_letters_of, all.was) = (None, None, None, None, None);
+        (all.parent, all.diverts_to, all.diverted_from, all.dead_letters_of, all.renamed_from) =
+            (None, None, None, None, None);
         let parent = topic.parent.map(|parent| plan[parent].label());
         let diverted_from = topic.diverted_from.map(|from| plan[from].label());
         format!("{all:?} {parent:?} {diverted_from:?}")
@@ -82,7 +83,7 @@ fn nodes(plan: &Plan) -> BTreeSet<String> {
     let subscribers = plan.subscribers.iter().map(|subscriber| {
         let mut all = subscriber.clone();
         let to: Vec<_> = all.ports.drain(..).map(|(port, topic)| (port, plan[topic].label())).collect();
-        (all.from.0, all.dead_letters, all.was) = (0, None, None);
+        (all.from.0, all.dead_letters, all.renamed_from) = (0, None, None);
         format!("{all:?} {} {to:?}", plan[subscriber.from].label())
     });
     topics.chain(subscribers).collect()
@@ -183,7 +184,7 @@ fn what_a_root_has_by_itself_is_no_reason_not_to_publish_to_it() {
 fn what_is_called_otherwise_is_called_so_by_all_that_is_applied() {
     let more = "wattle: v1\nname: shop\nsubscribers: { mourn: { from: ship.dead, plugin: /m.wasm } }\n";
     let applied = plan(&[ORDERS, SMS, more]);
-    let file = "wattle: v1\nname: shop\ntopics: { boxes: { was: parcels } }\nsubscribers:\n  post: { was: ship, from: orders, plugin: \
+    let file = "wattle: v1\nname: shop\ntopics: { boxes: { renamed_from: parcels } }\nsubscribers:\n  post: { renamed_from: ship, from: orders, plugin: \
                 /ship.wasm, to: { parcels: boxes } }\n";
     let merged = on(&applied, &[file], false);
     let named = |name: &str| merged.plan.subscribers.iter().find(|of| of.name == name).unwrap();
@@ -201,6 +202,6 @@ fn what_is_called_otherwise_is_called_so_by_all_that_is_applied() {
     );
     assert!(free.plan.topics.iter().any(|topic| topic.name == "parcels"));
     // a name cannot be given to two
-    let both = "wattle: v1\nname: shop\ntopics: { texts: { was: parcels }, parcels: {} }\n";
+    let both = "wattle: v1\nname: shop\ntopics: { texts: { renamed_from: parcels }, parcels: {} }\n";
     assert!(try_on(&applied, &[both], false).unwrap_err().contains("still declared"));
 }

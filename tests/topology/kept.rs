@@ -198,7 +198,7 @@ fn subscriber() -> impl Strategy<Value = Map<String, Value>> {
         ("on_failure", select(vec![json!("dead_letter"), json!("park"), json!("halt")]).boxed()),
         ("capsules", number(0..9u32)),
         ("trial", trial.boxed()),
-        ("waiting", number(1..9u32).prop_map(|max| json!({ "max": max })).boxed()),
+        ("retry_queue", number(1..9u32).prop_map(|max| json!({ "max": max })).boxed()),
         ("delivery", select(vec![json!("exactly_once"), json!("at_least_once")]).boxed()),
         ("rate", (1..9u32, select(vec!["s", "m", "h"])).prop_map(|(n, per)| json!(format!("{n}/{per}"))).boxed()),
         ("concurrency", number(1..9u32)),
@@ -245,8 +245,8 @@ fn show_on(plan: &Plan) -> Vec<Source> {
 /// All of it but the names that things had.
 fn without_was(plan: &Plan) -> String {
     let mut plan = plan.clone();
-    plan.topics.iter_mut().for_each(|topic| topic.was = None);
-    plan.subscribers.iter_mut().for_each(|subscriber| subscriber.was = None);
+    plan.topics.iter_mut().for_each(|topic| topic.renamed_from = None);
+    plan.subscribers.iter_mut().for_each(|subscriber| subscriber.renamed_from = None);
     all(&plan)
 }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 use wattle::model::{Compression, Dedupe, Retention, TopicSettings};
 use wattle::topology::{
     BatchPlan, Condition, ConfigValue, Delivery, Found, Limits, OnFailure, OutOfOrder, Per, Plan, PluginSource, Rate,
-    Retry, Runs, Source, StatePlan, SubscriberPlan, Surroundings, TrialPlan, Waiting, check, draw, show,
+    Retry, RetryQueue, Runs, Source, StatePlan, SubscriberPlan, Surroundings, TrialPlan, check, draw, show,
 };
 
 /// A world in which every folder is a plugin and every file exists.
@@ -91,7 +91,7 @@ fn what_is_not_said_has_its_default() {
     assert_eq!(subscriber.retry, Retry { attempts: 5, initial, max, factor: 2.0 });
     assert_eq!((subscriber.on_failure, subscriber.delivery), (OnFailure::DeadLetter, Delivery::ExactlyOnce));
     assert_eq!(subscriber.config, BTreeMap::new());
-    assert_eq!(subscriber.waiting, Waiting { max_events: 10_000, max_bytes: 16 << 20 });
+    assert_eq!(subscriber.retry_queue, RetryQueue { max_events: 10_000, max_bytes: 16 << 20 });
     assert_eq!(subscriber.batch, BatchPlan { max_events: 256, max_bytes: 1 << 20, wait: None });
     assert_eq!(subscriber.state, StatePlan { ttl: None, max_bytes: 256 << 20 });
     assert_eq!((&subscriber.when, subscriber.rate, subscriber.concurrency), (&None, None, None));
@@ -207,8 +207,8 @@ fn how_fast_events_are_taken_can_be_bounded() {
 
 #[test]
 fn what_waits_and_what_is_kept_can_be_bounded() {
-    let waiting = subscriber_of("waiting: { max: 5, size: 1GiB }").waiting;
-    assert_eq!(waiting, Waiting { max_events: 5, max_bytes: 1 << 30 });
+    let waiting = subscriber_of("retry_queue: { max: 5, size: 1GiB }").retry_queue;
+    assert_eq!(waiting, RetryQueue { max_events: 5, max_bytes: 1 << 30 });
     let state = subscriber_of("state: { ttl: 30d, max: 1GiB }").state;
     assert_eq!(state, StatePlan { ttl: Some(30 * DAY), max_bytes: 1 << 30 });
 }
@@ -244,7 +244,7 @@ topics:
     dedupe: { window: 10m, count: 7 }
     producers: { forget: 30d }
     compression: lz4
-  out: { partitions: 5, retention: { size: 1GB }, was: outputs }
+  out: { partitions: 5, retention: { size: 1GB }, renamed_from: outputs }
   same: {}
   repaired: {}
 subscribers:
@@ -257,7 +257,7 @@ subscribers:
     limits: &limits { memory: 256MiB, time: 1m30s, output: 1B, log: 7 }
     retry: { attempts: 1, backoff: { initial: 1h, factor: 1.5 } }
     on_failure: dead_letter
-    waiting: { max: 7, size: 2MiB }
+    retry_queue: { max: 7, size: 2MiB }
     delivery: exactly_once
     rate: 30/m
     concurrency: 2
@@ -266,7 +266,7 @@ subscribers:
     batch: { max: 2, size: 1KiB, wait: 1s }
     state: { ttl: 1d, max: 1KiB }
     start: start
-    was: idle
+    renamed_from: idle
   repair:
     from: busy.dead
     plugin: repair
@@ -297,8 +297,8 @@ fn what_is_said_counts() {
     // A longer first pause moves the default of the longest.
     let hour = Duration::from_secs(3_600);
     assert_eq!(busy.retry, Retry { attempts: 1, initial: hour, max: hour, factor: 1.5 });
-    assert_eq!(busy.was.as_deref(), Some("idle"));
-    assert_eq!(plan.topics.iter().find_map(|topic| topic.was.as_deref()), Some("outputs"));
+    assert_eq!(busy.renamed_from.as_deref(), Some("idle"));
+    assert_eq!(plan.topics.iter().find_map(|topic| topic.renamed_from.as_deref()), Some("outputs"));
     let repair = &plan.subscribers[1];
     assert_eq!(repair.limits.time, Duration::from_secs(2), "what is written beats what is merged");
     assert_eq!(repair.limits.memory_bytes, 256 << 20, "what is merged counts");

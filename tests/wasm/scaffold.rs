@@ -8,6 +8,7 @@ use wattle::api::Digest;
 use wattle::cli::build::{BuildError, build_folder, is_plugin_folder};
 use wattle::cli::new::{Language, NewArgs, create};
 use wattle::model::call::Limits;
+use wattle::toolchain::{BuildError, Language, NewPlugin, build_folder, create, is_plugin_folder};
 use wattle::topology::{Found, Source, Surroundings, check};
 use wattle::wasm::PluginSpec;
 
@@ -36,7 +37,7 @@ impl Surroundings for Files {
 #[test]
 fn a_new_plugins_topology_runs_it() {
     let parent = tempfile::tempdir().unwrap();
-    let args = NewArgs { name: "greet-all".into(), lang: Language::Rust, parent: parent.path().to_owned() };
+    let args = NewPlugin { name: "greet-all".into(), language: Language::Rust, parent: parent.path().to_owned() };
     let path = create(&args).unwrap().folder.join("topology.yaml");
     let text = fs::read_to_string(&path).unwrap();
     let (plan, diagnostics) = check(&[Source { path, text }], &Files);
@@ -47,7 +48,7 @@ fn a_new_plugins_topology_runs_it() {
 #[tokio::test]
 async fn a_new_plugin_builds_by_itself_and_runs() {
     let parent = elsewhere();
-    let args = NewArgs { name: "greet-all".into(), lang: Language::Rust, parent: parent.path().to_owned() };
+    let args = NewPlugin { name: "greet-all".into(), language: Language::Rust, parent: parent.path().to_owned() };
     let folder = create(&args).unwrap().folder;
 
     let mut said = Vec::new();

@@ -8,9 +8,12 @@
 //!
 //! `cargo xtask prove NAME` runs an example against a real bus and says in one line what that holds (`prove`).
 //! `cargo xtask upgrade` does so with an older program until half of the kills.
+//!
+//! `cargo xtask words` counts phrases that are hard to read (`words.rs`).
 
 mod dist;
 mod prove;
+mod words;
 
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::time::Instant;
@@ -63,9 +66,10 @@ const STEPS: &[Step] = &[
     },
     Step {
         name: "lint",
-        what: "clippy has nothing to say",
+        what: "clippy has nothing to say, and documents are plain",
         commands: &[
             run(&["cargo", "clippy", "--locked", "--workspace", "--all-targets", "--", "-D", "warnings"]),
+            run(&["cargo", "run", "--locked", "--quiet", "--package", "xtask", "--", "words"]),
             guests(&["cargo", "clippy", "--locked", "--release", "--target", "wasm32-wasip2", "--", "-D", "warnings"]),
         ],
     },
@@ -113,6 +117,7 @@ fn main() -> ExitCode {
         "prove" => prove::prove(names),
         "upgrade" => prove::upgrade(names),
         "dist" => dist::dist(names),
+        "words" => words::words(names),
         "help" | "--help" | "-h" => {
             println!("cargo xtask test [STEP…]   everything that has to hold, or only some of it:\n");
             for step in STEPS {
@@ -133,6 +138,7 @@ fn main() -> ExitCode {
             println!(
                 "cargo xtask dist [TARGET…]     archives of a release, with completions, manual pages, licences and checksums"
             );
+            println!("\ncargo xtask words [--lower]   phrases in documents and doc comments that are hard to read");
             ExitCode::SUCCESS
         }
         other => {

@@ -25,6 +25,7 @@ use crate::dispatch::{Capsule, ControlError, PublishError, Tree};
 use crate::engine::memory::MemoryEngine;
 use crate::engine::{Blueprint, Engine, ReadBudget, ReadError, TopicSpec};
 use crate::model::call::{Batch, EventVerdict, HandleError, Handled, Handler, Output};
+use crate::model::units::show_duration;
 use crate::model::{Event, PartitionId, Record};
 use crate::topology::cases::{Case, End, Given, GivenEvent, State};
 use crate::topology::{Plan, SubscriberIndex, SubscriberPlan, TopicIndex, TopicPlan};
@@ -119,7 +120,7 @@ pub enum CaseError {
     /// It does not come to an end.
     #[error(
         "it did not come to an end within {}{}",
-        humantime::format_duration(*.after),
+        show_duration(*.after),
         said(last_failure.as_deref())
     )]
     Endless {

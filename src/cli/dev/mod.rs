@@ -20,7 +20,7 @@ use super::live::Live;
 use super::signals::{Interruption, Signals};
 use super::tree::{self, Shown, plural};
 use super::words::plain;
-use super::{Exit, Failure, Outcome, build, components, run, say};
+use super::{Exit, Failure, Outcome, components, run, say};
 use crate::api::{Policy, Proposal, Published, Snapshot};
 use crate::app::{Opened, Options, Progress, Running, StartError};
 use crate::client::{Client, Read};
@@ -29,6 +29,7 @@ use crate::effects::create_new_private;
 use crate::model::{Event, EventView};
 use crate::server;
 use crate::telemetry::{self, LogFormat};
+use crate::toolchain;
 use crate::topology::{self, Plan};
 
 /// How often it is looked whether everything is handled.
@@ -39,39 +40,39 @@ const PRINT_EVERY: Duration = Duration::from_secs(1);
 /// Failures that are shown of each topic for dead letters.
 const FAILURES_SHOWN: usize = 20;
 
-/// Build and run topologies, to try them out
+/// Build and run topologies during development
 ///
-/// Builds the plugin folders that the topologies name, and runs everything on a fresh data folder that is removed at the
-/// end. When the sources of a plugin change, also of one that is applied meanwhile, it is built again, and takes the place of
-/// the one that runs. When a topology file changes, it is checked, and what it says then is applied, whatever is lost by that; where
-/// something is wrong with it that is said, and what ran before runs on. What a folder of before (--data) has in the namespaces of the topologies, and they do not declare, is
-/// removed. On a terminal it shows the tree with its counts.
+/// Builds the plugins that the topologies name and runs them on a temporary data directory, removed at the end. A
+/// plugin whose sources change is rebuilt and replaced; a topology file that changes is checked and applied, even if
+/// data is lost. If there are errors, they are printed and the previous version continues. With --data, topics and
+/// subscribers of the same namespaces that the files do not declare are removed. On a terminal, the tree is shown
+/// with its counters.
 #[derive(Debug, Clone, clap::Args)]
 #[command(after_help = "Examples:
   wattle dev topologies/orders.yaml
   wattle dev topologies/orders.yaml --input topologies/orders.ndjson --once
   wattle dev topologies/ --input shop/orders=orders.ndjson --input shop/log=log.ndjson")]
 pub(super) struct Args {
-    /// Topology files, or folders of them; together they are what runs
+    /// Topology files or directories
     #[arg(required = true, value_name = "TOPOLOGY")]
     topologies: Vec<PathBuf>,
 
-    /// Publish a file of CloudEvents, one JSON object on each line, to the only root or to the one that is named
+    /// Publish a file of CloudEvents, one JSON object per line, to the only root topic or to TOPIC
     #[arg(long, value_name = "[TOPIC=]FILE")]
     input: Vec<String>,
 
-    /// End when everything has been handled, and print the counts of every node and the failures
+    /// Exit when all events are handled, and print counters and failures
     #[arg(long)]
     once: bool,
 
-    /// Keep everything in this folder, also for the next time
+    /// Keep data in this directory
     #[arg(long, value_name = "FOLDER")]
     data: Option<PathBuf>,
 
     #[command(flatten)]
     bus: BusArgs,
 
-    /// How log lines on standard error look
+    /// Log format on standard error
     #[arg(long, env = "WATTLE_LOG_FORMAT", value_enum, default_value_t)]
     log_format: LogFormat,
 }
@@ -175,10 +176,10 @@ fn inputs(args: &Args, plan: &Plan) -> Result<Vec<(String, Source)>, Failure> {
     Ok(inputs)
 }
 
-/// What plugins are built from: for each folder that is one itself and what it depends on.
+/// The sources of plugins: each folder, and those that it depends on.
 type BuiltFrom = BTreeMap<PathBuf, Vec<PathBuf>>;
 
-/// What was built.
+/// Build results.
 struct Built {
     /// The component of each subscriber, in the plan's order.
     components: Vec<PathBuf>,
@@ -204,7 +205,7 @@ fn build_all(plan: &Plan) -> Result<Built, Failure> {
         tracing::info!(folder = name, "building");
         bar.set_message(name.clone());
         let mut progress = |line: &str| bar.set_message(format!("{name}: {line}"));
-        let built = build::build_folder(folder, &mut progress).map_err(|error| error.to_string())?;
+        let built = toolchain::build_folder(folder, &mut progress).map_err(|error| error.to_string())?;
         from.insert(folder.to_owned(), built.depends_on);
         all.insert(folder.to_owned(), built.wasm.clone());
         Ok(built.wasm)
@@ -247,7 +248,7 @@ async fn rebuild(mut topology: Receiver<Arc<Proposal>>, mut from: BuiltFrom) {
         };
         for folder in build {
             tracing::info!(folder = %folder.display(), "its sources may have changed: building");
-            let built = tokio::task::spawn_blocking(move || build::build_folder(&folder, &mut |_| ())).await;
+            let built = tokio::task::spawn_blocking(move || toolchain::build_folder(&folder, &mut |_| ())).await;
             match built {
                 Ok(Ok(built)) => {
                     tracing::info!(folder = %built.folder.display(), component = built.digest.short(), "built");
@@ -279,7 +280,7 @@ fn start(
         Err(StartError::Server(server::StartError::Bind { source, .. }))
             if source.kind() == io::ErrorKind::AddrInUse && args.bus.listen.is_none() =>
         {
-            tracing::info!(%listen, "somebody else has the port: taking a free one");
+            tracing::info!(%listen, "port in use: taking a free one");
             open(SocketAddr::new(listen.ip(), 0))
         }
         opened => opened,
@@ -329,7 +330,7 @@ async fn show(running: &Running) {
             if counts.0 > 0 && last.insert(subscriber.name.clone(), counts) != Some(counts) {
                 let (handled, emitted, dead, behind) = counts;
                 say(&format!(
-                    "{}: {handled} handled, {emitted} emitted, {dead} dead, {behind} behind",
+                    "{}: {handled} handled, {emitted} emitted, {dead} dead-lettered, lag {behind}",
                     subscriber.name
                 ));
             }

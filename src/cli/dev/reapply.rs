@@ -1,14 +1,15 @@
-//! Topology files that change while they run: checked, built and applied, or told what is wrong with them while what ran before
+//! Topology files that change while they run: checked, built and applied, or reported with their problems while the topology before
 //! runs on.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use super::super::{build, changes, components, load};
+use super::super::{changes, components, load};
 use crate::api::Changes;
 use crate::app::Running;
 use crate::deploy::Watch;
 use crate::telemetry;
+use crate::toolchain;
 use crate::topology::Source;
 
 /// Applies the files each time that they say something else, for as long as this is polled. `built` has the component of each
@@ -48,7 +49,7 @@ pub(super) async fn reapply(
     }
 }
 
-/// Applies files as a start does it: what they do not declare of their namespaces goes. Or why not, in words.
+/// Applies files as a start does: nodes of their namespaces that they do not declare go. Else the reason, in words.
 async fn apply(
     running: &Running,
     sources: &[Source],
@@ -62,7 +63,7 @@ async fn apply(
             continue;
         }
         tracing::info!(folder = %folder.display(), "building");
-        let build = tokio::task::spawn_blocking(move || build::build_folder(&folder, &mut |_| ()));
+        let build = tokio::task::spawn_blocking(move || toolchain::build_folder(&folder, &mut |_| ()));
         let done = build.await.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
         built.insert(done.folder, done.wasm);
     }

@@ -1,4 +1,4 @@
-//! Events as they come, also across connections: where one breaks, the next one goes on at its place.
+//! New events, also across connections: after a lost connection, the next one continues at the same position.
 //!
 //! ```text
 //!   read ──> events, each of which moves its partition's place ──> it breaks ──> connect again ──> read from the places
@@ -19,7 +19,7 @@ use crate::client::{Client, ClientError, Position, Read, Received, Start};
 const TRIED_FIRST_AFTER: Duration = Duration::from_millis(100);
 const TRIED_EVERY: Duration = Duration::from_secs(5);
 
-/// Where to go on.
+/// The next position.
 struct Places {
     /// Of the partitions of which it is known.
     at: BTreeMap<u32, Position>,

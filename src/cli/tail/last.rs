@@ -17,10 +17,10 @@ use crate::api::reason;
 use crate::client::{Client, ClientError, Position, Read, Received, Start};
 use crate::model::Offset;
 
-/// How often it begins anew where retention takes away what it reads.
+/// How often the search starts over because retention removed events.
 const BEGUN_MAX: usize = 5;
 
-/// What was found.
+/// The events that were found.
 pub(super) struct Last {
     /// In the order in which they were appended.
     pub(super) events: Vec<Received>,
@@ -28,7 +28,7 @@ pub(super) struct Last {
     pub(super) ends: Vec<Position>,
 }
 
-/// What is looked through of a partition.
+/// The part of a partition that is searched.
 struct Window {
     start: Offset,
     end: Offset,

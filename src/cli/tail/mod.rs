@@ -16,11 +16,11 @@ use crate::model::{Event, Time};
 
 /// Print events of a topic
 ///
-/// As JSON each is a line: `event` is the event in the CloudEvents JSON format, and beside it is where it is. Reading changes
-/// nothing for any subscriber.
+/// In JSON, each line has the event in the CloudEvents JSON format and its position. Reading does not affect
+/// subscribers.
 ///
-/// With --follow it goes on until Ctrl-C. Where the connection breaks, or the bus starts again, it tries again until it is there,
-/// and goes on at its place: nothing is left out and nothing comes twice.
+/// --follow prints new events until Ctrl-C. If the connection is lost or the bus restarts, it reconnects and
+/// continues at the same position, without gaps or duplicates.
 #[derive(Debug, Clone, clap::Args)]
 #[command(after_help = "Examples:
   wattle tail orders                              everything that is there
@@ -28,39 +28,38 @@ use crate::model::{Event, Time};
   wattle tail orders --follow                     everything from now on
   wattle tail orders --follow -n 10               the last ten, and everything from now on
   wattle tail orders --from 10m --type order.paid what came in the last ten minutes
-  wattle tail orders --from start -n 10           the first ten
+  wattle tail orders --from earliest -n 10        the first ten
   wattle tail parcels --key order-17 -o data | jq .address")]
 pub(super) struct Args {
-    /// The topic: namespace/name, or name alone where only one namespace has it
+    /// Topic, as NAMESPACE/NAME, or NAME if only one namespace has it
     topic: String,
 
-    /// Where to begin: `start`, `end`, an offset (in every partition), an RFC 3339 time, or how long ago, such as 10m
-    /// [default: start, or end with --follow]
+    /// Start position: `earliest`, `latest`, OFFSET (in every partition), TIME (RFC 3339), or AGO such as 10m
+    /// [default: earliest, or latest with --follow]
     #[arg(long, value_parser = start, value_name = "WHERE")]
     from: Option<Start>,
 
-    /// Only this partition; may be given several times
+    /// Print only this partition; can be repeated
     #[arg(long, value_name = "NUMBER")]
     partition: Vec<u32>,
 
-    /// Only events with this ordering key
+    /// Print only events with this ordering key
     #[arg(long, allow_hyphen_values = true)]
     key: Option<String>,
 
-    /// Only events of this type
+    /// Print only events of this type
     #[arg(long, allow_hyphen_values = true)]
     r#type: Option<String>,
 
-    /// Go on at the end, and print events as they come
+    /// Print new events until Ctrl-C
     #[arg(short, long)]
     follow: bool,
 
-    /// Only the last ones, this many of all partitions, in the order in which they were appended; with --from the first ones from
-    /// there, and then it ends
-    #[arg(short = 'n', long, value_parser = clap::value_parser!(u64).range(1..))]
+    /// Print only the last N events of all partitions, in append order; with --from the first N from that position
+    #[arg(short = 'n', long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     count: Option<u64>,
 
-    /// How events are printed
+    /// Output format
     #[arg(short, long, value_enum, default_value_t)]
     output: Output,
 
@@ -71,19 +70,21 @@ pub(super) struct Args {
 /// How events are printed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
 enum Output {
-    /// Whole, as JSON, with where each is
+    /// Event and position as JSON
     #[default]
     Json,
-    /// Their data alone, as it is, with a line end behind each
+    /// Data alone, one event per line
     Data,
-    /// A line for each, for people: when, where, key, id, type, data
+    /// One line per event: time, position, key, id, type, data
     Wide,
 }
 
 pub(super) fn start(text: &str) -> Result<Start, String> {
     match text {
-        "start" => return Ok(Start::Earliest),
-        "end" => return Ok(Start::Latest),
+        "earliest" => return Ok(Start::Earliest),
+        "latest" => return Ok(Start::Latest),
+        "start" => return Err("`start` is called `earliest` now".to_owned()),
+        "end" => return Err("`end` is called `latest` now".to_owned()),
         _ => {}
     }
     if let Ok(offset) = text.parse() {
@@ -94,7 +95,7 @@ pub(super) fn start(text: &str) -> Result<Start, String> {
         return Ok(Start::Time(time));
     }
     let ago: Duration = args::duration(text).map_err(|_| {
-        "write `start`, `end`, an offset such as 42, a time such as 2026-01-31T12:00:00Z, or how long ago, such as 10m"
+        "write `earliest`, `latest`, an offset such as 42, a time such as 2026-01-31T12:00:00Z, or how long ago, such as 10m"
     })?;
     jiff::Timestamp::now().checked_sub(ago).map(Start::Time).map_err(|_| "that is too long ago".to_owned())
 }
@@ -146,7 +147,7 @@ pub(super) fn run(args: &Args) -> Outcome {
     })
 }
 
-/// What is done with events that were read.
+/// The output of events.
 type Print<'p> = &'p mut dyn FnMut(&[Received]) -> Result<(), Failure>;
 
 /// A line of JSON.
@@ -216,8 +217,11 @@ mod tests {
 
     #[test]
     fn a_start_is_a_word_an_offset_a_time_or_how_long_ago() {
-        assert_eq!(start("start"), Ok(Start::Earliest));
-        assert_eq!(start("end"), Ok(Start::Latest));
+        assert_eq!(start("earliest"), Ok(Start::Earliest));
+        assert_eq!(start("latest"), Ok(Start::Latest));
+        for (former, now) in [("start", "`earliest`"), ("end", "`latest`")] {
+            assert!(start(former).unwrap_err().contains(now), "{former}");
+        }
         assert_eq!(start("17"), Ok(Start::Offset(17)));
         let time = "2026-01-31T12:00:00Z";
         assert_eq!(start(time), Ok(Start::Time(time.parse().unwrap())));

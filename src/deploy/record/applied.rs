@@ -1,13 +1,15 @@
 //! The record of the applied topology: a plan as data, and what is remembered with it.
 //!
 //! ```text
-//! version 2     { version, reader, plan, components, retired, renamed, seen }     `topology::kept` encodes the plan
+//! version 3     { version, reader, plan, components, retired, renamed, seen }     `topology::kept` encodes the plan
+//! version 2     the same with former names of keys                                read, never written
 //! version 0, 1  { topology: YAML with all defaults, … }                           read, never written
 //! ```
 //!
 //! Promises: a decided topology can be read again, because that was tried before. A record of a later release that this
 //! one cannot read is refused with a message; nothing unknown is dropped. The files of a start are remembered by their
-//! bytes, so that a release with other defaults or key names proposes nothing by itself.
+//! bytes, so that a release with other defaults or key names proposes nothing by itself; files in which only keys
+//! were renamed, as a release required, propose nothing either.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -25,7 +27,7 @@ use crate::topology::kept::{KeptPath, KeptPlan};
 use crate::topology::{ConfigValue, Plan, SubscriberPlan};
 
 /// The version of records that this release writes, and the latest that it reads.
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 /// Hexadecimal digits of a revision: enough to make collisions within a bus improbable.
 const REVISION_DIGITS: usize = 16;
 /// How the line of `dedupe` began and ended in version 0, where a missing `count` meant 100,000.
@@ -36,6 +38,13 @@ const TRIAL: &str = "    trial: { ";
 /// The beginning of the line of `limits`, and its last part, which those versions did not have either.
 const LIMITS: &str = "    limits: { ";
 const LOG: &str = ", log: ";
+/// How lines begin of keys that had another name in the versions before 2, with that.
+const RENAMED: [(&str, &str); 4] = [
+    ("    renamed_from: ", "    was: "),
+    ("    retry_queue: ", "    waiting: "),
+    ("    queue_group: ", "    claim: "),
+    ("    queue_group_timeout: ", "    claim_timeout: "),
+];
 
 /// The topology that was applied last.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -135,9 +144,25 @@ impl Proposal {
                 None => line.to_owned(),
             },
         };
+        let former = |line: String| {
+            let renamed = RENAMED.iter().find_map(|(now, former)| Some((line.strip_prefix(now)?, former)));
+            renamed.map(|(value, former)| format!("{former}{value}")).unwrap_or(line)
+        };
         let is_known = |line: &&str| !line.starts_with(TRIAL);
-        let document = |text: &String| text.split_inclusive('\n').filter(is_known).map(line).collect();
-        Self { documents: self.documents.iter().map(document).collect(), ..self.clone() }
+        self.with_documents(|text| text.split_inclusive('\n').filter(is_known).map(line).map(former).collect())
+    }
+
+    /// The proposal of an early record with the names that keys have now.
+    fn with_keys_of_now(&self) -> Self {
+        let renamed = |line: &str| {
+            let found = RENAMED.iter().find_map(|(now, former)| Some((line.strip_prefix(former)?, now)));
+            found.map_or_else(|| line.to_owned(), |(value, now)| format!("{now}{value}"))
+        };
+        self.with_documents(|text| text.split_inclusive('\n').map(renamed).collect())
+    }
+
+    fn with_documents(&self, edit: impl Fn(&str) -> String) -> Self {
+        Self { documents: self.documents.iter().map(|text| edit(text)).collect(), ..self.clone() }
     }
 
     fn digest(&self) -> Digest {
@@ -189,7 +214,7 @@ impl Written for Applied {
     fn parse_old(text: &str) -> Result<Self, Unread> {
         let Old { topology, retired, forgetting, renamed, seen, version } = serde_json::from_str(text)?;
         let topology = if version == 0 { topology.as_of(1) } else { topology };
-        let (plan, components) = topology.read().map_err(|error| Unread(error.to_string()))?;
+        let (plan, components) = topology.with_keys_of_now().read().map_err(|error| Unread(error.to_string()))?;
         let seen = seen.map(|digest| Seen::Rendered { digest, version });
         Ok(Self { plan, components, retired, forgetting, renamed, seen })
     }

@@ -334,7 +334,7 @@ impl Decided {
         let why = match (self.is_pinned, taken_back) {
             (true, _) if is_new => {
                 format!(
-                    "it is pinned to {runs}; `wattle plugin pin {subscriber} --off` brings the applied ones on trial"
+                    "it is pinned to {runs}; `wattle plugin pin {subscriber} --off` starts a trial of the applied ones"
                 )
             }
             (true, _) => format!("it is pinned to {runs}; after `wattle plugin pin {subscriber} --off`, {try_them}"),
@@ -343,7 +343,7 @@ impl Decided {
             }
             (false, Some((kept, why))) => {
                 format!(
-                    "{}, which has the applied ones, was taken back: {why}; change them, or {try_them} again",
+                    "{}, which has the applied ones, was rolled back: {why}; change them, or {try_them} again",
                     kept.version.short()
                 )
             }

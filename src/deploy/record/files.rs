@@ -88,13 +88,13 @@ impl Store {
         }
     }
 
-    /// The hashes of files, first the one that is stored. `prune` counts as content, its absence does not.
-    fn sealed(&self, said: Said, prune: bool) -> [String; 2] {
-        let pruned = self.seal(&[said.as_bytes().as_slice(), b"prune"].concat());
-        match prune {
-            true => [pruned.clone(), pruned],
-            false => [self.seal(said.as_bytes()), pruned],
-        }
+    /// What stands for what files say, first as it is remembered, then as it may have been: to prune is something to say, not to
+    /// prune is nothing new, nor is a key that has another name now.
+    fn sealed(&self, said: Said, prune: bool) -> Vec<String> {
+        let both = [said.as_bytes(), said.with_former_keys()];
+        let with_prune = both.iter().map(|said| [said.as_slice(), b"prune"].concat());
+        let without = both.iter().filter(|_| !prune).map(|said| said.to_vec());
+        without.chain(with_prune).map(|bytes| self.seal(&bytes)).collect()
     }
 
     /// Remembers the files of a start, durably.
@@ -102,8 +102,8 @@ impl Store {
     /// # Errors
     /// [`StoreError`].
     pub fn saw(&mut self, files: &Files) -> Result<(), StoreError> {
-        let [sealed, _] = self.sealed(files.said, files.own.prune);
-        match self.applied().map(|applied| applied.saw(sealed)) {
+        let sealed = self.sealed(files.said, files.own.prune).into_iter().next();
+        match self.applied().zip(sealed).map(|(applied, sealed)| applied.saw(sealed)) {
             Some(applied) => self.apply(applied),
             None => Ok(()),
         }

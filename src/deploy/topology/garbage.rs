@@ -5,6 +5,7 @@ use std::fmt;
 use crate::api::{Garbage, Node};
 use crate::deploy::record::applied::Retired;
 use crate::dispatch::{Kept, RemovedTopic};
+use crate::model::units::show_size;
 use crate::topology::show_size;
 
 impl Garbage {

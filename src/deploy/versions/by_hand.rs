@@ -132,7 +132,7 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
                     Unpinned { tries: tried.filter(is_tried).map(|it| it.version), refused: None }
                 }
                 Err(error) => {
-                    reloader.note(&subject, Some(format!("the version before runs on: {error}")));
+                    reloader.note(&subject, Some(format!("keeping the previous version: {error}")));
                     Unpinned { tries: None, refused: Some(error.to_string()) }
                 }
             })

@@ -105,7 +105,7 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
             match &reloaded {
                 Ok(Reloaded { outcome: DeployOutcome::Tried | DeployOutcome::Runs, .. }) => place.is_done(),
                 Ok(_) => {}
-                Err(error) => reloader.note(&subject, Some(format!("the version before runs on: {error}"))),
+                Err(error) => reloader.note(&subject, Some(format!("keeping the previous version: {error}"))),
             }
             reloaded
         })
@@ -196,7 +196,7 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
             (Kept::new(&spec, &subject.plan().config, (&cause, SystemClock.now_ns())), spec.wasm.clone());
         let compiled = self.blocking(move |reloader| Ok(reloader.shared.compiler.compile_beside(spec)?));
         let handler = self.unless_closing(compiled).await.inspect_err(|error| {
-            self.note(&subject, Some(format!("{digest} is refused, and the version before runs on: {error}")));
+            self.note(&subject, Some(format!("{digest} is refused, keeping the previous version: {error}")));
         })?;
         let loses_ports = !handler.declares_ports() && self.shared.tree.called(&subject.name)?.declares_ports;
         let notice = super::declares_no_outputs(version, &settings.ports).filter(|_| loses_ports);
@@ -226,7 +226,7 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
             Ok(decided?)
         });
         decided.await.inspect_err(|error| {
-            self.note(&subject, Some(format!("{digest} is not kept, and the version before runs on: {error}")));
+            self.note(&subject, Some(format!("{digest} is not stored, keeping the previous version: {error}")));
         })?;
         let outcome = match policy {
             Policy::Replace => {

@@ -73,7 +73,7 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
                     Err(ReloadError::Source(errors)) if errors.iter().all(PluginError::is_gone) => {
                         tracing::debug!(subscriber, "the file of the plugin is not there");
                     }
-                    Err(error) => tracing::error!(subscriber, %error, "the version before runs on"),
+                    Err(error) => tracing::error!(subscriber, %error, "keeping the previous version"),
                 }
             },
             &self.shared.runtime,

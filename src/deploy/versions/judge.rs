@@ -169,8 +169,8 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
             return tree.widen_trial(&subject.name, trial).ok().flatten().map_or(Passed::Over, Passed::Widened);
         }
         let _ = tree.pass_trial(&subject.name, trial); // it was held
-        tracing::info!(subscriber = subject.name, digest, "the new version is proven");
-        self.note(subject, Some(format!("{digest} is proven")));
+        tracing::info!(subscriber = subject.name, digest, "the new version is stable");
+        self.note(subject, Some(format!("{digest} is stable")));
         Passed::Proven
     }
 
@@ -214,9 +214,9 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
                     tracing::info!(
                         subscriber = subject.name,
                         digest,
-                        "somebody ended the trial: the version is proven"
+                        "the trial was ended by hand: the version is stable"
                     );
-                    reloader.note(&subject, Some(format!("{digest} is proven: it was promoted by hand")));
+                    reloader.note(&subject, Some(format!("{digest} is stable: it was promoted by hand")));
                     Ok(version)
                 }
                 Ok(None) => {
@@ -234,7 +234,7 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
     }
 
     fn not_kept(&self, subject: &Subject, error: &ReloadError) {
-        tracing::error!(subscriber = subject.name, %error, "what became of the version on trial is not kept yet");
-        self.note(subject, Some(format!("what became of the version on trial is not kept yet: {error}")));
+        tracing::error!(subscriber = subject.name, %error, "the end of the trial is not stored yet");
+        self.note(subject, Some(format!("the end of the trial is not stored yet: {error}")));
     }
 }

@@ -21,7 +21,7 @@ const SNAPSHOT_WITHIN: Duration = Duration::from_secs(5);
 
 fn note(version: Digest, before: Option<Digest>) -> String {
     let before = before.map(|before| format!(" in place of {}", before.short())).unwrap_or_default();
-    format!("in front of the deploy of {}{before}", version.short())
+    format!("before the deploy of {}{before}", version.short())
 }
 
 /// Waits for a snapshot, with a timeout. Returns why there is none, as a message.
@@ -43,15 +43,15 @@ fn told(subscriber: &str, version: Digest, taken: Result<Option<SnapshotInfo>, S
     let why = match taken {
         Ok(taken) => {
             if let Some(taken) = taken {
-                tracing::info!(subscriber, snapshot = taken.number, "the state is in a snapshot");
+                tracing::info!(subscriber, snapshot = taken.number, "snapshot taken before deploy");
             }
             return None;
         }
         Err(why) => why,
     };
     let digest = version.short();
-    tracing::warn!(subscriber, digest, why, "no snapshot of the state in front of the deploy");
-    Some(format!("there is no snapshot of the state in front of {digest}: {why}"))
+    tracing::warn!(subscriber, digest, why, "no snapshot before deploy");
+    Some(format!("no snapshot before deploy of {digest}: {why}"))
 }
 
 /// Takes a snapshot of a subscriber in a plan, before its lanes start with another version. Returns why there is none,

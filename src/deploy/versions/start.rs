@@ -471,7 +471,8 @@ pub(crate) fn words(store: &Store, plan: &Plan, files: &[PathBuf], only: &[Strin
         let (before, proposed) = (decided.component(), decided.proposed(said));
         let is_other = decided.find(decided.newest()).is_some_and(|kept| kept.said().settings != said.settings);
         let is_compared = decided.find(decided.proven).is_some_and(|kept| kept.ports == ports(subscriber));
-        let comes = if is_compared { "comes on trial" } else { "runs at once, since other ports cannot be compared," };
+        let comes =
+            if is_compared { "becomes a candidate" } else { "runs at once, since other ports cannot be compared," };
         let words = match proposed {
             Some(_) if proposed == before && !is_other => {
                 format!("component {}, which runs, has these settings already", short(before))

@@ -124,7 +124,7 @@ pub enum Refusal {
     /// A seek would leave waiting events behind.
     #[error(
         "{waiting} events of the lane wait for another attempt or are parked: release or drop them first \
-         (`wattle parked`), or say that they may be dropped (`--drop-waiting`)"
+         (`wattle parked`), or say that they may be dropped (`--drop-retry-queue`)"
     )]
     Waits { waiting: usize },
     /// The lane's events are shared, and nothing tells which later events were its own.

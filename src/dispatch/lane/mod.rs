@@ -1,7 +1,7 @@
 //! A lane: the one owner of a (subscriber, partition). It reads, calls, commits, in order.
 //!
 //! ```text
-//!           ┌─ not for it (`when`, `claim`): passed over, with what is called around it
+//!           ┌─ not for it (`when`, `queue_group`): passed over, with what is called around it
 //!           │
 //!   read ───┼─ its key waits: into the waiting set
 //!           │
@@ -69,7 +69,7 @@ use crate::dispatch::intake::backlog::{self, Backlog};
 use crate::engine::{Chunk, Entries, ReadBudget, Session, SessionError, Unit};
 use crate::limits;
 use crate::model::Offset;
-use crate::topology::{BatchPlan, Condition, Delivery, OnFailure, StatePlan, SubscriberPlan, Waiting};
+use crate::topology::{BatchPlan, Condition, Delivery, OnFailure, RetryQueue, StatePlan, SubscriberPlan};
 use batch::{Held, Unreadable};
 use capsule::Recorder;
 use chores::Chores;
@@ -95,25 +95,35 @@ pub(super) struct Policy {
     pub(super) when: Option<Condition>,
     pub(super) on_failure: OnFailure,
     pub(super) delivery: Delivery,
-    pub(super) waiting: Waiting,
+    pub(super) retry_queue: RetryQueue,
     pub(super) batch: BatchPlan,
     pub(super) state: StatePlan,
-    pub(super) claim: Option<String>,
-    pub(super) claim_timeout: Duration,
+    pub(super) queue_group: Option<String>,
+    pub(super) queue_group_timeout: Duration,
 }
 
 impl Policy {
     pub(super) fn of(plan: &SubscriberPlan) -> Self {
-        let SubscriberPlan { when, on_failure, delivery, waiting, batch, state, claim, claim_timeout, .. } = plan;
+        let SubscriberPlan {
+            when,
+            on_failure,
+            delivery,
+            retry_queue,
+            batch,
+            state,
+            queue_group,
+            queue_group_timeout,
+            ..
+        } = plan;
         Self {
             when: when.clone(),
             on_failure: *on_failure,
             delivery: *delivery,
-            waiting: *waiting,
+            retry_queue: *retry_queue,
             batch: *batch,
             state: *state,
-            claim: claim.clone(),
-            claim_timeout: *claim_timeout,
+            queue_group: queue_group.clone(),
+            queue_group_timeout: *queue_group_timeout,
         }
     }
 }
@@ -262,7 +272,7 @@ impl<K: Entries> Loaded<K> {
         let (paused, halted) = (entries.get(PAUSED)?, entries.get(HALTED)?);
         let state = HandlerState::load(entries.clone(), policy.state)?;
         Ok(Self {
-            waiting: WaitingSet::load(entries, policy.waiting, backoff.longest_asked())?,
+            waiting: WaitingSet::load(entries, policy.retry_queue, backoff.longest_asked())?,
             chores: Chores::load(entries, state.is_behind())?,
             state,
             told: Told {
@@ -628,7 +638,7 @@ impl<S: Session, K: Entries> Lane<S, K> {
                 partition,
                 offset,
                 waiting,
-                "as many events wait as may: the lane stands still until some of them are handled, released or dropped"
+                "retry queue full; lane paused until some of its events are handled, released or dropped"
             );
             self.is_full = true;
             self.show();

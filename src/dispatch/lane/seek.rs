@@ -66,8 +66,8 @@ impl<S: Session, K: Entries> Lane<S, K> {
         let waiting = self.waiting.len();
         let refusal = match &seek.from {
             // nothing tells which later events were its own
-            _ if self.parts.policy.claim.is_some() => {
-                Some(Refusal::Shared { group: self.parts.policy.claim.clone().unwrap_or_default() })
+            _ if self.parts.policy.queue_group.is_some() => {
+                Some(Refusal::Shared { group: self.parts.policy.queue_group.clone().unwrap_or_default() })
             }
             // waiting events belong to a state that no longer exists
             _ if waiting > 0 && !seek.drops_waiting && !self.told.is_broken => Some(Refusal::Waits { waiting }),
@@ -99,7 +99,7 @@ impl<S: Session, K: Entries> Lane<S, K> {
                     self.parts.counters.failed(&reason);
                 } else {
                     // nothing was committed
-                    let (policy, longest) = (self.parts.policy.waiting, self.parts.backoff.longest_asked());
+                    let (policy, longest) = (self.parts.policy.retry_queue, self.parts.backoff.longest_asked());
                     self.waiting = WaitingSet::load(&self.parts.entries, policy, longest)?;
                 }
                 self.show();

@@ -68,7 +68,7 @@ impl<S: Session, K: Entries> Lane<S, K> {
     pub(super) fn keeps_claims_for(&self) -> Option<Duration> {
         let (share, since_ns) = (self.parts.share.as_ref()?, self.part.stands_since_ns?);
         let stood = Duration::from_nanos(share.now_ns().saturating_sub(since_ns));
-        Some(self.parts.policy.claim_timeout.saturating_sub(stood))
+        Some(self.parts.policy.queue_group_timeout.saturating_sub(stood))
     }
 
     /// Returns claims that are not begun, if the lane has been stopped for long enough.

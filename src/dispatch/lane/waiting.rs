@@ -26,7 +26,7 @@ use tokio::time::Instant;
 use super::entries::{RECORD, TOLD, WAITING, end_of, number_of, numbered};
 use crate::engine::{Entries, LaneWrite, PageBudget, ReadError};
 use crate::model::{Offset, Record};
-use crate::topology::Waiting;
+use crate::topology::RetryQueue;
 
 /// How many entries are read at once when a lane starts.
 const PAGE: usize = 256;
@@ -153,7 +153,7 @@ pub(crate) struct WaitingSet {
     reserved: u64,
     parked: usize,
     bytes: u64,
-    bound: Waiting,
+    bound: RetryQueue,
 }
 
 /// Nanoseconds since 1970, by this machine.
@@ -215,7 +215,7 @@ pub(crate) fn gone(number: u64) -> [LaneWrite; 2] {
 }
 
 impl WaitingSet {
-    fn new(bound: Waiting) -> Self {
+    fn new(bound: RetryQueue) -> Self {
         Self {
             known: BTreeMap::new(),
             queues: HashMap::new(),
@@ -230,7 +230,7 @@ impl WaitingSet {
 
     /// What a lane has in its entries. A pause that was interrupted goes on for as long as was left of it, never longer
     /// than it was as a whole, and never longer than `longest`, whatever the clock says.
-    pub(crate) fn load(entries: &impl Entries, bound: Waiting, longest: Duration) -> Result<Self, WaitingError> {
+    pub(crate) fn load(entries: &impl Entries, bound: RetryQueue, longest: Duration) -> Result<Self, WaitingError> {
         let mut set = Self::new(bound);
         let (now, now_ns) = (Instant::now(), now_ns());
         loop {
@@ -396,7 +396,7 @@ mod tests {
     }
 
     fn set(max_events: u32) -> WaitingSet {
-        WaitingSet::new(Waiting { max_events, max_bytes: 100 })
+        WaitingSet::new(RetryQueue { max_events, max_bytes: 100 })
     }
 
     #[tokio::test(start_paused = true)]

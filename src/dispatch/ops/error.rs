@@ -21,7 +21,7 @@ pub enum ControlError {
         nearest: Option<String>,
     },
     /// A short name that exists in several namespaces.
-    #[error("`{subscriber}` is the name of several subscribers: say which, as one of {}", candidates.join(", "))]
+    #[error("`{subscriber}` is the name of several subscribers: use one of {}", candidates.join(", "))]
     AmbiguousSubscriber {
         /// The requested name.
         subscriber: String,

@@ -7,8 +7,8 @@
 
 use std::time::Duration;
 
-use crate::model::{AttributeView, EventView, Time};
-use crate::{limits, topology};
+use crate::limits;
+use crate::model::{AttributeView, EventView, Time, units};
 
 /// Suffix of the hidden topic of delayed events. Names in a topology cannot contain it.
 pub(crate) const SUFFIX: &str = "@delayed";
@@ -61,7 +61,7 @@ impl When {
                 Some(time) => Ok(Some(Self::at(time))),
                 None => Err(DelayRefused::Time(shown(value))),
             },
-            DELAY => match topology::duration(value) {
+            DELAY => match units::duration(value) {
                 Ok(delay) if delay > limits::DELAY_MAX => Err(DelayRefused::TooLate { name: DELAY }),
                 Ok(delay) => Ok(Some(Self::After(delay))),
                 Err(error) => Err(DelayRefused::Duration(shown(value), error.to_string())),
@@ -77,7 +77,7 @@ impl When {
                 let time = value.parse::<jiff::Timestamp>().ok()?;
                 Some(Self::At(u64::try_from(time.as_nanosecond()).unwrap_or(0)))
             }
-            DELAY => humantime::parse_duration(value).ok().map(Self::After),
+            DELAY => units::stored_duration(value).ok().map(Self::After),
             _ => None,
         }
     }

@@ -75,7 +75,7 @@ impl<E: Engine> Tree<E> {
         let started: HashSet<String> = self.started_by(plan).into_iter().collect();
         let is_there = |change: &&mut Change| change.node == Node::Subscriber && change.what != What::Added;
         for change in found.changes.iter_mut().filter(is_there) {
-            let runs_as = change.was.as_ref().unwrap_or(&change.name);
+            let runs_as = change.renamed_from.as_ref().unwrap_or(&change.name);
             let Some(of) = subscribers.get(runs_as.as_str()) else { continue };
             if matches!(change.what, What::Changed | What::Renamed) {
                 if started.contains(&change.name) {
@@ -404,7 +404,7 @@ mod tests {
     /// As many topics, each with a subscriber that shares its events with another one.
     fn wide(count: u32) -> Plan {
         let text = "wattle: v1\nname: t\ntopics: { a: { lifecycle: { state: id, start: [a], allow: {} } } }\n\
-                    subscribers: { s: { from: a, plugin: s.wasm, claim: g } }\n";
+                    subscribers: { s: { from: a, plugin: s.wasm, queue_group: g } }\n";
         let (plan, problems) = check(&[Source { path: "t.yaml".into(), text: text.to_owned() }], &Anything);
         let plan = plan.unwrap_or_else(|| panic!("{problems:?}"));
         let numbered = |name: &str, number: u32| format!("{name}-{number}");
@@ -412,7 +412,7 @@ mod tests {
         let subscriber = |number: u32| SubscriberPlan {
             name: numbered("s", number),
             from: TopicIndex(number),
-            claim: Some(numbered("g", number / 2)),
+            queue_group: Some(numbered("g", number / 2)),
             dead_letters: None,
             ..plan.subscribers[0].clone()
         };

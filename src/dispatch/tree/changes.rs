@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use super::renames::Renames;
 use crate::api::{Change, Changes, Node, What};
 use crate::dispatch::tree::HashMap;
+use crate::model::units::show_duration;
 use crate::topology::{ConfigValue, LifecyclePlan, OutOfOrder, Plan, StartAt, SubscriberPlan, TopicIndex, TopicPlan};
 
 /// Characters of a value that a change shows.
@@ -53,7 +54,7 @@ pub(crate) fn same(old: &Plan, new: &Plan) -> Vec<Option<usize>> {
 pub(crate) type Group<'p> = (&'p str, &'p str);
 
 pub(crate) fn group(subscriber: &SubscriberPlan) -> Option<Group<'_>> {
-    Some((&subscriber.namespace, subscriber.claim.as_ref()?))
+    Some((&subscriber.namespace, subscriber.queue_group.as_ref()?))
 }
 
 /// Indices of a plan's topics by full name.
@@ -76,14 +77,16 @@ pub(crate) fn compare(old: &Plan, new: &Plan) -> Changes {
     let (old_subscribers, new_topics, new_subscribers) = (places(old), topic_places(new), places(new));
     for change in changes.changes.iter_mut().filter(|change| change.what == What::Added) {
         let was = match change.node {
-            Node::Topic => new_topics.get(&change.name).and_then(|at| new.topics.get(*at)?.was.as_ref()),
-            Node::Subscriber => new_subscribers.get(&change.name).and_then(|at| new.subscribers.get(*at)?.was.as_ref()),
+            Node::Topic => new_topics.get(&change.name).and_then(|at| new.topics.get(*at)?.renamed_from.as_ref()),
+            Node::Subscriber => {
+                new_subscribers.get(&change.name).and_then(|at| new.subscribers.get(*at)?.renamed_from.as_ref())
+            }
         };
         let namespace = change.name.split('/').next().unwrap_or_default();
         let Some(was) = was.map(|was| format!("{namespace}/{was}")) else { continue };
         change.words.push(match old_subscribers.contains_key(&was) && change.node == Node::Subscriber {
             true => format!("{was} takes from another topic, so that this is not the same by another name"),
-            false => format!("nothing that runs is called {was}, so that `was` says nothing"),
+            false => format!("nothing that runs is called {was}, so that `renamed_from` says nothing"),
         });
     }
     changes.changes.sort_by(|one, other| (one.node, &one.name).cmp(&(other.node, &other.name)));
@@ -99,7 +102,7 @@ fn topics(old: &Plan, new: &Plan, renames: &Renames, changes: &mut Changes) {
     let mut change = |name: &str, what, words| {
         let was = renames.topic(name).cloned();
         let what = if was.is_some() { What::Renamed } else { what };
-        changes.changes.push(Change { node: Node::Topic, name: name.to_owned(), was, what, words });
+        changes.changes.push(Change { node: Node::Topic, name: name.to_owned(), renamed_from: was, what, words });
     };
     for (name, topic) in &after {
         let parent = |plan: &Plan, topic: &TopicPlan| topic.parent.map(|parent| plan[parent].label());
@@ -179,7 +182,7 @@ fn guard_words((old, was): (&Plan, &TopicPlan), (new, is): (&Plan, &TopicPlan)) 
         (Some(before), Some(after)) => (before, after),
     };
     let mut words = Vec::new();
-    let period = |period| humantime::format_duration(period);
+    let period = show_duration;
     match (before.lifecycle.remember, after.lifecycle.remember) {
         (one, other) if one == other => {}
         (_, None) => words.push("keys that have ended may begin again at once".to_owned()),
@@ -223,7 +226,7 @@ fn subscribers(old: &Plan, new: &Plan, renames: &Renames, changes: &mut Changes)
     let mut change = |name: &str, what, words| {
         let was = renames.subscribers().get(name).cloned();
         let what = if was.is_some() { What::Renamed } else { what };
-        changes.changes.push(Change { node: Node::Subscriber, name: name.to_owned(), was, what, words });
+        changes.changes.push(Change { node: Node::Subscriber, name: name.to_owned(), renamed_from: was, what, words });
     };
     let mut left = Vec::new();
     for subscriber in &new.subscribers {
@@ -248,7 +251,7 @@ fn subscribers(old: &Plan, new: &Plan, renames: &Renames, changes: &mut Changes)
             change(&name, What::Moved, words);
             continue;
         }
-        if was.claim != subscriber.claim {
+        if was.queue_group != subscriber.queue_group {
             left.push(was);
         }
         let mut differs = differences((old, was), (new, subscriber));
@@ -297,13 +300,13 @@ fn differences((old, was): (&Plan, &SubscriberPlan), (new, is): (&Plan, &Subscri
         ("retry", was.retry != is.retry),
         ("on_failure", was.on_failure != is.on_failure || was.dead_letters.is_some() != is.dead_letters.is_some()),
         ("capsules", was.capsules != is.capsules),
-        ("waiting", was.waiting != is.waiting),
+        ("retry_queue", was.retry_queue != is.retry_queue),
         ("delivery", was.delivery != is.delivery),
         ("rate", was.rate != is.rate),
         ("concurrency", was.concurrency != is.concurrency),
         ("batch", was.batch != is.batch),
-        ("claim", was.claim != is.claim),
-        ("claim_timeout", was.claim_timeout != is.claim_timeout),
+        ("queue_group", was.queue_group != is.queue_group),
+        ("queue_group_timeout", was.queue_group_timeout != is.queue_group_timeout),
     ];
     let mut words = differing(&differs);
     words.extend(config_words(&was.config, &is.config));

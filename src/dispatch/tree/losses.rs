@@ -26,8 +26,9 @@ use crate::dispatch::lane::delay;
 use crate::dispatch::lane::state::{self, Look};
 use crate::dispatch::rules;
 use crate::engine::{Engine, Entries, GuardCounts, PageBudget, ReadError, RetentionBounds};
+use crate::model::units::{show_duration, show_size};
 use crate::model::{Dedupe, LaneId, PartitionId, Retention, TopicId};
-use crate::topology::{Plan, SubscriberPlan, TopicPlan, show_duration, show_size};
+use crate::topology::{Plan, SubscriberPlan, TopicPlan};
 
 /// Entries of a subscriber's state that are read if no index gives their age: some megabytes.
 const LOOK_ENTRIES: usize = 10_000;

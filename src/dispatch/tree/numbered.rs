@@ -127,7 +127,7 @@ impl<'a> Numbered<'a> {
 /// The claim groups, each by its first member and its name.
 pub(super) fn groups(plan: &Plan) -> impl Iterator<Item = (&SubscriberPlan, &String)> {
     let mut seen = HashSet::new();
-    let groups = plan.subscribers.iter().filter_map(|member| Some((member, member.claim.as_ref()?)));
+    let groups = plan.subscribers.iter().filter_map(|member| Some((member, member.queue_group.as_ref()?)));
     groups.filter(move |(member, group)| seen.insert((&member.namespace, *group)))
 }
 

@@ -1,4 +1,4 @@
-//! Nodes that another plan renames (`was`).
+//! Nodes that another plan renames (`renamed_from`).
 //!
 //! ```text
 //!   running plan ──follow──> the same with new names ──compare──> all other changes
@@ -40,7 +40,7 @@ impl Renames {
             old.subscribers.iter().map(|subscriber| (subscriber.label(), subscriber.from)).collect();
         let mut renames = Self::default();
         for topic in new.topics.iter().filter(written) {
-            let Some(was) = &topic.was else { continue };
+            let Some(was) = &topic.renamed_from else { continue };
             let was = full(&topic.namespace, was);
             if topics.contains_key(&was) && !topics.contains_key(&topic.label()) {
                 renames.topics.insert(topic.label(), was);
@@ -48,7 +48,7 @@ impl Renames {
         }
         // Parents come first, so that dead-letter topics are renamed before their subscribers are compared.
         for subscriber in &new.subscribers {
-            let Some(was) = &subscriber.was else { continue };
+            let Some(was) = &subscriber.renamed_from else { continue };
             let was = full(&subscriber.namespace, was);
             let Some(from) = subscribers.get(&was).filter(|_| !subscribers.contains_key(&subscriber.label())) else {
                 continue;
@@ -183,12 +183,14 @@ impl Renames {
 /// name is still in use.
 pub fn unremembered<E: Engine>(engine: &E, plan: &Plan) -> Vec<String> {
     let topics = plan.topics.iter().filter_map(|topic| {
-        let was = full(&topic.namespace, topic.was.as_ref()?);
+        let was = full(&topic.namespace, topic.renamed_from.as_ref()?);
         (engine.topic(&topic.label()).is_none() && engine.topic(&was).is_some()).then_some(was)
     });
     let subscribers = plan.subscribers.iter().filter_map(|subscriber| {
-        let (was, from) =
-            (full(&subscriber.namespace, subscriber.was.as_ref()?), engine.topic(&plan[subscriber.from].label())?);
+        let (was, from) = (
+            full(&subscriber.namespace, subscriber.renamed_from.as_ref()?),
+            engine.topic(&plan[subscriber.from].label())?,
+        );
         let is_there = |name: &str| engine.subscriber(name, from).is_some();
         (!is_there(&subscriber.label()) && is_there(&was)).then_some(was)
     });
@@ -228,8 +230,8 @@ mod tests {
     fn a_rename_takes_effect_once_and_takes_along_what_hangs_on_a_name() {
         let old = plan("a: {}, b: {}", "s: { from: a, plugin: s.wasm, to: [b] }, d: { from: s.dead, plugin: d.wasm }");
         let new = plan(
-            "x: { was: a }, b: {}",
-            "r: { from: x, plugin: s.wasm, to: [b], was: s }, d: { from: r.dead, plugin: d.wasm }",
+            "x: { renamed_from: a }, b: {}",
+            "r: { from: x, plugin: s.wasm, to: [b], renamed_from: s }, d: { from: r.dead, plugin: d.wasm }",
         );
         let renames = Renames::of(&old, &new);
         let followed = renames.follow(&old);
@@ -248,7 +250,7 @@ mod tests {
     #[test]
     fn one_that_takes_from_another_topic_too_is_another_subscriber() {
         let old = plan("a: {}, b: {}", "s: { from: a, plugin: s.wasm }");
-        let new = plan("a: {}, b: {}", "r: { from: b, plugin: s.wasm, was: s }");
+        let new = plan("a: {}, b: {}", "r: { from: b, plugin: s.wasm, renamed_from: s }");
         assert!(Renames::of(&old, &new).is_empty());
     }
 }

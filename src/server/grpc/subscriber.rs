@@ -103,16 +103,16 @@ impl<E: Engine> Subscribers<E> {
 
 #[tonic::async_trait]
 impl<E: Engine> SubscriberService for Subscribers<E> {
-    async fn list_waiting(
+    async fn list_retry_queue(
         &self,
-        request: Request<v1::ListWaitingRequest>,
-    ) -> Result<Response<v1::ListWaitingResponse>, Status> {
+        request: Request<v1::ListRetryQueueRequest>,
+    ) -> Result<Response<v1::ListRetryQueueResponse>, Status> {
         let request = request.into_inner();
         let filter = filter(request.filter)?;
         let (from, count) = (request.from.map(Into::into).unwrap_or_default(), bounds::page_size(request.page_size));
         let page = self.reading(move |tree| tree.waiting(&request.subscriber, &filter, from, count)).await?;
         let events = page.found.into_iter().map(Into::into).collect();
-        Ok(Response::new(v1::ListWaitingResponse { events, next: page.next.map(Into::into) }))
+        Ok(Response::new(v1::ListRetryQueueResponse { events, next: page.next.map(Into::into) }))
     }
 
     async fn release(&self, request: Request<v1::ReleaseRequest>) -> Result<Response<v1::ReleaseResponse>, Status> {
@@ -123,15 +123,15 @@ impl<E: Engine> SubscriberService for Subscribers<E> {
         Ok(Response::new(v1::ReleaseResponse { released }))
     }
 
-    async fn drop_waiting(
+    async fn drop_retry_queue(
         &self,
-        request: Request<v1::DropWaitingRequest>,
-    ) -> Result<Response<v1::DropWaitingResponse>, Status> {
+        request: Request<v1::DropRetryQueueRequest>,
+    ) -> Result<Response<v1::DropRetryQueueResponse>, Status> {
         let request = request.into_inner();
         let filter = filter(request.filter)?;
         let drop = async move |tree: Tree<E>, name: String| tree.drop_waiting(&name, &filter).await;
         let dropped = self.changing(("drop events that wait", &request.subscriber), drop).await?;
-        Ok(Response::new(v1::DropWaitingResponse { dropped }))
+        Ok(Response::new(v1::DropRetryQueueResponse { dropped }))
     }
 
     async fn list_dead_letters(

@@ -1,4 +1,4 @@
-//! Test files: from the text of a `*.test.yaml` beside a topology to cases with their names looked up.
+//! Test files: from the text of a `*.test.yaml` next to a topology to cases with their names looked up.
 //!
 //! Promises: everything that is wrong with a file is said at once, each with its place and what to do, as for topologies;
 //! there are cases exactly when there is no error.
@@ -22,10 +22,10 @@ use super::{Found, Source, Surroundings, names, yaml};
 use crate::model::json::is_json;
 use crate::model::{Event, event};
 
-/// The endings of the names of test files; what is in front of them is the name of the topology beside it.
+/// The endings of the names of test files; the part before them is the name of the topology.
 pub const SUFFIXES: [&str; 2] = [".test.yaml", ".test.yml"];
 
-/// When events of a case are appended that does not say: a round number that nobody takes for the present.
+/// When events of a case are appended that does not say: a round number that is not mistaken for the present.
 const AT_NS: u64 = 1_767_225_600_000_000_000;
 
 /// What the top of a test file is called in messages.
@@ -42,15 +42,15 @@ pub struct TestFile {
 /// A case.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Case {
-    /// What it shows.
+    /// Its name.
     pub name: String,
     /// Where its name is written.
     pub span: Span,
     /// It is about topics of one partition, and may come out otherwise with as many as they have.
     pub one_partition: bool,
-    /// What is given.
+    /// The input events.
     pub given: Given,
-    /// What has to come of it.
+    /// The expected results.
     pub expected: Expected,
 }
 
@@ -61,7 +61,7 @@ pub enum Given {
     Events {
         /// The only subscriber that runs; `None` for all.
         subscriber: Option<SubscriberIndex>,
-        /// What subscribers keep in front of the first event.
+        /// The state of subscribers before the first event.
         state: State,
         /// When it begins, nanoseconds since 1970.
         at_ns: u64,
@@ -80,7 +80,7 @@ pub enum Given {
 pub struct GivenEvent {
     /// Where to.
     pub topic: TopicIndex,
-    /// When it is appended, where everything in front of it is to be handled first.
+    /// The time of the append, if everything before it is to be handled first.
     pub at_ns: Option<u64>,
     /// The event.
     pub event: Event,
@@ -89,7 +89,7 @@ pub struct GivenEvent {
 /// What subscribers keep: values by subscriber, bucket and key.
 pub type State = BTreeMap<SubscriberIndex, BTreeMap<String, BTreeMap<String, Value>>>;
 
-/// What has to come of the events of a case.
+/// The expected results of a case.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Expected {
     /// The outputs of the topics that are looked at, in order per key.
@@ -104,14 +104,14 @@ pub struct Expected {
     pub refused: Option<Vec<ExpectedRefusal>>,
 }
 
-/// An output; what is `None` may be anything.
+/// An output; `None` matches anything.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct ExpectedOutput {
     /// Its CloudEvents type.
     pub r#type: Option<String>,
     /// Its key.
     pub key: Option<String>,
-    /// Attributes that it has among others; `None` for one that it does not have.
+    /// Attributes that it has among others; `None` for a missing one.
     pub attributes: BTreeMap<String, Option<String>>,
     /// Its data.
     pub data: Option<Value>,
@@ -119,7 +119,7 @@ pub struct ExpectedOutput {
     pub has: Option<Value>,
 }
 
-/// An event that is not handled; what is `None` may be anything.
+/// An event that is not handled; `None` matches anything.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ExpectedFailure {
     /// Whose failure it is.
@@ -136,7 +136,7 @@ pub struct ExpectedFailure {
     pub end: Option<End>,
 }
 
-/// An event that is not taken in; what is `None` may be anything.
+/// An event that is refused; `None` matches anything.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ExpectedRefusal {
     /// The event's id.
@@ -182,7 +182,7 @@ pub fn schema() -> String {
     text
 }
 
-/// Reads a test file, which is the source with this number of those that are checked together.
+/// Reads a test file, which is the source with this number of a check.
 pub fn read(number: u32, source: &Source, surroundings: &dyn Surroundings) -> (Option<TestFile>, Vec<Diagnostic>) {
     let (tree, diagnostics) = yaml::parse(number, &source.text);
     let mut problems = Problems::default();
@@ -216,7 +216,7 @@ pub fn read(number: u32, source: &Source, surroundings: &dyn Surroundings) -> (O
     (file.map(|(raw, topologies)| TestFile { topologies, raw }), problems.finish())
 }
 
-/// The topology beside a test file.
+/// The topology of a test file.
 fn beside(path: &Path, surroundings: &dyn Surroundings) -> Result<PathBuf, String> {
     let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
     let stem = SUFFIXES.iter().find_map(|suffix| name.strip_suffix(suffix));
@@ -278,7 +278,7 @@ impl Resolver<'_> {
         None
     }
 
-    /// What a name means, by its full form or by a short one that only one namespace has.
+    /// The node of a name, in full or in a short form that is unique.
     fn look_up(&mut self, what: &str, name: &str, span: Span, known: &[String]) -> Option<u32> {
         let is_it = |full: &&String| **full == name || full.split_once('/').is_some_and(|(_, short)| short == name);
         let mut found = (0..).zip(known).filter(|(_, full)| is_it(full));

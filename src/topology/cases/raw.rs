@@ -11,9 +11,9 @@ use crate::topology::values::{Count, FilePath, List, MS_MAX, Period, Table, Word
 use crate::topology::yaml::{NodeRef, View};
 
 keys! {
-    /// Cases for topologies: events are given, and the real plugins have to do with them what is expected.
+    /// Cases for topologies: input events and the expected results of the real plugins.
     struct TestFile {
-        /// The topologies that the cases are about: a file, or a list of files. Default: the one beside it, `shop.yaml` for
+        /// The topologies that the cases are about: a file, or a list of files. Default: the topology next to it, `shop.yaml` for
         /// `shop.test.yaml`.
         topology: OneOrMore<FilePath>,
         /// The cases, each by itself: nothing of one is left for the next.
@@ -22,26 +22,26 @@ keys! {
 }
 
 keys! {
-    /// Events that are given, and what has to come of them. A case runs twice: with one partition for every topic, and with as
+    /// Input events and expected results. A case runs twice: with one partition for every topic, and with as
     /// many as they have. The same has to come of both.
     struct Case {
-        /// What it shows.
+        /// Name of the case.
         name(required): Word,
         /// The only subscriber that runs. Default: all of them.
         subscriber: Word,
-        /// `1`: the case runs with one partition for every topic only, since what comes of it depends on that.
+        /// `1`: the case runs with one partition for every topic only, since its results depend on that.
         partitions: Count<1, 1>,
         /// A file that was saved when an event failed: the case is one attempt at that event, with what its plugin had read
-        /// of its state. Which plugin, what it is told and its limits are the topology's.
+        /// of its state. Plugin, configuration and limits are those of the topology.
         capsule: FilePath,
         /// The time at which the events are appended, unless they say. Default 2026-01-01T00:00:00Z.
         at: Time,
-        /// What the subscribers keep in front of the first event: values by subscriber, bucket and key. A text is kept as it
+        /// State of the subscribers before the first event: values by subscriber, bucket and key. A text is kept as it
         /// is, all else as JSON.
         state: Table<Table<Table<Json>>>,
         /// The events, in their order.
         events: List<Given>,
-        /// What has to come of them. An event that fails, and is not expected to, fails the case.
+        /// Expected results. An event that fails, and is not expected to, fails the case.
         expect(required): Expect,
     }
 }
@@ -51,9 +51,9 @@ keys! {
     struct Given {
         /// Where it is published. Default: the only root, or the topic of the case's subscriber.
         topic: Word,
-        /// When it is appended: everything in front of it is handled then.
+        /// Time of the append; all events before it are handled by then.
         at: Time,
-        /// The same, as the time since the event in front of it.
+        /// The same, as the time since the previous event.
         after: Period<1, MS_MAX>,
         /// Its id. Default: its place among the events of the case, from 1.
         id: Word,
@@ -73,9 +73,9 @@ keys! {
 }
 
 keys! {
-    /// What has to come of the events of a case.
+    /// Expected results of the events of a case.
     struct Expect {
-        /// What is in topics afterwards, by topic, in order per key: all of it in the topics that are named. `none`: no
+        /// Content of topics afterwards, by topic, in order per key: all events of each listed topic. `none`: no
         /// topic has anything that a subscriber sent. Of a case with a `subscriber`, topics that are not named are empty. Without
         /// this key no topic is looked at.
         outputs: Outputs,
@@ -90,7 +90,7 @@ keys! {
 }
 
 keys! {
-    /// An output that is expected. What is not said may be anything.
+    /// An expected output. Missing keys match anything.
     struct Output {
         /// Its CloudEvents type.
         kind as "type": Word,
@@ -106,7 +106,7 @@ keys! {
 }
 
 keys! {
-    /// An event that is not handled in the end. What is not said may be anything.
+    /// An event that is not handled in the end. Missing keys match anything.
     struct Failure {
         /// Whose failure it is.
         subscriber: Word,
@@ -124,7 +124,7 @@ keys! {
 }
 
 keys! {
-    /// An event that is not taken in. What is not said may be anything.
+    /// An event that is refused. Missing keys match anything.
     struct Refused {
         /// The id of the event.
         event: Word,

@@ -1,7 +1,7 @@
 //! Pictures of a plan: for terminals, for Graphviz and Mermaid, for browsers, and for programs.
 //!
 //! Promises: the same plan gives the same picture; no recursion over the tree, since it can be as deep as it is large.
-//! Topics for dead letters are there only where somebody takes from them: each plugin has one, and it would hide the
+//! Topics for dead letters are shown only if they have subscribers: each plugin has one, and it would hide the
 //! rest.
 
 mod json;
@@ -30,7 +30,7 @@ struct Node {
     parent: Option<usize>,
     /// Steps from the root.
     depth: usize,
-    /// What is written at the edge to it: ports, by commas, unless the only one is called as its topic; or what goes there
+    /// The label of the edge to it: ports, by commas, unless the only one is called as its topic; or what goes there
     /// from another topic.
     edge: String,
     /// Whether no sibling comes after it.
@@ -95,7 +95,7 @@ impl Forest {
     }
 }
 
-/// What is written beside a topic: partitions where they are not those of its parent, and its key.
+/// The note next to a topic: partitions where they are not those of its parent, and its key.
 fn topic_notes(plan: &Plan, index: TopicIndex) -> Vec<String> {
     let topic = &plan[index];
     let from = topic.parent.map(|parent| plan[parent].from).or(topic.diverted_from);
@@ -108,7 +108,7 @@ fn topic_notes(plan: &Plan, index: TopicIndex) -> Vec<String> {
     partitions.into_iter().chain(key).collect()
 }
 
-/// What is written beside a subscriber.
+/// The note next to a subscriber.
 fn subscriber_note(plan: &Plan, index: SubscriberIndex) -> String {
     match &plan[index].runs {
         Runs::Plugin(PluginSource::Folder(path) | PluginSource::Wasm(path)) => tidy(path).display().to_string(),

@@ -18,7 +18,7 @@ const PADDING: f64 = 12.0;
 const HEIGHTS: [f64; 2] = [30.0, 44.0];
 /// Between the boxes of neighbours.
 const BETWEEN: f64 = 18.0;
-/// Between the boxes of a parent and its children, beside what is written at the edge, by growth.
+/// Between the boxes of a parent and its children, next to the label of the edge, by growth.
 const GAP_RIGHT: f64 = 52.0;
 const GAP_DOWN: f64 = 34.0;
 /// Around everything.
@@ -59,7 +59,7 @@ paint-order: stroke; }
 struct Shape {
     name: String,
     note: String,
-    /// Width of what is written at the edge to it.
+    /// Width of the label of the edge to it.
     port: f64,
     width: f64,
     height: f64,
@@ -137,7 +137,7 @@ fn width(text: &str, char: f64) -> f64 {
 }
 
 impl Shape {
-    /// Its size beside its neighbours.
+    /// Its size in the direction of its neighbours.
     fn breadth(&self, growth: Growth) -> f64 {
         match growth {
             Growth::Right => self.height,
@@ -155,7 +155,7 @@ impl Shape {
     }
 }
 
-/// Puts every shape in its place. All shapes of a level begin, or for a tree that grows down have their middle, at the
+/// Positions every shape. All shapes of a level begin, or for a tree that grows down have their middle, at the
 /// same distance from the roots.
 fn place(plan: &Plan, forest: &Forest, shapes: &mut [Shape], growth: Growth) -> Page {
     let breadths = breadths(forest, shapes, growth);

@@ -181,7 +181,7 @@ fn failed(expression: &Expression, error: &ExecutionError) -> ExpressionError {
     }
 }
 
-/// Why it fails, without the words of another library for what is plain.
+/// Why it fails, without the words of another library for plain cases.
 pub(super) fn reason(error: &ExecutionError) -> String {
     match error {
         ExecutionError::FunctionError { message, .. } => message.clone(),

@@ -25,13 +25,13 @@ pub(super) const STEP: &str = "@step";
 pub(super) const RANGE: &str = "@range";
 pub(super) const MATCHES: &str = "@matches";
 
-/// Steps of a value beside its bytes: it takes about as much memory as 16 bytes take steps.
+/// Steps of a value in addition to its bytes: it takes about as much memory as 16 bytes take steps.
 const VALUE_STEPS: u64 = 4;
 /// Bytes that one step looks at.
 const SEEN_BYTES: u64 = 16;
 /// Bytes that one step makes.
 const MADE_BYTES: u64 = 4;
-/// Steps to compile a pattern, beside those of its length.
+/// Steps to compile a pattern, in addition to those of its length.
 const PATTERN_STEPS: u64 = 5_000;
 /// Bytes that a compiled pattern may take.
 const PATTERN_BYTES_MAX: usize = 256 << 10;
@@ -123,7 +123,7 @@ fn walk(value: &dyn Val, bytes_per_step: u64) {
 struct Patterns {
     /// Compiled lately.
     compiled: HashMap<String, Result<Regex, String>>,
-    /// Whose compilation this evaluation has counted. What came before it must not change what it costs.
+    /// Whose compilation this evaluation has counted. Earlier evaluations must not change its cost.
     counted: HashSet<String>,
 }
 

@@ -14,10 +14,10 @@ pub(super) const BYTES: &str = "bytes";
 pub(super) const DURATION: &str = "a duration";
 pub(super) const TIME: &str = "a time";
 
-/// What is needed of a result.
+/// The required kind of a result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Wanted {
-    /// A text, or what has one: a whole number or a boolean.
+    /// A text, or a value that has one: a whole number or a boolean.
     Text,
     /// `true` or `false`.
     Bool,
@@ -41,7 +41,7 @@ impl Wanted {
     }
 }
 
-/// What is known of a result.
+/// The known kind of a result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     /// Nothing.
@@ -51,7 +51,7 @@ pub(super) enum Kind {
     Whole,
     /// Of arithmetic: a number, a text or a list, never a boolean.
     Computed,
-    /// What has no text; with its article.
+    /// A kind without a text; with its article.
     Other(&'static str),
 }
 
@@ -68,7 +68,7 @@ impl Kind {
     }
 }
 
-/// What in an expression can never be what is needed there.
+/// Parts of an expression that can never have the required kind.
 pub(super) fn misfits(expression: &Expression, wanted: Wanted) -> Vec<CompileError> {
     let text = &expression.text;
     let kind = match &expression.form {
@@ -127,7 +127,7 @@ impl<'p> Search<'p> {
         self.scope.iter().any(|(known, _)| *known == name)
     }
 
-    /// Reports what cannot be what is wanted, at the place that decides it.
+    /// Reports a part that cannot have the required kind, at the place that decides it.
     fn visit(&mut self, expression: &'p IdedExpr, wanted: Wanted) {
         if let Expr::Call(call) = &expression.expr {
             match (call.func_name.as_str(), call.args.as_slice()) {

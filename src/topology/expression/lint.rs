@@ -1,7 +1,7 @@
 //! What shows without an event that an expression does not do what it was written for: parts that always fail, comparisons that
 //! are always false, and loops within loops.
 //!
-//! Promises: what is called an error fails for each event that gets there. Nothing here changes what an expression is: one that
+//! Promises: a part that is called an error fails for each event that gets there. Nothing here changes what an expression is: one that
 //! was taken before such a thing was known is evaluated as ever.
 
 use std::ops::Range;
@@ -150,7 +150,7 @@ impl<'p> Look<'p> {
         }
     }
 
-    /// What is the same for each event has to have a result.
+    /// A part that is the same for each event must have a result.
     fn evaluate(&mut self, expression: &'p IdedExpr) {
         let counted = instrument::instrumented(expression, &super::compile::is_namespace);
         functions::begin();

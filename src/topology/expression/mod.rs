@@ -130,7 +130,7 @@ pub struct EventFields<'e> {
     pub id: &'e str,
     /// Who made it.
     pub source: &'e str,
-    /// What it is about, such as `order.created`.
+    /// Its type, such as `order.created`.
     pub kind: &'e str,
     /// Its subject, if it has one.
     pub subject: Option<&'e str>,
@@ -180,7 +180,7 @@ impl<N: AsRef<str>, V: AsRef<str>> ExtensionAttributes for BTreeMap<N, V> {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct CompileError {
-    /// What is wrong.
+    /// The problem.
     pub message: String,
     /// The part of the text that is meant, in bytes.
     pub range: Range<usize>,
@@ -212,7 +212,7 @@ pub enum ExpressionError {
     Missing {
         /// The expression.
         expression: String,
-        /// What is missing.
+        /// The missing name.
         path: String,
     },
     /// The event has something there that has no stable text.
@@ -220,7 +220,7 @@ pub enum ExpressionError {
     NotText {
         /// The expression.
         expression: String,
-        /// What there is, with its article.
+        /// The kind that is there, with its article.
         found: &'static str,
     },
     /// The event has something there that is no boolean.
@@ -228,7 +228,7 @@ pub enum ExpressionError {
     NotBool {
         /// The expression.
         expression: String,
-        /// What there is, with its article.
+        /// The kind that is there, with its article.
         found: &'static str,
     },
     /// It would take too long.
@@ -260,7 +260,7 @@ impl Expression {
         compile::form(text).map(|form| Expression { text: text.into(), form })
     }
 
-    /// What is to be said of it though it can be evaluated.
+    /// Remarks on it, though it can be evaluated.
     pub(crate) fn lints(&self) -> Vec<Lint> {
         lint::lints(self)
     }

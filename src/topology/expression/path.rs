@@ -9,7 +9,7 @@ use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visi
 
 use crate::model::json::ValidJson;
 
-/// What is at a path.
+/// The value at a path.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Found {
     Value(Outcome),
@@ -118,7 +118,7 @@ impl<'de> Visitor<'de> for At<'_> {
     }
 }
 
-/// Whether a key is the one that is looked for; compares without copying it.
+/// Whether a key is the wanted one; compares without copying it.
 struct Is<'p>(&'p str);
 
 impl<'de> DeserializeSeed<'de> for Is<'_> {

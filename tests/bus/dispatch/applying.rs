@@ -259,7 +259,7 @@ async fn a_tree_that_is_stopped_takes_nothing_new() {
 async fn those_who_share_events_change_together_and_none_leaves_the_others() {
     let claim = |names: &[&str]| {
         let of = |name: &&str| {
-            format!("  {name}: {{ from: in, plugin: {name}.wasm, to: {{ out: {name}.out }}, claim: g }}\n")
+            format!("  {name}: {{ from: in, plugin: {name}.wasm, to: {{ out: {name}.out }}, queue_group: g }}\n")
         };
         let topics: Vec<_> = names.iter().map(|name| format!("{name}.out: {{}}")).collect();
         let subscribers: String = names.iter().map(of).collect();

@@ -23,7 +23,7 @@ fn yaml(more: &str) -> String {
 fn yaml_of(names: &[&str], more: &str) -> String {
     let worker = |name: &str| {
         format!(
-            "  {name}:\n    from: in\n    plugin: work.wasm\n    to: {{ out: {name}s }}\n    claim: workers\n    batch: {{ max: 2 }}\n    retry: {{ attempts: 2, backoff: {{ initial: 10ms, max: 10ms }} }}\n{more}"
+            "  {name}:\n    from: in\n    plugin: work.wasm\n    to: {{ out: {name}s }}\n    queue_group: workers\n    batch: {{ max: 2 }}\n    retry: {{ attempts: 2, backoff: {{ initial: 10ms, max: 10ms }} }}\n{more}"
         )
     };
     let topics: String = names.iter().map(|name| format!(", {name}s: {{}}")).collect();
@@ -207,7 +207,7 @@ async fn what_fails_is_its_claimers_to_the_end() {
 #[tokio::test(start_paused = true)]
 async fn who_does_not_want_an_event_leaves_it_to_the_other() {
     let (a, b) = (Script::each(copy), Script::each(copy));
-    let yaml = yaml("").replacen("claim: workers", "claim: workers\n    when: key == 'x'", 1);
+    let yaml = yaml("").replacen("queue_group: workers", "queue_group: workers\n    when: key == 'x'", 1);
     let tree = start(&yaml, &[("a", &a), ("b", &b)]).await;
     tree.pause("b").await.unwrap();
     publish(&tree, "in", &["x", "y", "z"]).await;
@@ -222,9 +222,9 @@ async fn who_does_not_want_an_event_leaves_it_to_the_other() {
 async fn gives_back(restarts: bool) {
     let engine = MemoryEngine::default();
     let halts = |given: &crate::dispatch::script::Given| if given.data == "bad" { Step::Reject } else { copy(given) };
-    let yaml = yaml("    claim_timeout: 1s\n").replace("max: 2", "max: 3").replacen(
-        "claim: workers",
-        "claim: workers\n    on_failure: halt",
+    let yaml = yaml("    queue_group_timeout: 1s\n").replace("max: 2", "max: 3").replacen(
+        "queue_group: workers",
+        "queue_group: workers\n    on_failure: halt",
         1,
     );
     let plan = plan_of(&[&yaml]);
@@ -278,8 +278,8 @@ async fn what_was_claimed_by_who_stands_still_is_given_back_also_after_a_restart
 async fn what_has_been_given_under_its_identity_is_given_to_nobody_again() {
     let yaml = "wattle: v1\nname: t\ntopics: { in: {}, mid: { id: data.o, dedupe: { window: 1h } }, as: {}, bs: {} }\nsubscribers:\n  \
                 work: { from: in, plugin: w.wasm, to: { out: mid } }\n  \
-                a: { from: mid, plugin: w.wasm, claim: both, to: { out: as } }\n  \
-                b: { from: mid, plugin: w.wasm, claim: both, to: { out: bs } }\n";
+                a: { from: mid, plugin: w.wasm, queue_group: both, to: { out: as } }\n  \
+                b: { from: mid, plugin: w.wasm, queue_group: both, to: { out: bs } }\n";
     let (work, a, b) = (Script::each(copy), Script::each(copy), Script::each(copy));
     let plan = plan_of(&[yaml]);
     let engine = MemoryEngine::default();

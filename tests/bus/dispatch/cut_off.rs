@@ -332,7 +332,7 @@ impl Shares {
     fn after(begun: BTreeSet<(&'static str, String)>) -> Self {
         let member = |name: &str, more: &str| {
             format!(
-                "  {name}: {{ from: mid, plugin: p.wasm, claim: both, claim_timeout: 2ms, batch: {{ max: 4 }}, to: {{ out: {name}s }}{more} }}\n"
+                "  {name}: {{ from: mid, plugin: p.wasm, queue_group: both, queue_group_timeout: 2ms, batch: {{ max: 4 }}, to: {{ out: {name}s }}{more} }}\n"
             )
         };
         let plan = plan_of(&[&format!(

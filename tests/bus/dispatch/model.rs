@@ -54,7 +54,7 @@ fn runs(random: &mut Random) -> String {
         runs += ", on_failure: park";
     } else if random.one_in(3) {
         // not where events are parked: they would fill it for good
-        let _ = write!(runs, ", waiting: {{ max: {} }}", 1 + random.below(3));
+        let _ = write!(runs, ", retry_queue: {{ max: {} }}", 1 + random.below(3));
     }
     if random.one_in(4) {
         let _ = write!(runs, ", when: {}", if random.one_in(4) { INDEX } else { THIRDS });

@@ -65,7 +65,7 @@ async fn a_parked_key_holds_its_successors_and_nobody_else_on_disk() {
 
 #[tokio::test(start_paused = true)]
 async fn where_parked_events_fill_the_set_the_lane_stands_still() {
-    let plan = plan_of(&[&format!("{ONE}    on_failure: park\n    waiting: {{ max: 2 }}\n")]);
+    let plan = plan_of(&[&format!("{ONE}    on_failure: park\n    retry_queue: {{ max: 2 }}\n")]);
     let work = on_b(|_| Step::Retry(None));
     let tree = backlog(MemoryEngine::default(), &plan, &work, &EVENTS).await;
     until("it is full", || of(&tree).lanes == [LaneState::Full] && of(&tree).parked == 1).await;

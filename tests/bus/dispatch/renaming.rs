@@ -30,16 +30,19 @@ subscribers:
 /// A root, an inner topic and the subscriber between them are called otherwise.
 fn after() -> String {
     BEFORE
-        .replace("in: {}, mid: {}", "orders: { was: in }, accepted: { was: mid }")
-        .replace("work: { from: in", "check: { was: work, from: orders")
+        .replace("in: {}, mid: {}", "orders: { renamed_from: in }, accepted: { renamed_from: mid }")
+        .replace("work: { from: in", "check: { renamed_from: work, from: orders")
         .replace("out: mid", "out: accepted")
-        .replace("from: mid", "from: accepted")
+        .replace("{ from: mid", "{ from: accepted")
         .replace("from: work.dead", "from: check.dead")
 }
 
 /// The same once nobody says any more how it was called.
 fn later() -> String {
-    after().replace("{ was: in }", "{}").replace("{ was: mid }", "{}").replace("was: work, ", "")
+    after()
+        .replace("{ renamed_from: in }", "{}")
+        .replace("{ renamed_from: mid }", "{}")
+        .replace("renamed_from: work, ", "")
 }
 
 /// Counts what it handles in its state, rejects `bad`, and fails `again` until it may pass.
@@ -201,7 +204,8 @@ async fn whoever_only_publishes_to_what_is_renamed_is_not_touched() {
     let tree = start(yaml, &[("keep", &keep)]).await;
     publish(&tree, "in", &["a"]).await;
     until("it is in a call", || keep.called().len() == 1).await;
-    let plan = plan_of(&[&yaml.replace("out: {", "made: { was: out,").replace("to: [out]", "to: { out: made }")]);
+    let plan =
+        plan_of(&[&yaml.replace("out: {", "made: { renamed_from: out,").replace("to: [out]", "to: { out: made }")]);
     assert!(tree.started_by(&plan).is_empty());
     apply(&tree, &plan, &[], &[]).await; // a lane that was stopped would be waited for
     gate.add_permits(9);
@@ -217,7 +221,8 @@ async fn a_full_topic_is_called_as_it_is_called_now() {
     let tree = start(yaml, &[("keep", &keep)]).await;
     tree.pause("keep").await.unwrap();
     publish(&tree, "in", &["a"]).await;
-    let plan = plan_of(&[&yaml.replace("in: { b", "orders: { was: in, b").replace("from: in", "from: orders")]);
+    let plan =
+        plan_of(&[&yaml.replace("from: in", "from: orders").replace("in: { b", "orders: { renamed_from: in, b")]);
     apply(&tree, &plan, &[("keep", &keep)], &[]).await;
     let full = tree.publisher().publish("orders", &[event("b", "b", "b")], None).await.unwrap_err();
     assert!(full.to_string().contains("`t/orders`"), "{full}");
@@ -230,8 +235,11 @@ async fn a_plan_says_what_is_renamed_and_that_nothing_is_lost() {
     publish(&tree, "in", &["a", "bad"]).await;
     settled(&tree).await;
     let changes = tree.changes(&plan_of(&[&after()]));
-    let said: Vec<_> =
-        changes.changes.iter().map(|change| (change.was.as_deref(), change.name.as_str(), change.what)).collect();
+    let said: Vec<_> = changes
+        .changes
+        .iter()
+        .map(|change| (change.renamed_from.as_deref(), change.name.as_str(), change.what))
+        .collect();
     let expected = [
         (Some("t/mid"), "t/accepted", What::Renamed),
         (Some("t/in"), "t/orders", What::Renamed),
@@ -243,12 +251,13 @@ async fn a_plan_says_what_is_renamed_and_that_nothing_is_lost() {
     assert!(changes.losses.is_empty() && changes.refusals.is_empty(), "{changes:?}");
     let words = |name: &str| changes.changes.iter().find(|change| change.name == name).unwrap().words.concat();
     assert!(words("t/tail").contains("called t/accepted, and was t/mid"), "{changes:?}");
-    // Where nothing is called so, `was` says nothing, and that is said.
-    let nothing = tree.changes(&plan_of(&[&BEFORE.replace("in: {}, mid", "other: { was: nobody }, in: {}, mid")]));
+    // Where nothing is called so, `renamed_from` says nothing, and that is said.
+    let nothing =
+        tree.changes(&plan_of(&[&BEFORE.replace("in: {}, mid", "other: { renamed_from: nobody }, in: {}, mid")]));
     assert_eq!(nothing.changes[0].what, What::Added);
     assert!(nothing.changes[0].words.concat().contains("nothing that runs is called t/nobody"), "{nothing:?}");
     // One that takes from another topic as well is another one.
-    let moved = BEFORE.replace("tail: { from: mid", "next: { was: tail, from: in");
+    let moved = BEFORE.replace("tail: { from: mid", "next: { renamed_from: tail, from: in");
     let moved = tree.changes(&plan_of(&[&moved]));
     let next = moved.changes.iter().find(|change| change.name == "t/next").unwrap();
     assert_eq!(next.what, What::Added);

@@ -225,7 +225,9 @@ async fn a_version_that_cannot_be_called_ends_it() {
 #[tokio::test(start_paused = true)]
 async fn of_events_that_are_shared_only_its_own_are_compared() {
     let member = |name: &str| {
-        format!("  {name}: {{ from: in, plugin: w.wasm, to: {{ out: {name}s }}, claim: both, batch: {{ max: 1 }} }}\n")
+        format!(
+            "  {name}: {{ from: in, plugin: w.wasm, to: {{ out: {name}s }}, queue_group: both, batch: {{ max: 1 }} }}\n"
+        )
     };
     let yaml = format!(
         "wattle: v1\nname: t\ntopics: {{ in: {{}}, works: {{}}, mates: {{}} }}\nsubscribers:\n{}{}",

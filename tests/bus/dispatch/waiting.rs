@@ -128,7 +128,7 @@ async fn stands<E: Engine>(tree: &Tree<E>, work: &Script) {
 const FULL: [(&str, &str); 6] = [("a", "a0"), ("a", "a1"), ("x", "x0"), ("a", "a2"), ("x", "x1"), ("y", "y0")];
 
 async fn full<H: Home>(home: H, restarts: bool) {
-    let plan = patient("waiting: { max: 2 }");
+    let plan = patient("retry_queue: { max: 2 }");
     let (work, passes) = stubborn();
     let mut tree = backlog(home.open().await, &plan, &work, &FULL).await;
     stands(&tree, &work).await;
@@ -166,7 +166,7 @@ async fn a_full_lane_is_full_again_after_a_restart_on_disk() {
 
 #[tokio::test(start_paused = true)]
 async fn a_key_that_fails_while_the_set_is_full_waits_with_its_attempt() {
-    let plan = patient("waiting: { max: 1 }");
+    let plan = patient("retry_queue: { max: 1 }");
     let passes = Arc::new(AtomicBool::new(false));
     let look = passes.clone();
     let (work, attempts) = noted(move |given| match (&given.data[..1], given.attempt) {
@@ -187,7 +187,7 @@ async fn a_key_that_fails_while_the_set_is_full_waits_with_its_attempt() {
 
 #[tokio::test(start_paused = true)]
 async fn the_set_is_also_full_by_bytes() {
-    let plan = patient("waiting: { size: 1MiB }");
+    let plan = patient("retry_queue: { size: 1MiB }");
     let (work, passes) = stubborn();
     let large = |name: &str| format!("{name}{}", " ".repeat(600 << 10));
     let tree = start_on(MemoryEngine::default(), &plan, &[("work", &work)]).await;
@@ -206,7 +206,7 @@ async fn the_set_is_also_full_by_bytes() {
 
 #[tokio::test(start_paused = true)]
 async fn the_largest_event_waits_where_nothing_else_does() {
-    let plan = patient("waiting: { size: 1MiB }");
+    let plan = patient("retry_queue: { size: 1MiB }");
     let (work, passes) = stubborn();
     let tree = start_on(MemoryEngine::default(), &plan, &[("work", &work)]).await;
     let head = event("a", &"a".repeat(500), "a").len();

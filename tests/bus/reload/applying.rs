@@ -382,7 +382,7 @@ fn without_work() -> [Plan; 2] {
     let text = text.replace("out: {} }", "out: {}, extra: {} }");
     let (head, work) = text.split_once("  work: ").unwrap();
     let more = work.split_once('\n').unwrap().1;
-    let renamed = text.replace("  work: {", "  labour: { was: work,");
+    let renamed = text.replace("  work: {", "  labour: { renamed_from: work,");
     [plan_of(&[&format!("{head}{more}")]), plan_of(&[&renamed])]
 }
 
@@ -424,7 +424,7 @@ async fn what_waits_behind_an_apply_is_not_done_to_a_subscriber_that_is_gone_by_
         let c = format!("{}.wasm", Digest::of(b"c"));
         assert!(!world.disk.contents().contains_key(&c), "nothing of it is kept");
         // it comes back as what it was
-        let back = plan_of(&[&ONE.replace("work: {", "work: { was: labour,")]);
+        let back = plan_of(&[&ONE.replace("work: {", "work: { renamed_from: labour,")]);
         bus.reloader.apply(proposal(&world, &back), true).await.unwrap();
         assert_eq!(bus.reloader.versions("work").unwrap().len(), versions);
         assert_eq!(bus.who().await, "b");

@@ -32,7 +32,7 @@ async fn a_version_that_handles_enough_is_proven() {
     bus.is_proven().await;
     assert_eq!(data(&bus.tree, "out").await, ["b 1", "b 2"]);
     assert_eq!(stands(&bus), [Standing::Kept, Standing::Proven]);
-    until("it is said", || bus.status().reload.is_some_and(|said| said.ends_with("is proven"))).await;
+    until("it is said", || bus.status().reload.is_some_and(|said| said.ends_with("is stable"))).await;
     assert_eq!(bus.status().on_trial, None);
 }
 
@@ -132,7 +132,7 @@ async fn what_does_not_compile_or_cannot_be_read_changes_nothing() {
     world.write("bad");
     let error = bus.reloader.propose("work", &world.file(), Policy::Swap).await.unwrap_err();
     assert!(matches!(error, ReloadError::Refused(_)), "{error}");
-    assert!(bus.status().reload.unwrap().contains("the version before runs on"));
+    assert!(bus.status().reload.unwrap().contains("keeping the previous version"));
     std::fs::remove_file(world.file()).unwrap();
     let error = bus.reloader.propose("work", &world.file(), Policy::Swap).await.unwrap_err();
     assert!(matches!(error, ReloadError::Source(_)), "{error}");

@@ -138,7 +138,7 @@ async fn a_component_comes_in_whole_or_not_at_all() {
     }
     assert_eq!(door.client.versions("work").await.unwrap().len(), 1);
     let answer = door.parts(vec![begin(2), chunk("b"), chunk("!")]).await.unwrap();
-    assert_eq!(answer.outcome(), v1::DeployOutcome::Tried);
+    assert_eq!(answer.outcome(), v1::DeployOutcome::Candidate);
     assert_eq!(door.bus.who().await, "b!");
     let cause = door.client.versions("work").await.unwrap()[1].cause.clone();
     assert_eq!(cause, format!("deployed: {}", "ü".repeat(127)), "as much as is kept, in whole characters");

@@ -28,9 +28,9 @@ const NAMES: [[&str; 3]; 2] = [["in", "out", "work"], ["orders", "made", "check"
 /// [`ONE`] by one of the two sets of names, which says what it was called by the other.
 fn called_by(way: usize) -> String {
     let ([root, made, who], [old_root, old_made, old_who]) = (NAMES[way], NAMES[1 - way]);
-    ONE.replace("in: {", &format!("{root}: {{ was: {old_root},"))
-        .replace("out: {}", &format!("{made}: {{ was: {old_made} }}"))
-        .replace("work: { from: in,", &format!("{who}: {{ was: {old_who}, from: {root},"))
+    ONE.replace("in: {", &format!("{root}: {{ renamed_from: {old_root},"))
+        .replace("out: {}", &format!("{made}: {{ renamed_from: {old_made} }}"))
+        .replace("work: { from: in,", &format!("{who}: {{ renamed_from: {old_who}, from: {root},"))
         .replace("to: { out: out }", &format!("to: {{ out: {made} }}"))
 }
 

@@ -48,14 +48,32 @@ impl Surroundings for There {
     }
 }
 
+/// A text of files with the names that keys have now. The files in `tests/formats` have those of their time.
+fn with_keys_of_now(text: &str) -> String {
+    let renamed = [
+        (" was: ", " renamed_from: "),
+        (" claim: ", " queue_group: "),
+        (" claim_timeout: ", " queue_group_timeout: "),
+        (" waiting: {", " retry_queue: {"),
+        (" waiting: &", " retry_queue: &"),
+        ("\"waiting\": *", "\"retry_queue\": *"),
+    ];
+    let line = |line: &str| match line.contains("config:") {
+        true if !line.contains("capsules") => line.to_owned(), // what plugins are told has names of its own
+        _ => renamed.iter().fold(line.to_owned(), |line, (former, now)| line.replace(former, now)),
+    };
+    text.split_inclusive('\n').map(line).collect()
+}
+
 /// What files of that folder say, with another text of one of them.
 fn files_with(names: &[&str], there: &There, edit: impl Fn(String) -> String) -> Files {
-    let source = |name: &&str| Source {
-        path: name.into(),
-        text: edit(std::fs::read_to_string(fixture("topology-v1").join(name)).unwrap()),
-    };
-    let sources: Vec<_> = names.iter().map(source).collect();
-    let (plan, problems, said) = check_said(&sources, there, Path::new(THERE));
+    let text = |name: &&str| std::fs::read_to_string(fixture("topology-v1").join(name)).unwrap();
+    let source = |name: &&str| Source { path: name.into(), text: edit(with_keys_of_now(&text(name))) };
+    files_of(&names.iter().map(source).collect::<Vec<_>>(), there)
+}
+
+fn files_of(sources: &[Source], there: &There) -> Files {
+    let (plan, problems, said) = check_said(sources, there, Path::new(THERE));
     let mut plan = rooted(plan.unwrap_or_else(|| panic!("{problems:?}")), Path::new(THERE));
     SecretFolders::new([THERE.into()]).root(&mut plan).unwrap();
     let components = plan.subscribers.iter().map(|_| Path::new(THERE).join("work.wasm")).collect();
@@ -179,13 +197,15 @@ fn record(magic: &str, body: &str) -> Vec<u8> {
 
 #[tokio::test]
 async fn a_later_release_is_believed_that_this_one_cannot_read_it_and_nothing_is_left_out() {
-    for (file, magic) in [("topology", "wattle topology v2 "), ("record", "wattle plugins v2 ")] {
+    for (file, magic, ours) in [("topology", "wattle topology v2 ", 3), ("record", "wattle plugins v2 ", 2)] {
         let disk = MemoryDisk::default();
         put(&disk, file, &record(magic, "{ \"version\": 9, \"reader\": 7, \"what\": [\"it\", \"says\"] }"));
         let error = Store::open(disk.clone()).unwrap_err().to_string();
-        let words = "was written by a later release: it has version 9, which needs a reader of version 7, and this \
-                     release reads version 2";
-        assert!(error.contains(file) && error.contains(words), "{error}");
+        let words = format!(
+            "was written by a later release: it has version 9, which needs a reader of version 7, and this release reads \
+             version {ours}"
+        );
+        assert!(error.contains(file) && error.contains(&words), "{error}");
     }
     let disk = MemoryDisk::default();
     start(&disk, &files(&["before.yaml"], &USUAL)).await.unwrap();
@@ -202,7 +222,7 @@ async fn a_later_release_is_believed_that_this_one_cannot_read_it_and_nothing_is
     let error = Store::open(disk.clone()).unwrap_err().to_string();
     assert!(error.contains("unknown field `parts`"), "{error}");
     // A later one that says that this one can read it is read.
-    put(&disk, "topology", &record("wattle topology v2 ", &body.replacen("\"version\": 2", "\"version\": 3", 1)));
+    put(&disk, "topology", &record("wattle topology v2 ", &body.replacen("\"version\": 3", "\"version\": 4", 1)));
     assert!(Store::open(disk).unwrap().topology().is_some());
 }
 
@@ -273,7 +293,7 @@ async fn ten_thousand_topics_with_a_subscriber_each_are_kept() {
 /// A golden record of this release, with the salt and the values that it was written with.
 #[tokio::test]
 async fn what_is_written_is_written_so_for_ever() {
-    let (folder, disk) = (fixture("topology-v2"), MemoryDisk::default());
+    let (folder, disk) = (fixture("topology-v3"), MemoryDisk::default());
     let there = There { word: "hello", region: Some("us") };
     let files = Files { said: Said::of(b"it"), ..files(&["shop.yaml", "more.yaml"], &there) };
     if std::env::var_os("UPDATE_EXPECT").is_some() {
@@ -297,6 +317,77 @@ async fn what_is_written_is_written_so_for_ever() {
     start(&disk, &files).await.unwrap();
     assert_eq!(text(&disk, "values"), golden("values"));
     assert_eq!(text(&disk, "topology"), golden("topology"));
+}
+
+/// A folder with a record of version 2, in which keys have their former names, and its values.
+fn of_version_2(folder: &str) -> MemoryDisk {
+    let disk = MemoryDisk::default();
+    for name in ["topology", "values"] {
+        put(&disk, name, &std::fs::read(fixture(folder).join(name)).unwrap());
+    }
+    disk
+}
+
+/// The golden record of version 2.
+#[test]
+fn a_record_of_version_2_is_read() {
+    let there = There { word: "hello", region: Some("us") };
+    let applied = files(&["shop.yaml", "more.yaml"], &there);
+    let store = Store::open(of_version_2("topology-v2")).unwrap();
+    assert_eq!(store.topology().unwrap(), (applied.plan, applied.components));
+}
+
+/// Something was applied since the start with these files, and an upgrade renamed keys.
+#[tokio::test]
+async fn an_upgrade_that_renames_keys_changes_nothing_that_runs() {
+    let folder = "topology-v2-old-keys";
+    let former = std::fs::read_to_string(fixture(folder).join("shop.yaml")).unwrap();
+    let source = |text: &str| [Source { path: "shop.yaml".into(), text: text.to_owned() }];
+    // What was applied has another bound and another time, and all that had former names.
+    let live = |text: String| {
+        let text = with_keys_of_now(&text).replace("max: 8", "max: 7");
+        text.replace("queue_group_timeout: 1m", "queue_group_timeout: 2m")
+    };
+    let live = files_of(&source(&live(former.clone())), &USUAL);
+    let applied = Some((live.plan.clone(), live.components.clone()));
+    let disk = of_version_2(folder);
+    let store = Store::open(disk.clone()).unwrap();
+    assert_eq!(store.topology(), applied);
+    let [work, other, _] = &live.plan.subscribers[..] else { panic!("{:?}", live.plan) };
+    assert_eq!((work.renamed_from.as_deref(), work.retry_queue.max_events), (Some("worker"), 9));
+    assert_eq!((work.queue_group.as_deref(), work.queue_group_timeout.as_secs()), (Some("claim"), 120));
+    assert_eq!(other.retry_queue.max_events, 7);
+    assert_eq!(live.plan.topics[0].renamed_from.as_deref(), Some("in"));
+
+    // Files as they were are refused, and known: a start goes on with what was applied.
+    let (none, problems, said) = check_said(&source(&former), &USUAL, Path::new(THERE));
+    let refused: Vec<_> = problems.iter().filter(|problem| problem.is_error()).collect();
+    assert!(none.is_none() && refused.len() == 8, "{problems:?}");
+    assert!(refused.iter().all(|problem| problem.message.contains(" is called ")), "{problems:?}");
+    assert!(store.has_seen(said, false));
+    // So are files in which only keys were renamed, and only those.
+    let renamed = files_of(&source(&with_keys_of_now(&former)), &USUAL);
+    assert_eq!(store.applied_since(&renamed), applied);
+    for (from, to) in [("name: shop\n", "name: shop\n\n"), ("claim: text", "queue_group: text"), ("max: 8", "max: 6")] {
+        let text = with_keys_of_now(&former);
+        assert!(text.contains(from), "{from}");
+        assert_eq!(store.applied_since(&files_of(&source(&text.replace(from, to)), &USUAL)), None, "{from}");
+    }
+
+    // The record that is written then has the names of now, and means the same; the files are remembered as they are now.
+    let (engine, mut store) = (MemoryEngine::default(), Store::open(disk.clone()).unwrap());
+    adopt(&engine, &mut store, &live.plan, &live.components, (false, &[])).await.unwrap();
+    assert!(store.has_seen(said, false), "an unreadable file is still what it was");
+    store.saw(&renamed).unwrap();
+    let written = text(&disk, "topology");
+    assert!(
+        written.contains("\"queue_group\": \"claim\"") && written.contains("\"renamed_from\": \"worker\""),
+        "{written}"
+    );
+    assert!(!written.contains("\"group\"") && !written.contains("\"waiting_events\""), "{written}");
+    let store = Store::open(disk).unwrap();
+    assert_eq!((store.topology(), store.applied_since(&renamed)), (applied.clone(), applied));
+    assert!(!store.has_seen(said, false), "the former names are something else to say from then on");
 }
 
 #[test]

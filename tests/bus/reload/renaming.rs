@@ -24,9 +24,9 @@ use crate::reload::bed::{Bus, LONG, ONE, World};
 
 /// [`ONE`] with other names for its root, for what it makes, and for who makes that.
 fn renamed() -> String {
-    ONE.replace("in: {", "orders: { was: in,")
-        .replace("out: {}", "made: { was: out }")
-        .replace("work: { from: in,", "check: { was: work, from: orders,")
+    ONE.replace("in: {", "orders: { renamed_from: in,")
+        .replace("out: {}", "made: { renamed_from: out }")
+        .replace("work: { from: in,", "check: { renamed_from: work, from: orders,")
         .replace("to: { out: out }", "to: { out: made }")
 }
 
@@ -265,7 +265,7 @@ async fn a_subscriber_that_is_gone_is_found_again_by_its_topics_new_name() {
     let bus = in_memory(&world, &two()).await;
     publish(&bus, "in", "1").await;
     bus.reloader.apply(proposal(&world, &plan_of(&[ONE])), true).await.unwrap();
-    let renamed = |yaml: &str| yaml.replace("in: {", "orders: { was: in,").replace("from: in", "from: orders");
+    let renamed = |yaml: &str| yaml.replace("from: in", "from: orders").replace("in: {", "orders: { renamed_from: in,");
     bus.reloader.apply(proposal(&world, &plan_of(&[&renamed(ONE)])), false).await.unwrap();
     publish(&bus, "orders", "2").await;
     assert_eq!(bus.reloader.retired()[0].from, "t/orders");
@@ -284,7 +284,7 @@ async fn a_name_whose_place_is_kept_is_not_taken() {
     let bus = in_memory(&world, &two()).await;
     publish(&bus, "in", "1").await;
     bus.reloader.apply(proposal(&world, &plan_of(&[ONE])), true).await.unwrap();
-    let taking = plan_of(&[&ONE.replace("work: {", "more: { was: work,")]);
+    let taking = plan_of(&[&ONE.replace("work: {", "more: { renamed_from: work,")]);
     let refusals = bus.reloader.changes(&proposal(&world, &taking)).unwrap().refusals;
     assert!(refusals[0].contains("`t/more`") && refusals[0].contains("wattle gc"), "{refusals:?}");
     let refused = bus.reloader.apply(proposal(&world, &taking), true).await.unwrap_err();
@@ -307,7 +307,7 @@ async fn a_start_that_is_refused_leaves_the_versions_of_who_is_gone() {
     bus.deploy("b", Policy::Replace).await; // of `work` alone
     bus.reloader.apply(proposal(&world, &plan_of(&[ONE])), true).await.unwrap();
     bus.stop().await;
-    let taking = plan_of(&[&ONE.replace("work: {", "more: { was: work,")]);
+    let taking = plan_of(&[&ONE.replace("work: {", "more: { renamed_from: work,")]);
     let refused = start(world.engine.clone(), world.disk.clone(), &world, Some(&taking)).await.map(drop).unwrap_err();
     assert!(matches!(refused, TopologyError::Refused(_)), "{refused}");
     let bus = in_memory(&world, &two()).await;
@@ -324,7 +324,7 @@ async fn a_topic_does_not_take_the_name_of_one_whose_subscribers_are_kept() {
     let bus = in_memory(&world, &beside).await;
     publish(&bus, "in", "1").await;
     bus.reloader.apply(proposal(&world, &plan_of(&[ONE])), true).await.unwrap();
-    let taking = plan_of(&[&ONE.replace("in: {", "side: { was: in,").replace("from: in", "from: side")]);
+    let taking = plan_of(&[&ONE.replace("from: in", "from: side").replace("in: {", "side: { renamed_from: in,")]);
     let refused = bus.reloader.apply(proposal(&world, &taking), true).await.unwrap_err().to_string();
     assert!(refused.contains("`t/side`") && refused.contains("`t/more`") && refused.contains("wattle gc"), "{refused}");
     bus.reloader.collect(true).await.unwrap();

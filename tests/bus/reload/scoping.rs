@@ -344,7 +344,7 @@ async fn what_does_not_go_with_what_is_applied_is_refused_by_the_bus_too() {
     let (base, _) = bus.reloader.base(|_| true);
     let mine = of_base(&world, &base, &[MORE], false);
     // it was right when it was looked at
-    let renamed = ONE.replace("in: {", "orders: { was: in,").replace("from: in", "from: orders");
+    let renamed = ONE.replace("from: in", "from: orders").replace("in: {", "orders: { renamed_from: in,");
     bus.reloader.apply(proposal(&world, &bus, &[&renamed], false), false).await.unwrap();
     for refused in [bus.reloader.changes(&mine).map(drop), bus.reloader.apply(mine.clone(), true).await.map(drop)] {
         let refused = refused.unwrap_err();

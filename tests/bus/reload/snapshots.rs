@@ -42,7 +42,7 @@ async fn a_deploy_leaves_the_state_that_it_found_in_a_snapshot() {
     assert_eq!(last(&bus.tree), "b");
     let taken = bus.tree.snapshots("work").unwrap();
     let on_trial = bus.status().on_trial.unwrap().digest;
-    let note = format!("in front of the deploy of {} in place of {}", &on_trial[..16], &before[..16]);
+    let note = format!("before the deploy of {} in place of {}", &on_trial[..16], &before[..16]);
     assert_eq!(taken.iter().map(|taken| (&taken.note, &taken.digest)).collect::<Vec<_>>(), [(&note, &before)]);
     assert_eq!((taken[0].by, bus.status().reload), (TakenBy::Deploy, None));
 
@@ -80,7 +80,7 @@ async fn a_deploy_goes_on_where_there_can_be_no_snapshot_and_says_so() {
     ] {
         assert_eq!(bus.deploy(text, policy).await, outcome);
         let said = bus.status().reload.unwrap();
-        assert!(said.contains("there is no snapshot of the state"), "{said}");
+        assert!(said.contains("no snapshot before deploy"), "{said}");
         assert_eq!(bus.who().await, &text[..1]);
     }
     bus.stop().await;

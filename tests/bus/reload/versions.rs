@@ -59,7 +59,7 @@ async fn new_settings_are_for_the_component_that_was_deployed_and_not_for_that_o
             let words = apply(&bus, &world, &new).await.join("; ");
             let (runs, file) = (was.wasm.short(), Digest::of(b"a").short());
             assert!(
-                words.contains(&format!("component {runs}, which runs, comes on trial with the new settings")),
+                words.contains(&format!("component {runs}, which runs, becomes a candidate with the new settings")),
                 "{words}"
             );
             assert!(words.contains(&format!("its file, with {file}, is unchanged")), "{words}");
@@ -137,7 +137,7 @@ async fn a_pinned_version_has_its_settings_until_it_is_let_go() {
     let changes = bus.reloader.apply(same.clone(), false).await.unwrap();
     assert!(differs(&changes) && changes.differs[0].contains("it is pinned to"), "{changes:?}");
     let (is_pinned, why) = other(&bus);
-    assert!(is_pinned && why.contains("`wattle plugin pin t/work --off` brings the applied ones on trial"), "{why}");
+    assert!(is_pinned && why.contains("`wattle plugin pin t/work --off` starts a trial of the applied ones"), "{why}");
     // letting it go tries what was applied, at once, and says so
     let unpinned = bus.reloader.unpin("work").await.unwrap();
     let tried = version(&bus, Standing::Tried);
@@ -149,7 +149,7 @@ async fn a_pinned_version_has_its_settings_until_it_is_let_go() {
     bus.reloader.rollback("work").await.unwrap();
     let changes = bus.reloader.apply(same, false).await.unwrap();
     assert!(
-        differs(&changes) && changes.differs[0].contains("was taken back: it was rolled back by hand"),
+        differs(&changes) && changes.differs[0].contains("was rolled back: it was rolled back by hand"),
         "{changes:?}"
     );
     let (is_pinned, why) = other(&bus);

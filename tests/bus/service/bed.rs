@@ -269,7 +269,7 @@ subscribers:
   validate: { from: orders, plugin: w.wasm, to: { out: orders.accepted }, retry: { attempts: 1 } }
   work: { from: jobs, plugin: w.wasm, to: { out: jobs.done }, retry: { attempts: 1 }, on_failure: park }
   stubborn: { from: halting, plugin: w.wasm, to: { out: halting.done }, retry: { attempts: 1 }, on_failure: halt }
-  small: { from: little, plugin: w.wasm, retry: { attempts: 1 }, on_failure: park, waiting: { max: 2 } }
+  small: { from: little, plugin: w.wasm, retry: { attempts: 1 }, on_failure: park, retry_queue: { max: 2 } }
   slow: { from: bounded, plugin: w.wasm }
   slower: { from: patient, plugin: w.wasm }
 ";

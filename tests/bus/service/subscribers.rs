@@ -215,17 +215,17 @@ async fn long_lists_come_in_pages_that_fit_a_message() {
     assert_eq!(events.len(), 1 + 12 + 2_500);
     assert!(events.is_sorted_by_key(|event| event.offset), "in their order");
     let mut client = service(&bed).await;
-    let request = v1::ListWaitingRequest { subscriber: WORK.into(), page_size: 5_000, ..Default::default() };
-    let page = client.list_waiting(request.clone()).await.unwrap().into_inner();
+    let request = v1::ListRetryQueueRequest { subscriber: WORK.into(), page_size: 5_000, ..Default::default() };
+    let page = client.list_retry_queue(request.clone()).await.unwrap().into_inner();
     assert!(page.events.len() < 12, "{}", page.events.len());
     let small = Some(v1::ListPosition { partition: events[0].partition, number: 13 });
-    let last = v1::ListWaitingRequest { from: small, ..request.clone() };
-    let page = client.list_waiting(last).await.unwrap().into_inner();
+    let last = v1::ListRetryQueueRequest { from: small, ..request.clone() };
+    let page = client.list_retry_queue(last).await.unwrap().into_inner();
     assert_eq!(page.events.len(), 1_000);
-    let page = client.list_waiting(v1::ListWaitingRequest { page_size: 3, ..request.clone() }).await.unwrap();
+    let page = client.list_retry_queue(v1::ListRetryQueueRequest { page_size: 3, ..request.clone() }).await.unwrap();
     assert_eq!(page.into_inner().events.len(), 3);
-    let beyond = v1::ListWaitingRequest { from: Some(v1::ListPosition { partition: 9, number: 0 }), ..request };
-    assert_eq!(client.list_waiting(beyond).await.unwrap().into_inner(), v1::ListWaitingResponse::default());
+    let beyond = v1::ListRetryQueueRequest { from: Some(v1::ListPosition { partition: 9, number: 0 }), ..request };
+    assert_eq!(client.list_retry_queue(beyond).await.unwrap().into_inner(), v1::ListRetryQueueResponse::default());
 }
 
 #[tokio::test]
@@ -463,11 +463,14 @@ async fn every_call_refuses_a_subscriber_that_is_not_there() {
             write_time: Some(prost_types::Timestamp::default()),
             value: Bytes::new(),
         };
-        let default = || v1::ListWaitingRequest { subscriber: subscriber(), ..Default::default() };
+        let default = || v1::ListRetryQueueRequest { subscriber: subscriber(), ..Default::default() };
         let refusals = [
-            client.list_waiting(default()).await.map(drop),
+            client.list_retry_queue(default()).await.map(drop),
             client.release(v1::ReleaseRequest { subscriber: subscriber(), ..Default::default() }).await.map(drop),
-            client.drop_waiting(v1::DropWaitingRequest { subscriber: subscriber(), filter: None }).await.map(drop),
+            client
+                .drop_retry_queue(v1::DropRetryQueueRequest { subscriber: subscriber(), filter: None })
+                .await
+                .map(drop),
             client
                 .list_dead_letters(v1::ListDeadLettersRequest { subscriber: subscriber(), ..Default::default() })
                 .await
@@ -502,16 +505,16 @@ async fn bad_input_names_its_field() {
     let mut client = service(&bed).await;
     let subscriber = || WORK.to_owned();
     let filter =
-        |filter| v1::ListWaitingRequest { subscriber: subscriber(), filter: Some(filter), ..Default::default() };
+        |filter| v1::ListRetryQueueRequest { subscriber: subscriber(), filter: Some(filter), ..Default::default() };
     let negative = prost_types::Duration { seconds: -1, nanos: 0 };
     let cases = [
         v1::FailedFilter { older_than: Some(negative), ..Default::default() },
         v1::FailedFilter { partition: Some(2), ..Default::default() },
     ];
     let [age, partition] = cases;
-    let status = client.list_waiting(filter(age.clone())).await.unwrap_err();
+    let status = client.list_retry_queue(filter(age.clone())).await.unwrap_err();
     assert_eq!((status.code(), blame(&status).1.as_str()), (Code::InvalidArgument, "filter.older_than"));
-    let status = client.list_waiting(filter(partition.clone())).await.unwrap_err();
+    let status = client.list_retry_queue(filter(partition.clone())).await.unwrap_err();
     assert_eq!(blame(&status), ("UNKNOWN_PARTITION".to_owned(), "partition".to_owned()));
     let release = v1::ReleaseRequest { subscriber: subscriber(), filter: Some(partition.clone()) };
     assert_eq!(client.release(release).await.unwrap_err().code(), Code::InvalidArgument);

@@ -136,7 +136,7 @@ impl Bus {
 
     /// Waits until some subscribers have handled everything.
     pub(super) fn settled(&self, names: &[&str]) -> Outcome<()> {
-        let is_done = |of: &Subscriber| of.number("lag") == 0 && of.number("waiting") == 0;
+        let is_done = |of: &Subscriber| of.number("lag") == 0 && of.number("retry_queue") == 0;
         self.until("all is handled", |all| all.iter().filter(|of| names.contains(&of.name())).all(is_done))?;
         // what was seen to be written is durable by then, and so is what a reader sees
         std::thread::sleep(LOOK_EVERY * 4);

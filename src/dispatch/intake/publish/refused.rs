@@ -56,7 +56,7 @@ pub enum PublishError {
         nearest: Option<String>,
     },
     /// A short name that exists in several namespaces.
-    #[error("`{topic}` is the name of several topics: say which, as one of {}", candidates.join(", "))]
+    #[error("`{topic}` is the name of several topics: use one of {}", candidates.join(", "))]
     AmbiguousTopic {
         /// The requested name.
         topic: String,
@@ -64,7 +64,7 @@ pub enum PublishError {
         candidates: Vec<String>,
     },
     /// The topic is not a root; only roots accept events from outside.
-    #[error("topic `{topic}` is written by subscriber `{parent}`: publish to a root, or subscribe something else")]
+    #[error("topic `{topic}` is an output of subscriber `{parent}`; only root topics accept publishes")]
     NotARoot { topic: String, parent: String },
     /// The topic only accepts events that another topic diverts to it.
     #[error("topic `{topic}` takes what `{from}` diverts to it, and nothing else: publish to `{from}`")]

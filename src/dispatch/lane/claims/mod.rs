@@ -1,4 +1,4 @@
-//! Subscribers that share the events of a topic (`claim: GROUP`): each event goes to one of them.
+//! Subscribers that share the events of a topic (`queue_group: GROUP`): each event goes to one of them.
 //!
 //! ```text
 //!   member a ─┐                  ┌─ unclaimed so far: a's, durably, before a is called
@@ -9,7 +9,7 @@
 //! The keeper of a group is a lane in addition to those of the members. It has entries and reads no events, so that all
 //! claims are in one order, in one journal.
 //!
-//! A member that is paused or halted keeps its claims for its `claim_timeout`. After that it returns those that it has
+//! A member that is paused or halted keeps its claims for its `queue_group_timeout`. After that it returns those that it has
 //! not begun, between two calls, and the others go back for them.
 //!
 //! If the topic has a `dedupe`, a group gets each identity once within that window; duplicates are skipped.

@@ -19,7 +19,7 @@ pub(super) const PROFILE: &str = include_str!("rust/profile.toml.in");
 /// The manifest of a workspace.
 pub(super) const WORKSPACE: &str = include_str!("rust/workspace.toml.in");
 
-/// Beside the manifest of a workspace. The versions in the lock file are those of this release: cargo drops what of it is not
+/// Next to the manifest of a workspace. The versions in the lock file are those of this release: cargo drops what of it is not
 /// needed.
 pub(super) const BESIDE: [File; 2] =
     [("Cargo.lock", include_str!("../../../plugins/Cargo.lock")), (".gitignore", "/target/\n")];
@@ -47,7 +47,7 @@ pub(super) const SDK: [File; 16] = [
     ("wit/deps/wasi-logging.wit", include_str!("../../../wit/deps/wasi-logging.wit")),
 ];
 
-/// The file that says where the contract is: beside the SDK in a new folder, at the top of the project here.
+/// The file that says where the contract is: next to the SDK in a new folder, at the top of the project here.
 const CONTRACT: &str = "src/contract.rs";
 const CONTRACT_HERE: &str = "path: \"../../wit\"";
 const CONTRACT_THERE: &str = "path: \"wit\"";

@@ -1,7 +1,7 @@
-//! What was built of a plugin folder, and of which sources.
+//! The build results of a plugin folder, and their sources.
 //!
-//! Cargo goes by the time of a file alone. So the sources of each package on this machine are remembered by what they are, beside
-//! the component: one that is another, and that cargo did not compile, is stale.
+//! Cargo goes by the time of a file alone. So the sources of each package on this machine are remembered by their contents, next
+//! to the component: a source with other contents that cargo did not compile is stale.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -10,9 +10,11 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-use super::build::TARGET;
 use crate::api::Digest;
 use crate::deploy::sources;
+
+/// What Rust calls components with WASI 0.2.
+pub(super) const TARGET: &str = "wasm32-wasip2";
 
 /// What cargo says of a build.
 #[derive(Debug, Default)]
@@ -29,7 +31,7 @@ pub(super) struct LocalPackage {
     is_fresh: bool,
 }
 
-/// The sources of packages, in short. Those of the last build are beside the component.
+/// The sources of packages, in short. The sums of the last build are next to the component.
 pub(super) struct Packages(BTreeMap<String, String>);
 
 impl Packages {
@@ -43,7 +45,7 @@ impl Packages {
         Some(compiled.component.as_ref()?.with_extension("sources.json"))
     }
 
-    /// Packages that were not compiled although they are not what they were at the last build.
+    /// Packages that changed since the last build and were not compiled.
     pub(super) fn stale<'c>(&self, compiled: &'c Compiled) -> Vec<&'c str> {
         let known = Self::file(compiled).and_then(|file| std::fs::read(file).ok());
         let known: BTreeMap<String, String> =
@@ -127,9 +129,9 @@ pub(super) fn before(folder: &Path) -> Option<PathBuf> {
     folder.canonicalize().ok()?.ancestors().map(|above| above.join(&target)).find(|wasm| wasm.is_file())
 }
 
-/// The component that was built of a folder last, where it is not older than the sources in it. Runs nothing: what is found
-/// only says more about a topology.
-pub(super) fn lately(folder: &Path) -> Option<PathBuf> {
+/// The component that was built of a folder last, where it is not older than the sources in it. Runs nothing: a component that
+/// is found only adds details about a topology.
+pub(crate) fn lately(folder: &Path) -> Option<PathBuf> {
     let wasm = before(folder)?;
     let folder = folder.canonicalize().ok()?;
     let built = wasm.metadata().and_then(|about| about.modified()).ok()?;

@@ -4,19 +4,19 @@ use std::io::Write;
 
 use serde_json::json;
 
-use super::failed::{self, FilterArgs, Listed};
-use super::moves::Standing;
-use super::table::Table;
-use super::tree::plural;
-use super::{Outcome, Output, ServerArg, block_on, say};
+use super::{FilterArgs, Listed, Of};
 use crate::api::reason::UNKNOWN_SUBSCRIBER;
 use crate::api::{Reason, SubscriberStatus, Times};
+use crate::cli::moves::Standing;
+use crate::cli::table::Table;
+use crate::cli::tree::plural;
+use crate::cli::{ClientArgs, Failure, Outcome, Output, block_on, say};
 use crate::client::{Client, ClientError};
 
-/// Look at dead letters, redrive them or drop them
+/// List, redrive and drop dead letters
 ///
-/// An event that a subscriber rejects, or that failed for the last time, goes to the topic SUBSCRIBER.dead. Redriven, it is
-/// handled once more, by that subscriber only, each once.
+/// An event that a subscriber rejects, or that failed for the last time, goes to the topic SUBSCRIBER.dead. A redrive
+/// handles it once more, by that subscriber only.
 #[derive(Debug, Clone, clap::Args)]
 #[command(
     subcommand_required = true,
@@ -29,7 +29,7 @@ use crate::client::{Client, ClientError};
   wattle dead redrive validate --reason trap
   wattle dead drop validate --older-than 30d"
 )]
-pub(super) struct Args {
+pub(in crate::cli) struct Args {
     #[command(subcommand)]
     command: Command,
 }
@@ -42,10 +42,10 @@ enum Command {
     Drop(Drop),
 }
 
-/// List dead letters that were neither redriven nor dropped
+/// List open dead letters: neither redriven nor dropped
 ///
-/// Without a subscriber: how many there are of every one, by why they failed, the most frequent first. Reasons are told apart by
-/// the first line of what the handler said, without the places in the data that it names (`line N column N`).
+/// Without a subscriber, counts the open dead letters of all subscribers by reason, most frequent first. Reasons are
+/// grouped by the first line of the message, without positions in the data (`line N column N`).
 #[derive(Debug, Clone, clap::Args)]
 #[command(after_help = "Examples:
   wattle dead list
@@ -53,25 +53,21 @@ enum Command {
   wattle dead list validate --older-than 1d -n 20
   wattle dead list -o json | jq -r 'select(.failure == \"trap\") | [.subscriber, .count, .reason] | @tsv'")]
 struct List {
-    /// The subscriber: namespace/name, or name alone where only one namespace has it; all of them if it is not given
+    /// Subscriber, as NAMESPACE/NAME, or NAME if only one namespace has it [default: all]
     subscriber: Option<String>,
 
-    /// End after so many
-    #[arg(short = 'n', long, value_parser = clap::value_parser!(u64).range(1..))]
+    /// Stop after N events
+    #[arg(short = 'n', long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     count: Option<u64>,
 
     #[command(flatten)]
     filter: FilterArgs,
 
     #[command(flatten)]
-    server: ServerArg,
-
-    /// For whom the result is; for programs, a line for each dead letter, or for each reason
-    #[arg(short, long, value_enum, default_value_t)]
-    output: Output,
+    client: ClientArgs,
 }
 
-/// Show dead letters whole: the event as it was, and why it failed
+/// Show dead letters with event and failure
 #[derive(Debug, Clone, clap::Args)]
 #[command(after_help = "Examples:
   wattle dead show validate --id o-17
@@ -80,14 +76,15 @@ struct Show {
     #[command(flatten)]
     of: Of,
 
-    /// End after so many
-    #[arg(short = 'n', long, value_parser = clap::value_parser!(u64).range(1..))]
+    /// Stop after N events
+    #[arg(short = 'n', long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     count: Option<u64>,
 }
 
-/// Have the subscriber handle dead letters once more
+/// Redrive dead letters: the subscriber handles them once more
 ///
-/// Those of a key are handled in their order, behind what waits of it. One that fails again is a new dead letter.
+/// Dead letters of a key keep their order, after events of the key that wait already. An event that fails again is a new
+/// dead letter.
 #[derive(Debug, Clone, clap::Args)]
 #[command(after_help = "Examples:
   wattle dead redrive validate --id o-17
@@ -97,12 +94,12 @@ struct Redrive {
     #[command(flatten)]
     of: Of,
 
-    /// Every dead letter
+    /// Select every dead letter
     #[arg(long)]
     all: bool,
 }
 
-/// Take dead letters off the list; they stay in their topic for as long as that keeps them
+/// Drop dead letters from the list; they stay in their topic until its retention expires
 #[derive(Debug, Clone, clap::Args)]
 #[command(after_help = "Examples:
   wattle dead drop validate --id o-17
@@ -111,66 +108,37 @@ struct Drop {
     #[command(flatten)]
     of: Of,
 
-    /// Every dead letter
+    /// Select every dead letter
     #[arg(long)]
     all: bool,
 }
 
-/// Whose dead letters, and which.
-#[derive(Debug, Clone, clap::Args)]
-struct Of {
-    /// The subscriber: namespace/name, or name alone where only one namespace has it
-    subscriber: String,
-
-    #[command(flatten)]
-    filter: FilterArgs,
-
-    #[command(flatten)]
-    server: ServerArg,
-
-    /// For whom the result is; for programs, a line for each dead letter
-    #[arg(short, long, value_enum, default_value_t)]
-    output: Output,
-}
-
-pub(super) fn run(args: &Args) -> Outcome {
+pub(in crate::cli) fn run(args: &Args) -> Outcome {
     match &args.command {
         Command::List(list) => block_on(async {
-            let List { subscriber, count, filter, server, output } = list;
+            let List { subscriber, count, filter, client: ClientArgs { server, output } } = list;
             let (client, count) = (server.connect().await?, count.unwrap_or(u64::MAX));
             match subscriber {
                 None => reasons(&client, filter, count, *output).await,
                 Some(subscriber) => {
                     let mut letters = client.dead_letters(subscriber, filter.filter(false));
-                    failed::list(subscriber, &mut letters, Listed::Dead, count, *output).await
+                    super::list(subscriber, &mut letters, Listed::Dead, count, *output).await
                 }
             }
         }),
-        Command::Show(Show { of: Of { subscriber, filter, server, output }, count }) => block_on(async {
-            let mut letters = server.connect().await?.dead_letters(subscriber, filter.filter(false));
-            failed::show(subscriber, &mut letters, Listed::Dead, count.unwrap_or(u64::MAX), *output).await
-        }),
+        Command::Show(Show { of: Of { subscriber, filter, client: ClientArgs { server, output } }, count }) => {
+            block_on(async {
+                let mut letters = server.connect().await?.dead_letters(subscriber, filter.filter(false));
+                super::show(subscriber, &mut letters, Listed::Dead, count.unwrap_or(u64::MAX), *output).await
+            })
+        }
         Command::Redrive(Redrive { of, all }) => {
             of.filter.check(*all, "dead letters")?;
-            let redriven = block_on(redrive(of))?;
-            of.filter.found(redriven, &of.subscriber, Listed::Dead)?;
-            let mut out = anstream::stdout().lock();
-            match of.output {
-                Output::Json => writeln!(out, "{}", json!({ "redriven": redriven }))?,
-                Output::Text => writeln!(out, "redrove {}", plural(redriven, "dead letter"))?,
-            }
-            Ok(())
+            of.changed(block_on(redrive(of))?, Listed::Dead, ("redriven", "redrove"))
         }
         Command::Drop(Drop { of, all }) => {
             of.filter.check(*all, "dead letters")?;
-            let dropped = block_on(drop(of))?;
-            of.filter.found(dropped, &of.subscriber, Listed::Dead)?;
-            let mut out = anstream::stdout().lock();
-            match of.output {
-                Output::Json => writeln!(out, "{}", json!({ "dropped": dropped }))?,
-                Output::Text => writeln!(out, "dropped {}", plural(dropped, "dead letter"))?,
-            }
-            Ok(())
+            of.changed(block_on(drop(of))?, Listed::Dead, ("dropped", "dropped"))
         }
     }
 }
@@ -198,7 +166,7 @@ async fn reasons(client: &Client, filter: &FilterArgs, count: u64, output: Outpu
             shown += 1;
             match output {
                 Output::Json => {
-                    let (first, last) = (failed::exact_time(first_ns), failed::exact_time(last_ns));
+                    let (first, last) = (super::exact_time(first_ns), super::exact_time(last_ns));
                     let line = json!({
                         "subscriber": name, "failure": failure, "reason": words, "count": times,
                         "first_failed_time": first, "last_failed_time": last,
@@ -208,7 +176,7 @@ async fn reasons(client: &Client, filter: &FilterArgs, count: u64, output: Outpu
                 Output::Text => {
                     let words = if words.is_empty() { "(others)" } else { words };
                     let reason = format!("{failure}: {words}");
-                    let (first, last) = (failed::time(first_ns), failed::time(last_ns));
+                    let (first, last) = (super::time(first_ns), super::time(last_ns));
                     table.row(&mut out, vec![name.clone(), times.to_string(), first, last, reason])?;
                 }
             }
@@ -230,8 +198,8 @@ async fn reasons(client: &Client, filter: &FilterArgs, count: u64, output: Outpu
     Ok(out.flush()?)
 }
 
-async fn redrive(of: &Of) -> Result<u64, super::Failure> {
-    let client = of.server.connect().await?;
+async fn redrive(of: &Of) -> Result<u64, Failure> {
+    let client = of.client.server.connect().await?;
     let (mut redriven, mut from, mut is_said) = (0, None, false);
     loop {
         let done = client.redrive(&of.subscriber, of.filter.filter(false), from).await?;
@@ -257,8 +225,8 @@ async fn redrive(of: &Of) -> Result<u64, super::Failure> {
     }
 }
 
-async fn drop(of: &Of) -> Result<u64, super::Failure> {
-    let client = of.server.connect().await?;
+async fn drop(of: &Of) -> Result<u64, Failure> {
+    let client = of.client.server.connect().await?;
     let (mut dropped, mut from) = (0, None);
     loop {
         let done = client.drop_dead_letters(&of.subscriber, of.filter.filter(false), from).await?;

@@ -1,4 +1,7 @@
-//! Durations and sizes with units, as people write them: `10m`, `1m30s`, `1.5GiB`.
+//! Durations and sizes with units, as people write them (`10m`, `1m30s`, `1.5GiB`), and as they are shown.
+//!
+//! Promises: keys of topologies, flags and attributes of events accept and refuse the same texts, with the same words; what
+//! [`show_duration`] and [`show_size`] write is read back as the same value.
 //!
 //! A number without a unit is refused, since nobody agrees on what it would mean; so are units that some people read
 //! one way and some another (`M` of time, `G` of size).
@@ -28,6 +31,41 @@ const SIZE_UNITS: [(&str, u64); 9] = [
     ("MiB", 1 << 20),
     ("GiB", 1 << 30),
     ("TiB", 1 << 40),
+];
+
+/// Units that `delay` accepted before it followed the rules above, beside those of [`TIME_UNITS`].
+const FORMER_TIME_UNITS: [(&str, u64); 31] = [
+    ("nanos", 1),
+    ("nsec", 1),
+    ("usec", 1_000),
+    ("\u{b5}s", 1_000),
+    ("millis", 1_000_000),
+    ("msec", 1_000_000),
+    ("seconds", 1_000_000_000),
+    ("second", 1_000_000_000),
+    ("secs", 1_000_000_000),
+    ("sec", 1_000_000_000),
+    ("minutes", 60 * 1_000_000_000),
+    ("minute", 60 * 1_000_000_000),
+    ("mins", 60 * 1_000_000_000),
+    ("min", 60 * 1_000_000_000),
+    ("hours", 3_600 * 1_000_000_000),
+    ("hour", 3_600 * 1_000_000_000),
+    ("hrs", 3_600 * 1_000_000_000),
+    ("hr", 3_600 * 1_000_000_000),
+    ("days", 86_400 * 1_000_000_000),
+    ("day", 86_400 * 1_000_000_000),
+    ("weeks", 604_800 * 1_000_000_000),
+    ("week", 604_800 * 1_000_000_000),
+    ("wks", 604_800 * 1_000_000_000),
+    ("wk", 604_800 * 1_000_000_000),
+    ("months", 2_630_016 * 1_000_000_000),
+    ("month", 2_630_016 * 1_000_000_000),
+    ("M", 2_630_016 * 1_000_000_000),
+    ("years", 31_557_600 * 1_000_000_000),
+    ("year", 31_557_600 * 1_000_000_000),
+    ("yrs", 31_557_600 * 1_000_000_000),
+    ("yr", 31_557_600 * 1_000_000_000),
 ];
 
 /// Why a text is not a quantity.
@@ -86,6 +124,13 @@ pub(crate) fn duration(text: &str) -> Result<Duration, UnitError> {
     u64::try_from(nanos).map(Duration::from_nanos).map_err(|_| UnitError::TooLarge)
 }
 
+/// The duration of a stored `delay`, also where it was accepted by the rules of an earlier build.
+pub(crate) fn stored_duration(text: &str) -> Result<Duration, UnitError> {
+    let units: Vec<_> =
+        TIME_UNITS.into_iter().chain(FORMER_TIME_UNITS).chain([("y", 31_557_600 * 1_000_000_000)]).collect();
+    u64::try_from(quantity(text, &units, true)?).map(Duration::from_nanos).map_err(|_| UnitError::TooLarge)
+}
+
 /// A size such as `10GiB`, in bytes.
 pub(crate) fn size(text: &str) -> Result<u64, UnitError> {
     u64::try_from(quantity(text, &SIZE_UNITS, false)?).map_err(|_| UnitError::TooLarge)
@@ -115,6 +160,19 @@ pub(crate) fn show_size(bytes: u64) -> String {
         }
     }
     format!("{bytes}B")
+}
+
+/// How a size is shown where its exact value does not matter: with one digit after the point at most.
+pub(crate) fn show_rough_size(bytes: u64) -> String {
+    let unit = SIZE_UNITS.iter().rev().find(|(unit, scale)| unit.len() == 3 && bytes >= *scale);
+    match unit {
+        Some((unit, scale)) => {
+            let tenths = u128::from(bytes) * 10 / u128::from(*scale);
+            let tenth = if tenths % 10 == 0 { String::new() } else { format!(".{}", tenths % 10) };
+            format!("{}{tenth} {unit}", tenths / 10)
+        }
+        None => format!("{bytes} B"),
+    }
 }
 
 /// The sum of numbers with units; only one of them unless `many`.
@@ -209,6 +267,45 @@ mod tests {
         }
         let says = "`M` is not a unit: write `MB` for 1,000 kB, `MiB` for 1,024 KiB";
         assert_eq!(size("5M").unwrap_err().to_string(), says);
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn every_value_that_is_shown_is_read_back(nanos: u64, bytes: u64, shift in 0..64_u32) {
+            let (nanos, bytes) = (nanos >> shift, bytes >> shift << shift);
+            let shown = show_duration(Duration::from_nanos(nanos));
+            proptest::prop_assert_eq!(duration(&shown), Ok(Duration::from_nanos(nanos)), "{}", shown);
+            proptest::prop_assert_eq!(stored_duration(&shown), Ok(Duration::from_nanos(nanos)), "{}", shown);
+            let shown = show_size(bytes);
+            proptest::prop_assert_eq!(size(&shown), Ok(bytes), "{}", shown);
+        }
+
+        #[test]
+        fn no_text_is_read_in_two_ways(text in "[0-9]{0,3}[.]?[0-9]{0,2} ?[a-zA-Z\u{b5}]{0,4} ?[0-9]{0,2}[a-z]{0,2}") {
+            if let Ok(time) = duration(&text) {
+                proptest::prop_assert_eq!(stored_duration(&text), Ok(time));
+                proptest::prop_assert_eq!(duration(&show_duration(time)), Ok(time));
+            }
+            if let Ok(bytes) = size(&text) {
+                proptest::prop_assert_eq!(size(&show_size(bytes)), Ok(bytes));
+            }
+        }
+    }
+
+    #[test]
+    fn stored_delays_of_earlier_builds_are_read() {
+        for (text, seconds) in [("1month", 2_630_016), ("2 years", 63_115_200), ("1hr 30min", 5_400), ("90s", 90)] {
+            assert_eq!(stored_duration(text), Ok(Duration::from_secs(seconds)), "{text}");
+        }
+        assert!(stored_duration("soon").is_err());
+    }
+
+    #[test]
+    fn rough_sizes_are_short() {
+        let sizes = [(0, "0 B"), (1_023, "1023 B"), (1_536, "1.5 KiB"), (64 << 20, "64 MiB"), ((5 << 30) + 1, "5 GiB")];
+        for (bytes, shown) in sizes {
+            assert_eq!(show_rough_size(bytes), shown);
+        }
     }
 
     #[test]

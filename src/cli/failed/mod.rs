@@ -7,46 +7,79 @@ use clap::builder::NonEmptyStringValueParser;
 use serde_json::{Value, json};
 
 use super::pretty::pretty;
+use super::table::Table;
 use super::tree::plural;
 use super::words::json_out;
-use super::{Exit, Failure, Output, args, table::Table};
+use super::{ClientArgs, Exit, Failure, Outcome, Output, args};
 use crate::api::{FailedEvent, Filter};
 use crate::client::{Failed, Listing};
 use crate::model::json::{Members, member, to_json};
 use crate::model::{self, Event};
 
+pub(super) mod dead;
+pub(super) mod parked;
+
+/// Events of a subscriber, and the bus.
+#[derive(Debug, Clone, clap::Args)]
+struct Of {
+    /// Subscriber, as NAMESPACE/NAME, or NAME if only one namespace has it
+    subscriber: String,
+
+    #[command(flatten)]
+    filter: FilterArgs,
+
+    #[command(flatten)]
+    client: ClientArgs,
+}
+
+impl Of {
+    /// Prints how many events were changed, by a key of JSON and a verb; refuses an id that none of them has.
+    fn changed(&self, count: u64, what: Listed, (key, verb): (&str, &str)) -> Outcome {
+        self.filter.found(count, &self.subscriber, what)?;
+        let mut out = anstream::stdout().lock();
+        match self.client.output {
+            Output::Json => writeln!(out, "{}", json!({ key: count }))?,
+            Output::Text => {
+                let noun = if what == Listed::Dead { "dead letter" } else { "event" };
+                writeln!(out, "{verb} {}", plural(count, noun))?;
+            }
+        }
+        Ok(())
+    }
+}
+
 /// Which events.
 #[derive(Debug, Clone, clap::Args)]
-pub(super) struct FilterArgs {
-    /// Only events with this ordering key
+struct FilterArgs {
+    /// Select only events with this ordering key
     #[arg(long, allow_hyphen_values = true)]
     key: Option<String>,
 
-    /// Only the event with this id
+    /// Select only the event with this id
     #[arg(long, allow_hyphen_values = true, value_parser = NonEmptyStringValueParser::new())]
     id: Option<String>,
 
-    /// Only events whose failure is of this kind, or whose reason has this text in it
+    /// Select only events whose kind of failure is TEXT or whose reason contains TEXT
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true, value_parser = NonEmptyStringValueParser::new())]
     reason: Option<String>,
 
-    /// Only events whose last attempt failed at least so long ago, such as 2h
+    /// Select only events whose last attempt failed at least this long ago, such as 2h
     #[arg(long, value_parser = args::duration, value_name = "TIME")]
     older_than: Option<Duration>,
 
-    /// Only events of this partition of the subscriber's topic
+    /// Select only events of this partition of the subscriber's topic
     #[arg(long, value_name = "NUMBER")]
     partition: Option<u32>,
 }
 
 impl FilterArgs {
-    pub(super) fn filter(&self, parked: bool) -> Filter {
+    fn filter(&self, parked: bool) -> Filter {
         let Self { key, id, reason, older_than, partition } = self.clone();
         Filter { key, id, reason, older_than, partition, parked }
     }
 
     /// Refuses an id that none of them has.
-    pub(super) fn found(&self, count: u64, subscriber: &str, what: Listed) -> Result<(), Failure> {
+    fn found(&self, count: u64, subscriber: &str, what: Listed) -> Result<(), Failure> {
         let Some(id) = self.id.as_ref().filter(|_| count == 0) else { return Ok(()) };
         let has_more = FilterArgs { id: None, ..self.clone() }.filter(false) != Filter::default();
         let more = if has_more { " and all else that was asked for" } else { "" };
@@ -57,7 +90,7 @@ impl FilterArgs {
         )))
     }
 
-    /// Refuses to change all there is where nobody said so.
+    /// Refuses to change all events without `--all`.
     pub(super) fn check(&self, all: bool, what: &str) -> Result<(), Failure> {
         // Every event is older than no time at all.
         let older_than = self.older_than.filter(|age| *age > Duration::ZERO);
@@ -83,7 +116,7 @@ pub(super) fn exact_time(time_ns: u64) -> Option<String> {
     (time_ns > 0).then(|| time.to_string())
 }
 
-/// What is listed.
+/// Kinds of lists.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Listed {
     /// Events that are parked.
@@ -95,7 +128,7 @@ pub(super) enum Listed {
 }
 
 impl Listed {
-    /// Events that wait: all of them, or only those that are parked.
+    /// The whole retry queue, or only parked events.
     pub(super) fn waiting(all: bool) -> Self {
         if all { Self::Waiting } else { Self::Parked }
     }
@@ -117,7 +150,7 @@ impl Listed {
     }
 }
 
-/// What is known of an event, without the event.
+/// The fields about an event, without the event.
 fn json(subscriber: &str, event: &FailedEvent) -> Value {
     let mut value = json!({
         "subscriber": subscriber,
@@ -182,7 +215,7 @@ fn row(event: &FailedEvent) -> Vec<String> {
     row
 }
 
-/// Lists events, at most so many, and says how many they are.
+/// Lists at most `count` events, and their number.
 pub(super) async fn list(
     subscriber: &str,
     events: &mut Listing<Failed>,
@@ -219,7 +252,7 @@ pub(super) async fn list(
     Ok(out.flush()?)
 }
 
-/// Shows events whole, at most so many.
+/// Shows at most `count` events whole.
 pub(super) async fn show(
     subscriber: &str,
     events: &mut Listing<Failed>,

@@ -1,0 +1,20 @@
+//! Plugins that were built.
+
+use std::path::PathBuf;
+
+use crate::wasm::Digest;
+
+/// A component that was built.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BuiltPlugin {
+    /// The folder that it was built from.
+    pub folder: PathBuf,
+    /// Where the component is.
+    pub wasm: PathBuf,
+    /// Its size in bytes.
+    pub size_bytes: u64,
+    /// The hash of its bytes.
+    pub digest: Digest,
+    /// Other sources that it is built from: folders of packages that it depends on by path, and files of its workspace.
+    pub depends_on: Vec<PathBuf>,
+}
