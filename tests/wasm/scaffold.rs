@@ -5,9 +5,8 @@ use std::path::Path;
 
 use tempfile::TempDir;
 use wattle::api::Digest;
-use wattle::cli::build::{BuildError, build_folder, is_plugin_folder};
-use wattle::cli::new::{Language, NewArgs, create};
 use wattle::model::call::Limits;
+use wattle::toolchain::{BuildError, Language, NewPlugin, build_folder, create, is_plugin_folder};
 use wattle::toolchain::{BuildError, Language, NewPlugin, build_folder, create, is_plugin_folder};
 use wattle::topology::{Found, Source, Surroundings, check};
 use wattle::wasm::PluginSpec;
