@@ -7,7 +7,6 @@ use tempfile::TempDir;
 use wattle::api::Digest;
 use wattle::model::call::Limits;
 use wattle::toolchain::{BuildError, Language, NewPlugin, build_folder, create, is_plugin_folder};
-use wattle::toolchain::{BuildError, Language, NewPlugin, build_folder, create, is_plugin_folder};
 use wattle::topology::{Found, Source, Surroundings, check};
 use wattle::wasm::PluginSpec;
 
