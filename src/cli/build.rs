@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use super::{Exit, Failure, Outcome, components, say_error};
-use crate::api::Digest;
 use crate::deploy;
 use crate::model::units::show_rough_size;
 use crate::toolchain::{BuildError, BuiltPlugin, build_folder, is_plugin_folder};

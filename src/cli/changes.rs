@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::components::{self, Declared};
 use super::words::plain;
-use super::{ClientArgs, Exit, Failure, Outcome, Output, ServerArg, block_on, components, say};
+use super::{ClientArgs, Exit, Failure, Outcome, Output, ServerArg, block_on, say};
 use crate::api::{Change, Changes, Node, Proposal, What};
 use crate::client::{Client, ClientError};
 

@@ -11,7 +11,6 @@ use super::tree::plural;
 use super::words::plain;
 use super::{ClientArgs, Failure, Outcome, Output, block_on, say, shadow, trials};
 use crate::api::{DeployOutcome, Digest, KeptVersion, Policy, Standing, Summary, Unpinned};
-use crate::wasm::Digest;
 
 /// Deploy and roll back plugin versions
 ///

@@ -13,7 +13,6 @@ use super::words::{self, plain};
 use super::{Exit, Failure, Outcome, Output, ServerArg, block_on, changes, reader, say, topics, trials};
 use crate::api::{Changes, LaneState, MissingEvents, Room, Storage, SubscriberStatus};
 use crate::client::{BusStatus, Client};
-use crate::engine::{MissingEvents, Room, Storage};
 use crate::model::units::show_rough_size;
 
 /// How often it is drawn again.

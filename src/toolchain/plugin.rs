@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::wasm::Digest;
+use crate::api::Digest;
 
 /// A component that was built.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -11,7 +11,7 @@ use serde::Deserialize;
 use super::built::{self, Compiled, Packages, TARGET, compiled};
 use super::error::BuildError;
 use super::plugin::BuiltPlugin;
-use crate::wasm::Digest;
+use crate::api::Digest;
 
 /// How much of what the compiler said is kept for the error.
 const OUTPUT_LINES_KEPT: usize = 200;

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use super::base::check_with;
 use super::diagnostic::{Diagnostic, Span};
 use super::reader::Shared;
-use super::{Base, ConfigValue, Found, Merged, Plan, PluginSource, Source, Surroundings};
+use super::{ConfigValue, Found, Merged, Plan, PluginSource, Source, Surroundings};
 use crate::api::Base;
 
 /// A digest of what files say. Values of variables are in it, so it is not to be kept as it is.

@@ -6,7 +6,6 @@ use crate::api::{Garbage, Node};
 use crate::deploy::record::applied::Retired;
 use crate::dispatch::{Kept, RemovedTopic};
 use crate::model::units::show_size;
-use crate::topology::show_size;
 
 impl Garbage {
     pub(crate) fn topic(RemovedTopic { name, events, bytes, .. }: &RemovedTopic) -> Self {
