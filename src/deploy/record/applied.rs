@@ -19,7 +19,6 @@ use serde::{Deserialize, Serialize};
 use crate::api::{Digest, Proposal};
 use crate::deploy::record::error::StoreError;
 use crate::deploy::record::file::{Unread, Written};
-use crate::deploy::record::files::Files;
 use crate::deploy::record::values::Values;
 use crate::dispatch::{Gone, RemovedTopic, Renames};
 use crate::engine::NameChanges;
@@ -135,7 +134,7 @@ pub(crate) fn by_name(plan: &Plan, components: &[PathBuf]) -> BTreeMap<String, P
 impl Proposal {
     /// The form in a record of an early version: without later keys, in version 0 with a count for each `dedupe` that
     /// has none, later without that.
-    fn as_of(&self, version: u32) -> Self {
+    pub(super) fn as_of(&self, version: u32) -> Self {
         let line = |line: &str| match (line.starts_with(DEDUPE), version) {
             (true, 0) if !line.contains(", count: ") => line.replace(" }", OLD_COUNT),
             (true, 1..) => line.replace(OLD_COUNT, " }"),
@@ -165,7 +164,7 @@ impl Proposal {
         Self { documents: self.documents.iter().map(|text| edit(text)).collect(), ..self.clone() }
     }
 
-    fn digest(&self) -> Digest {
+    pub(super) fn digest(&self) -> Digest {
         Digest::of(serde_json::to_string(self).unwrap_or_default().as_bytes()) // its keys are strings
     }
 }
@@ -293,15 +292,6 @@ impl Applied {
     /// The same record after files with this hash were read.
     pub(super) fn saw(&self, sealed: String) -> Self {
         Self { seen: Some(Seen::Files(sealed)), ..self.clone() }
-    }
-
-    /// Whether files are unchanged since the last start, given the possible hashes.
-    pub(super) fn has_seen(&self, files: &Files, sealed: &[String]) -> bool {
-        match &self.seen {
-            None => false,
-            Some(Seen::Files(seen)) => sealed.contains(seen),
-            Some(Seen::Rendered { digest, version }) => files.own.as_of(*version).digest() == *digest,
-        }
     }
 
     /// Whether a subscriber with this name exists or is remembered.

@@ -61,6 +61,17 @@ impl Files {
     }
 }
 
+impl Applied {
+    /// Whether files say what they said at the start before, which stands for one of these.
+    fn has_seen(&self, files: &Files, sealed: &[String]) -> bool {
+        match &self.seen {
+            None => false,
+            Some(Seen::Files(seen)) => sealed.contains(seen),
+            Some(Seen::Rendered { digest, version }) => files.own.as_of(*version).digest() == *digest,
+        }
+    }
+}
+
 impl Store {
     /// The topology that was applied last, and the component of each subscriber.
     pub fn topology(&self) -> Option<(Plan, Vec<PathBuf>)> {
