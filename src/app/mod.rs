@@ -125,6 +125,17 @@ impl StartError {
     }
 }
 
+/// The topology files of a start.
+#[derive(Debug, Clone, Copy)]
+pub enum StartFiles<'a> {
+    /// There are none: what was applied runs.
+    None,
+    /// They cannot be read or are invalid, for this reason: what was applied runs, where something was.
+    Invalid(&'a str),
+    /// They propose this.
+    Valid(&'a Files),
+}
+
 /// The result of a stop.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stop {
@@ -169,9 +180,20 @@ fn tell_what_runs(refused: &[String]) {
     }
     if !refused.is_empty() {
         tracing::warn!(
-            "`wattle plan` shows all that the files would change; `wattle apply --allow-loss` also loses what they lose"
+            "`wattle plan FILES` shows everything that they would change and what is wrong with them; where they would only lose \
+             data, `wattle apply FILES --allow-loss` applies them"
         );
     }
+}
+
+/// Opens what was decided.
+fn open_store(data: &Path, engine: &EmbeddedEngine) -> Result<Store, StartError> {
+    let versions = DiskFolder::create(&data.join(VERSIONS)).map_err(StartError::Versions)?;
+    let mut store = Store::open(versions)?;
+    if !engine.storage().takes_events {
+        store.takes_no_more();
+    }
+    Ok(store)
 }
 
 /// Removes compiled plugins of earlier releases, which are no longer used. Other files there stay.
@@ -231,11 +253,7 @@ impl Opened {
         if options.confirm_clock && engine.confirm_clock() {
             tracing::info!("the clock is confirmed, as it is at each start: what it is ahead by has passed");
         }
-        let versions = DiskFolder::create(&options.data.join(VERSIONS)).map_err(StartError::Versions)?;
-        let mut store = Store::open(versions)?;
-        if !engine.storage().takes_events {
-            store.takes_no_more();
-        }
+        let store = open_store(&options.data, &engine)?;
         drop(entered);
         Ok(Self { service, lanes, port, engine, recovery, store })
     }
@@ -250,18 +268,18 @@ impl Opened {
         self.store.has_seen(said, prune)
     }
 
-    /// Starts the bus with its files (which are optional) or the applied topology. Blocks until it serves; `progress`
-    /// may be called from several threads.
+    /// Starts the bus with what its files say, or with what was applied before: where there are no files, and where what they say
+    /// cannot run. Blocks until it serves; `progress` may be called from several threads.
     ///
     /// # Errors
     /// [`StartError`]; then nothing runs.
     pub fn start(
         self,
-        files: Option<&Files>,
+        files: StartFiles<'_>,
         options: &Options,
         progress: &(dyn Fn(Progress) + Sync),
     ) -> Result<Running, StartError> {
-        let Self { service, lanes, port, engine, recovery, store } = self;
+        let Self { service, lanes, port, engine, recovery, mut store } = self;
         let entered = service.enter();
         let mut host = HostOptions { cache_folder: options.code_cache.clone(), ..HostOptions::default() };
         if let Some(bytes) = options.plugin_memory_bytes {
@@ -269,29 +287,57 @@ impl Opened {
         }
         let host = Host::new(host)?;
         let told = |of| progress(Progress::Plugin(of));
-        let instead = match (files, store.topology()) {
-            (Some(files), _) => service.block_on(deploy::instead(&engine, &store, files, options.allow_loss))?,
-            (None, Some((plan, components))) => Some(Instead { plan, components, refused: Vec::new() }),
-            (None, None) => return Err(StartError::Nothing),
+        let applied = store.topology();
+        let as_applied = |refused: Vec<String>| {
+            let (plan, components) = applied.clone()?;
+            Some(Instead { plan, components, refused })
         };
-        let refused = instead.as_ref().map(|instead| instead.refused.clone()).unwrap_or_default();
-        if instead.is_some() && files.is_some() {
-            tell_what_runs(&refused);
-        }
-        let (plan, components) = match (&instead, files) {
-            (Some(instead), _) => (&instead.plan, instead.components.as_slice()),
-            (None, Some(files)) => (&files.plan, files.components.as_slice()),
-            (None, None) => return Err(StartError::Nothing),
-        };
-        let decide = |store: &mut Store, replaced: &[Replaced]| {
-            service.block_on(deploy::adopt(&engine, store, plan, components, (options.allow_loss, replaced)))?;
-            // refused files are proposed again at the next start, which may allow the loss
-            if let Some(files) = files.filter(|_| refused.is_empty()) {
-                store.saw(files)?;
+        let mut instead = match files {
+            StartFiles::Valid(files) => {
+                service.block_on(deploy::instead(&engine, &store, files, options.allow_loss))?
             }
-            Ok::<_, StartError>(())
+            StartFiles::Invalid(why) => Some(as_applied(vec![why.to_owned()]).ok_or(StartError::Nothing)?),
+            StartFiles::None => Some(as_applied(Vec::new()).ok_or(StartError::Nothing)?),
         };
-        let begun = deploy::begin_with(store, &host, plan, components, &told, decide)?;
+        let begun = loop {
+            let refused = instead.as_ref().map_or(&[] as &[String], |instead| &instead.refused);
+            if instead.is_some() && !matches!(files, StartFiles::None) {
+                tell_what_runs(refused);
+            }
+            let (plan, components) = match (&instead, files) {
+                (Some(instead), _) => (&instead.plan, instead.components.as_slice()),
+                (None, StartFiles::Valid(files)) => (&files.plan, files.components.as_slice()),
+                (None, _) => return Err(StartError::Nothing),
+            };
+            let decide = |store: &mut Store, replaced: &[Replaced]| {
+                service.block_on(deploy::adopt(&engine, store, plan, components, (options.allow_loss, replaced)))?;
+                // what was refused is proposed again by the next start, which may allow it
+                if let StartFiles::Valid(files) = files
+                    && refused.is_empty()
+                {
+                    store.saw(files)?;
+                }
+                Ok::<_, StartError>(())
+            };
+            match deploy::begin_with(store, &host, plan, components, &told, decide) {
+                Ok(begun) => break begun,
+                // A mistake in a file must not take down a bus that has something to run.
+                Err(StartError::Plugins(BeginError::Plugins(errors))) if instead.is_none() => {
+                    let refused: Vec<_> = errors.iter().map(ToString::to_string).collect();
+                    let Some(found) = as_applied(refused).filter(|found| found.plan != *plan) else {
+                        return Err(StartError::Plugins(BeginError::Plugins(errors)));
+                    };
+                    instead = Some(found);
+                    store = open_store(&options.data, &engine)?;
+                }
+                Err(error) => return Err(error),
+            }
+        };
+        let (plan, refused) = match (&instead, files) {
+            (Some(instead), _) => (&instead.plan, instead.refused.clone()),
+            (None, StartFiles::Valid(files)) => (&files.plan, Vec::new()),
+            (None, _) => return Err(StartError::Nothing),
+        };
         drop(entered);
 
         let started = service.block_on(async {
@@ -300,7 +346,7 @@ impl Opened {
             tree.hand_capsules_to(sender);
             let versions = (begun.store, begun.notes);
             let reloader = Reloader::start(tree.clone(), host, plan, versions, service.handle());
-            reloader.refuse_files(refused.clone());
+            reloader.refuse_files(refused);
             reloader.keep_secrets_below(options.secrets.clone());
             let remembering = reloader.clone();
             capsules.follow(reloader.forgotten(), move |name| remembering.remembers(name));

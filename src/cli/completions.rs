@@ -46,7 +46,9 @@ pub(super) fn run(args: &Args) -> Outcome {
     };
     let mut script = Vec::new();
     shell.write_registration(VARIABLE, "wattle", "wattle", "wattle", &mut script)?;
-    Ok(std::io::stdout().lock().write_all(&script)?)
+    // Names of files where this program has nothing to propose, which the script for bash leaves out.
+    let script = String::from_utf8_lossy(&script).replace("-o bashdefault", "-o bashdefault -o default");
+    Ok(std::io::stdout().lock().write_all(script.as_bytes())?)
 }
 
 /// Answers a shell that asks for completions. Whether one did.

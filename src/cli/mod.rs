@@ -99,6 +99,11 @@ impl Failure {
         Self::new(Exit::Failed, message)
     }
 
+    /// Whether the files that were named are the reason, and not the machine.
+    fn is_of_files(&self) -> bool {
+        matches!(self.exit, Exit::Usage | Exit::BadConfiguration)
+    }
+
     /// Everything has been said.
     fn silent(exit: Exit) -> Self {
         Self { exit, message: String::new() }

@@ -66,9 +66,9 @@ struct Deploy {
     #[command(flatten)]
     expected: Expected,
 
-    /// Percentage of lanes that call a canary first, rounded up
-    #[arg(long, value_parser = percent, default_value = "10%", value_name = "PERCENT")]
-    share: u32,
+    /// Percentage of lanes that call a canary first, rounded up [default: 10%]
+    #[arg(long, value_parser = percent, value_name = "PERCENT")]
+    share: Option<u32>,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -171,6 +171,9 @@ struct Of {
     client: ClientArgs,
 }
 
+/// Percentage of lanes that call a canary first, unless another is asked for.
+const CANARY_PERCENT: u32 = 10;
+
 fn percent(text: &str) -> Result<u32, String> {
     let number = text.strip_suffix('%').and_then(|number| number.parse().ok());
     number.filter(|percent| (1..=100).contains(percent)).ok_or_else(|| "write a share from 1% to 100%".to_owned())
@@ -192,10 +195,11 @@ fn deploy(args: &Deploy) -> Outcome {
     let Of { subscriber, client: ClientArgs { server, output } } = &args.of;
     let wasm = std::fs::read(&args.file)
         .map_err(|error| Failure::failed(format!("cannot read {}: {error}", args.file.display())))?;
-    let policy = match args.policy {
-        How::Swap => Policy::Swap,
-        How::Canary => Policy::Canary { percent: args.share },
-        How::Replace => Policy::Replace,
+    let policy = match (args.policy, args.share) {
+        (How::Canary, share) => Policy::Canary { percent: share.unwrap_or(CANARY_PERCENT) },
+        (_, Some(_)) => return Err(Failure::new(super::Exit::Usage, "--share is for a canary: add `--policy canary`")),
+        (How::Swap, None) => Policy::Swap,
+        (How::Replace, None) => Policy::Replace,
     };
     let cause = args.file.display().to_string();
     let (reloaded, trial) = block_on(async {

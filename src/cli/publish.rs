@@ -44,8 +44,8 @@ pub(super) struct Args {
     topic: Option<String>,
 
     /// Data of the event: JSON if it parses as JSON, otherwise text; malformed JSON is refused. `-` reads standard
-    /// input, the default if it is not a terminal
-    #[arg(allow_hyphen_values = true)]
+    /// input, the default if it is not a terminal. Data that begins with `-` goes after `--`
+    #[arg(allow_negative_numbers = true)]
     data: Option<String>,
 
     /// Publish an event without data

@@ -9,7 +9,7 @@ use super::args::{self, BusArgs};
 use super::signals::Signals;
 use super::{Exit, Failure, Outcome, components};
 use crate::api::Policy;
-use crate::app::{self, Opened, Options, Progress, StartError, Stop};
+use crate::app::{self, Opened, Options, Progress, StartError, StartFiles, Stop};
 use crate::deploy;
 use crate::engine::Stopped;
 use crate::model::units::show_duration;
@@ -63,13 +63,22 @@ pub(super) struct Args {
 
 pub(super) fn run(args: &Args) -> Outcome {
     telemetry::start(args.log_format).map_err(|error| Failure::new(Exit::Usage, error))?;
+    let was_applied = app::was_applied(&args.data).map_err(refused)?;
+    let names = || args.topologies.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(" ");
+    let mut invalid = None;
     let sources = match args.topologies.as_slice() {
         [] => None,
-        topologies => Some(components::sources(topologies)?),
+        topologies => match components::sources(topologies) {
+            Err(failure) if was_applied && failure.is_of_files() => {
+                invalid = Some(format!("cannot read the topology files; `wattle check {}` lists the errors", names()));
+                None
+            }
+            sources => Some(sources?),
+        },
     };
-    // Where nothing was applied, files say all, and what is wrong with them is said before anything is opened.
+    // Where nothing was applied, an error in the files ends the start before anything is opened.
     match &sources {
-        _ if app::was_applied(&args.data).map_err(refused)? => {}
+        _ if was_applied => {}
         Some(sources) => drop(components::alone(sources)?),
         None => return Err(Failure::new(Exit::Usage, StartError::Nothing)),
     }
@@ -83,14 +92,24 @@ pub(super) fn run(args: &Args) -> Outcome {
     let secrets = components::secret_folders(&args.bus.secrets, sources.as_deref().unwrap_or_default())?;
     let options = Options { allow_loss: args.allow_loss, confirm_clock: args.confirm_clock, secrets, ..options };
     let opened = Opened::open(&options, &log_progress).map_err(refused)?;
-    let files = match &sources {
-        Some(sources) => {
-            let said = (args.prune, &options.secrets);
-            components::of_start(sources, &opened, said, components::built_or_decided(&opened))?
+    let mut files = None;
+    if let Some(sources) = &sources {
+        let said = (args.prune, &options.secrets);
+        match components::of_start(sources, &opened, said, components::built_or_decided(&opened)) {
+            Ok(found) => files = found,
+            Err(failure) if was_applied && failure.is_of_files() => {
+                let listed = format!("the topology files are invalid; `wattle check {}` lists the errors", names());
+                invalid = Some(if failure.message.is_empty() { listed } else { failure.message });
+            }
+            Err(failure) => return Err(failure),
         }
-        None => None,
+    }
+    let files = match (&invalid, &files) {
+        (Some(why), _) => StartFiles::Invalid(why),
+        (None, Some(files)) => StartFiles::Valid(files),
+        (None, None) => StartFiles::None,
     };
-    let running = opened.start(files.as_ref(), &options, &log_progress).map_err(refused)?;
+    let running = opened.start(files, &options, &log_progress).map_err(refused)?;
     tracing::info!(address = %running.address(), data = %args.data.display(), "serving");
     let stopped = running.block_on(async {
         tokio::select! {

@@ -21,6 +21,8 @@ impl Signals {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
         let (mut interrupt, mut terminate, mut hangup) = {
             let _entered = runtime.enter();
+            // A file that is larger than the process may write (`ulimit -f`) is an error of the write, not the end of the process.
+            drop(signal(SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw())).map_err(failed)?);
             let hangup = if outlives_terminal() { None } else { Some(signal(SignalKind::hangup()).map_err(failed)?) };
             (signal(SignalKind::interrupt()).map_err(failed)?, signal(SignalKind::terminate()).map_err(failed)?, hangup)
         };

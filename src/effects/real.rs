@@ -98,9 +98,9 @@ impl Disk for DiskFolder {
     }
 
     fn create(&self, name: &str) -> io::Result<Box<dyn DiskFile>> {
-        let file =
-            OpenOptions::new().read(true).write(true).create_new(true).mode(FILE_MODE).open(self.path.join(name))?;
-        Ok(Box::new(RealFile(file)))
+        let mut options = OpenOptions::new();
+        let options = options.read(true).write(true).create_new(true).mode(FILE_MODE);
+        Ok(Box::new(RealFile(options.open(self.path.join(name)).map_err(as_full)?)))
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
@@ -108,7 +108,7 @@ impl Disk for DiskFolder {
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
-        std::fs::rename(self.path.join(from), self.path.join(to))
+        std::fs::rename(self.path.join(from), self.path.join(to)).map_err(as_full)
     }
 
     fn sync_folder(&self) -> io::Result<()> {
@@ -124,6 +124,15 @@ impl Disk for DiskFolder {
         // blocks reserved for the superuser are available only to it
         let free = if rustix::process::geteuid().is_root() { found.f_bfree } else { found.f_bavail };
         Ok(Space { total_bytes: found.f_blocks * found.f_frsize, free_bytes: free * found.f_frsize })
+    }
+}
+
+/// A quota that is used up, and a limit on the size of files (`ulimit -f`), are a full disk to those who write: an operator can
+/// make room, and nothing is lost meanwhile.
+fn as_full(error: io::Error) -> io::Error {
+    match error.kind() {
+        io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => io::Error::new(io::ErrorKind::StorageFull, error),
+        _ => error,
     }
 }
 
@@ -162,7 +171,7 @@ impl DiskFile for RealFile {
     }
 
     fn write_at(&self, bytes: &[u8], position: u64) -> io::Result<()> {
-        self.0.write_all_at(bytes, position)
+        self.0.write_all_at(bytes, position).map_err(as_full)
     }
 
     fn sync(&self) -> io::Result<()> {
@@ -178,7 +187,7 @@ impl DiskFile for RealFile {
     }
 
     fn allocate(&self, length: u64) -> io::Result<()> {
-        system::allocate(&self.0, length)
+        system::allocate(&self.0, length).map_err(as_full)
     }
 
     fn truncate(&self, length: u64) -> io::Result<()> {

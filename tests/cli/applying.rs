@@ -203,6 +203,40 @@ fn a_start_with_files_that_have_not_changed_runs_what_was_applied_since() {
 }
 
 #[test]
+fn files_that_cannot_run_keep_no_bus_from_starting_with_what_was_applied() {
+    let shop = Shop::new();
+    let bus = Bus::spawn(shop.command(&[]));
+    publish(&bus, "echo 1");
+    has(&bus, "done", 1);
+    bus.stop();
+    let broken = [
+        ("a syntax error", "topics: [".to_owned(), "invalid"),
+        ("a wrong type", BEFORE.replace("attempts: 1", "attempts: x"), "invalid"),
+        ("a topic that is not there", BEFORE.replace("from: jobs", "from: nowhere"), "invalid"),
+        ("a port that the plugin does not have", BEFORE.replace("to: [done]", "to: { uot: done }"), "uot"),
+    ];
+    for (number, (what, text, why)) in (2..).zip(&broken) {
+        assert_ne!(text, BEFORE, "{what}");
+        shop.write(text);
+        let bus = Bus::spawn(shop.command(&[]));
+        publish(&bus, &format!("echo {number}"));
+        has(&bus, "done", number);
+        let status = bus.run(&["status"]).ok();
+        assert!(status.contains(why), "{what}: {status}");
+        bus.stop();
+    }
+    std::fs::remove_file(shop.file()).unwrap();
+    let bus = Bus::spawn(shop.command(&[]));
+    has(&bus, "done", 5);
+    assert!(bus.run(&["status"]).ok().contains("cannot read the topology files"));
+    bus.stop();
+    shop.write(BEFORE);
+    let bus = Bus::spawn(shop.command(&[]));
+    assert!(!bus.run(&["status"]).ok().contains("topology files"));
+    bus.stop();
+}
+
+#[test]
 fn what_would_lose_events_has_to_be_allowed_also_at_a_start() {
     let shop = Shop::new();
     shop.write(&after());

@@ -22,7 +22,7 @@ use super::tree::{self, Shown, plural};
 use super::words::plain;
 use super::{Exit, Failure, Outcome, components, run, say};
 use crate::api::{Policy, Proposal, Published, Snapshot};
-use crate::app::{Opened, Options, Progress, Running, StartError};
+use crate::app::{Opened, Options, Progress, Running, StartError, StartFiles};
 use crate::client::{Client, Read};
 use crate::deploy::{self, Watch};
 use crate::effects::create_new_private;
@@ -288,7 +288,8 @@ fn start(
     let opened = opened.map_err(run::refused)?;
     let component = |folder: &Path| built.get(folder).cloned().ok_or_else(|| "it was not built".to_owned());
     let files = components::of_start(sources, &opened, (true, &secrets), component)?;
-    opened.start(files.as_ref(), &options(listen), &log_progress).map_err(run::refused)
+    let files = files.as_ref().map_or(StartFiles::None, StartFiles::Valid);
+    opened.start(files, &options(listen), &log_progress).map_err(run::refused)
 }
 
 fn log_progress(progress: Progress) {

@@ -65,6 +65,11 @@ impl<E: Engine> Tree<E> {
     pub async fn seek(&self, subscriber: &str, to: Seek) -> Result<Vec<Moved>, ControlError> {
         let found = self.subscriber(subscriber)?;
         found.check(to.partition)?;
+        // Looked at here as well as by each lane, so that a dry run says so.
+        if let Some(group) = found.plan().queue_group.clone() {
+            let partition = to.partition.unwrap_or(0);
+            return Err(ControlError::Refused { partition, refusal: Refusal::Shared { group } });
+        }
         let state = match to.state {
             Some(state) => state,
             None if self.has_state(subscriber, to.partition)? => {

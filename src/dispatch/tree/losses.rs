@@ -5,6 +5,7 @@
 //! | a removed topic | its events, including held and delayed ones |
 //! | a shorter `retention` | events beyond it |
 //! | `force` | events beyond the retention that a subscriber has not handled |
+//! | another `key` | the order of stored events with later ones of the same key; state of other partitions |
 //! | a shorter `dedupe`, another `id` | deduplication of events that were accepted before |
 //! | a shorter `remember`, a smaller `remember_max` | the record of ended keys, which may begin again |
 //! | a new or shorter `ttl` | older state |
@@ -136,9 +137,27 @@ impl<E: Engine> Looker<'_, E> {
         if was.partitions != is.partitions {
             return; // not possible
         }
+        self.key((was, is), number, lost);
         self.retention(old, (was, is), number, lost);
         self.recognised((was, is), number, lost);
         self.ends((was, is), number, lost);
+    }
+
+    /// With another key, the later events of what had one key go to other partitions than the earlier ones.
+    fn key(&self, (was, is): (&TopicPlan, &TopicPlan), number: TopicId, lost: &mut Lost<'_>) {
+        let [before, after] = [was, is].map(|topic| topic.key.as_ref().map(|key| key.text().to_owned()));
+        if before == after || is.partitions == 1 {
+            return;
+        }
+        let written: u64 = (0..is.partitions).map(|partition| self.bounds(number, partition).written).sum();
+        if written > 0 {
+            let key = after.map_or("no `key`".to_owned(), |key| format!("`key: {key}`"));
+            let what = format!(
+                "with {key} sends events to other partitions than the {written} before, so that their order with those and the \
+                 state that was kept for them are lost"
+            );
+            lost.add(what, "write a new topic to change the key");
+        }
     }
 
     fn bounds(&self, topic: TopicId, partition: u32) -> Bounds {

@@ -48,6 +48,32 @@ async fn four_hours(topic: &str) -> (Tree<EmbeddedEngine>, Hand, MemoryDisk) {
 }
 
 #[tokio::test]
+async fn another_key_loses_order_where_there_are_partitions_and_events() {
+    let yaml = |partitions: u32, key: &str| {
+        format!(
+            "wattle: v1\nname: t\ntopics: {{ in: {{ partitions: {partitions}{key} }}, kept: {{}} }}\nsubscribers:\n  keep: {{ from: in, \
+             plugin: keep.wasm, to: {{ out: kept }} }}\n"
+        )
+    };
+    for partitions in [1, 2] {
+        let before = yaml(partitions, ", key: data.a");
+        let tree = start(&before, &[("keep", &Script::each(copy))]).await;
+        let after = yaml(partitions, ", key: data.b");
+        assert!(lost(&tree, &before, &after).await.is_empty(), "there are no events yet");
+        publish(&tree, "in", &["one", "two"]).await;
+        settled(&tree).await;
+        assert!(lost(&tree, &before, &before).await.is_empty());
+        let losses = lost(&tree, &before, &after).await.concat();
+        assert_eq!(
+            losses.contains("with `key: data.b` sends events to other partitions than the 2 before"),
+            partitions > 1,
+            "{losses}"
+        );
+        assert_eq!(lost(&tree, &before, &yaml(partitions, "")).await.len(), usize::from(partitions > 1));
+    }
+}
+
+#[tokio::test]
 async fn a_shorter_retention_loses_events_and_says_how_many() {
     let before = yaml("retention: { age: 7d }", "");
     let (tree, ..) = four_hours("retention: { age: 7d }").await;

@@ -85,21 +85,24 @@ async fn a_disk_that_is_full_for_a_moment_ends_nothing() {
     }
 }
 
-/// The journal is full for a few writes: the publish that meets it waits, and is acknowledged when there is room.
+/// The journal is full for a few writes: the publish that meets it waits, and is acknowledged when there is room. A quota and a
+/// limit on the size of files are a full disk as well.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_publish_waits_for_room_in_the_journal() {
-    let home = Home::new();
-    let journal = home.file("journal-0000000000000000");
-    let mut bus = home.start_with(&Fault::errors("pwrite64", "ENOSPC", 10, 14).on(journal)).unwrap();
-    let client = bus.client().await;
-    let mut sent = Sent::default();
-    for _ in 0..30 {
-        sent.publish(&client, "log", 10).await.unwrap();
+    for no_room in ["ENOSPC", "EDQUOT", "EFBIG"] {
+        let home = Home::new();
+        let journal = home.file("journal-0000000000000000");
+        let mut bus = home.start_with(&Fault::errors("pwrite64", no_room, 10, 14).on(journal)).unwrap();
+        let client = bus.client().await;
+        let mut sent = Sent::default();
+        for _ in 0..30 {
+            sent.publish(&client, "log", 10).await.unwrap();
+        }
+        assert_eq!(home.trace().lines().count(), 5, "{no_room}: writes that found no room");
+        assert!(bus.runs(), "{no_room}");
+        bus.stop();
+        sent.check(&home.stored("log").await, no_room);
     }
-    assert_eq!(home.trace().lines().count(), 5, "so many writes found no room");
-    assert!(bus.runs());
-    bus.stop();
-    sent.check(&home.stored("log").await, "a full journal");
 }
 
 /// A checkpoint is full for a while: publishing goes on, and a later checkpoint takes it all.
