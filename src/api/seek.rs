@@ -86,7 +86,7 @@ impl Seek {
             Some(SeekState::Empty) => (v1::SeekState::Empty, 0),
             Some(SeekState::Snapshot(number)) => (v1::SeekState::Snapshot, number),
         };
-        v1::SeekRequest { subscriber, to, partition, state: state.into(), drops_waiting, dry_run, snapshot }
+        v1::SeekRequest { subscriber, to, partition, state: state.into(), drops_retry_queue: drops_waiting, dry_run, snapshot }
     }
 }
 
@@ -110,7 +110,7 @@ impl TryFrom<&v1::SeekRequest> for Seek {
             Some(seek_request::To::Offset(offset)) => SeekTo::Offset(*offset),
             Some(seek_request::To::Time(time)) => SeekTo::Time(nanoseconds(time).ok_or(("time", INVALID_TIME))?),
         };
-        let v1::SeekRequest { partition, drops_waiting, dry_run, .. } = *request;
+        let v1::SeekRequest { partition, drops_retry_queue: drops_waiting, dry_run, .. } = *request;
         Ok(Self { to, partition, state, drops_waiting, dry_run })
     }
 }

@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::table::Table;
 use super::tree::plural;
-use super::{Exit, Failure, Outcome, Output, ClientArgs, block_on, say, tail};
+use super::{ClientArgs, Exit, Failure, Outcome, Output, block_on, say, tail};
 use crate::api::{LaneState, Seek, SeekState, SeekTo};
 use crate::client::{Client, Start};
 

@@ -49,7 +49,7 @@ use crate::topology::KeyExpression;
 pub(crate) const RETENTION: Retention =
     Retention { age: Some(Duration::from_secs(3600)), partition_bytes: None, force: false };
 /// Consequence of a failing lane, for the log.
-pub(crate) const FAILS: &str = "the delay queue stopped";
+pub(crate) const FAILS: &str = "delayed events are not delivered";
 /// Number of waiting events, a u64 in little endian.
 const COUNT: &[u8] = &[TOLD, b'c', b'o', b'u', b'n', b't'];
 

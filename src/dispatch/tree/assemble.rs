@@ -206,7 +206,7 @@ impl<'a, E: Engine> Assembly<'a, E> {
         position: Offset,
         entries: &E::Entries,
     ) -> Result<Option<Share<E::Session, E::Entries>>, StartError> {
-        if subscriber.claim.is_none() {
+        if subscriber.queue_group.is_none() {
             return Ok(None);
         }
         let keeper = changes::group(subscriber).and_then(|group| self.keepers.get(&group));

@@ -136,7 +136,7 @@ impl<E: Engine> Tree<E> {
             return Ok(false);
         }
         let (mut part, next) = self.read_part(found, place.partition, place.next..handled.end, most, &mut 0).await?;
-        // In a queue group, only the record tells which subscriber handled an event.
+        // In a claim group, only the record tells which subscriber handled an event.
         let is_near = handled.end - place.next <= RECORD_WITHIN || found.plan().queue_group.is_some();
         let parts = vec![(&mut part, &place.states)];
         self.compare_parts(found, versions, parts, (is_near, shown), report).await?;

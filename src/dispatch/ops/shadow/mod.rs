@@ -160,7 +160,7 @@ impl<E: Engine> Tree<E> {
         };
         for (part, states) in &mut parts {
             if found.plan().queue_group.is_some() {
-                // In a queue group, nothing else tells which member handled an event.
+                // In a claim group, nothing else tells which member handled an event.
                 report.not_its_own += recorded.keep_known(part);
             }
             report.passed_over += part.passed_over;
