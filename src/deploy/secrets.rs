@@ -181,7 +181,7 @@ mod tests {
         let absolute = ["c/token", "c/nothing", "a/../c/token", "a/out", "a/outside/token", "a", "a/pipe"].map(at);
         for path in none.map(PathBuf::from).into_iter().chain(absolute).chain(["/etc/passwd".into()]) {
             let why = secrets.find(&path).unwrap_err();
-            assert!(why.contains("no file below a folder of secrets") && why.contains("--secrets"), "{path:?}: {why}");
+            assert!(why.contains("not a file below a secret folder") && why.contains("--secrets"), "{path:?}: {why}");
         }
         let several = secrets.find(Path::new("token")).unwrap_err();
         assert!(several.contains("several folders"), "{several}");

@@ -462,7 +462,7 @@ fn a_topology_that_is_applied_names_secrets_of_the_bus_and_no_others() {
     apply(&bus, "token").ok();
     let refused = apply(&bus, &at("key"));
     assert_eq!(refused.code, Some(78), "{refused:?}");
-    for words in ["`config.token`", "no file below a folder of secrets", "wattle run --secrets FOLDER"] {
+    for words in ["`config.token`", "not a file below a secret folder", "wattle run --secrets FOLDER"] {
         assert!(refused.notices.contains(words), "{words}: {refused:?}");
     }
     let planned = bus.run(&["plan", &at("shop.yaml")]);

@@ -462,7 +462,7 @@ mod tests {
             (r#"{"specversion":"0.3","id":"1","source":"/s","type":"t"}"#, "specversion is \"0.3\""),
             (
                 r#"{"specversion":"1.0","id":"1","source":"/s","type":"t","time":"today"}"#,
-                "`time` is not a time as RFC 3339",
+                "`time` is not an RFC 3339 time",
             ),
             (
                 r#"{"specversion":"1.0","id":"1","source":"/s","type":"t","Foo":"x"}"#,
