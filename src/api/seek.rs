@@ -86,7 +86,15 @@ impl Seek {
             Some(SeekState::Empty) => (v1::SeekState::Empty, 0),
             Some(SeekState::Snapshot(number)) => (v1::SeekState::Snapshot, number),
         };
-        v1::SeekRequest { subscriber, to, partition, state: state.into(), drops_retry_queue: drops_waiting, dry_run, snapshot }
+        v1::SeekRequest {
+            subscriber,
+            to,
+            partition,
+            state: state.into(),
+            drops_retry_queue: drops_waiting,
+            dry_run,
+            snapshot,
+        }
     }
 }
 

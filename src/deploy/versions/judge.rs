@@ -18,7 +18,6 @@ use crate::deploy::compile::Compile;
 use crate::deploy::error::ReloadError;
 use crate::deploy::reloader::{Reloader, Subject};
 use crate::dispatch::{Trial, Verdict};
-use crate::effects::{Clock, SystemClock};
 use crate::engine::Engine;
 
 /// The result of a trial that had enough.
@@ -141,12 +140,13 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
         }
         let goes_on = trial.terms().lanes.is_some();
         let (name, version) = (subject.name.clone(), trial.version().to_owned());
+        let now_ns = tree.engine().now_ns();
         let decided = self.blocking(move |reloader| {
             let mut store = reloader.store();
             let tried = store.decided(&name).and_then(|decided| decided.tried);
             let Some(tried) = tried.filter(|tried| tried.version.to_string() == version) else { return Ok(None) };
             store.decide(&name, |decided| match goes_on {
-                true => decided.widen_trial(SystemClock.now_ns()),
+                true => decided.widen_trial(now_ns),
                 false => decided.prove(tried.version),
             })?;
             Ok(Some(tried.version.short()))

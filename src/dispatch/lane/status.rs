@@ -8,7 +8,6 @@ use tokio::time::Instant;
 
 use super::open_letters::OpenLetters;
 use super::versions::{Terms, Trial};
-use super::waiting::now_ns;
 use crate::api::{LaneState, OnTrial, SubscriberStatus};
 use crate::model::{Meter, Offset};
 
@@ -187,8 +186,8 @@ impl Counters {
         })
     }
 
-    /// Copies the counters into a status.
-    pub(crate) fn read_into(&self, status: &mut SubscriberStatus) {
+    /// Copies the counters into a status, at this time in Unix nanoseconds.
+    pub(crate) fn read_into(&self, status: &mut SubscriberStatus, now_ns: u64) {
         status.handled = self.handled.load(Ordering::Relaxed);
         status.emitted = self.emitted.load(Ordering::Relaxed);
         status.retried = self.retried.load(Ordering::Relaxed);
@@ -198,7 +197,6 @@ impl Counters {
         status.handled_per_minute = self.rate.per_minute(self.elapsed_ns());
         let since =
             self.lanes.iter().map(|lane| lane.since_ns.load(Ordering::Relaxed)).filter(|since_ns| *since_ns > 0);
-        let now_ns = now_ns();
         status.waiting_age = since.min().map(|since_ns| Duration::from_nanos(now_ns.saturating_sub(since_ns)));
         status.waiting = self.lanes.iter().map(|lane| lane.waiting.load(Ordering::Relaxed)).sum();
         status.parked = self.lanes.iter().map(|lane| lane.parked.load(Ordering::Relaxed)).sum();
