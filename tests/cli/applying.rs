@@ -287,7 +287,7 @@ fn what_would_lose_events_has_to_be_allowed_also_at_a_start() {
     assert!(refused.code != Some(0) && refused.notices.contains("has not handled 1 events"), "{}", refused.notices);
     let shown = bus.run(&["gc", "--dry-run"]);
     assert_eq!(shown.code, refused.code, "as it would exit: {shown:?}");
-    let sms = "shop/sms (from shop/jobs) would be deleted\n    needs --allow-loss: `shop/sms` has yet to handle 1";
+    let sms = "shop/sms (from shop/jobs) would be deleted\n    needs --allow-loss: `shop/sms` has not handled 1";
     assert!(shown.out.starts_with(sms), "{}", shown.out);
     assert_eq!(shown.out.matches("shop/sms ").count(), 1, "each once: {}", shown.out);
     let shown = bus.run(&["gc", "--dry-run", "--allow-loss", "-o", "json"]).json();

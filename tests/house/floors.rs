@@ -9,7 +9,7 @@ use std::path::Path;
 
 /// Modules of one room that use each other in a circle. A new one is a fault, and one that is gone goes from this list.
 const CIRCLES: &[&str] = &[
-    "log: checkpointer guards identities kept partition producers queue sealed store syncer unconsumed window",
+    "log: checkpointer entries guards identities partition producers queue runs store syncer unconsumed window",
     "wasm: call host plugin",
     "wasm: contract keyvalue wasi",
     "wasm: state store",

@@ -294,6 +294,15 @@ impl Applied {
         Self { seen: Some(Seen::Files(sealed)), ..self.clone() }
     }
 
+    /// Whether files are unchanged since the last start, given the possible hashes.
+    pub(super) fn has_seen(&self, own: &Proposal, sealed: &[String]) -> bool {
+        match &self.seen {
+            None => false,
+            Some(Seen::Files(seen)) => sealed.contains(seen),
+            Some(Seen::Rendered { digest, version }) => own.as_of(*version).digest() == *digest,
+        }
+    }
+
     /// Whether a subscriber with this name exists or is remembered.
     pub(crate) fn remembers(&self, subscriber: &str) -> bool {
         self.plan.subscribers.iter().any(|of| of.label() == subscriber)

@@ -61,17 +61,6 @@ impl Files {
     }
 }
 
-impl Applied {
-    /// Whether files say what they said at the start before, which stands for one of these.
-    fn has_seen(&self, files: &Files, sealed: &[String]) -> bool {
-        match &self.seen {
-            None => false,
-            Some(Seen::Files(seen)) => sealed.contains(seen),
-            Some(Seen::Rendered { digest, version }) => files.own.as_of(*version).digest() == *digest,
-        }
-    }
-}
-
 impl Store {
     /// The topology that was applied last, and the component of each subscriber.
     pub fn topology(&self) -> Option<(Plan, Vec<PathBuf>)> {
@@ -88,7 +77,8 @@ impl Store {
     pub fn applied_since(&self, files: &Files) -> Option<(Plan, Vec<PathBuf>)> {
         let applied = self.applied()?;
         let is_other = (&applied.plan, &applied.components) != (&files.plan, &files.components);
-        (is_other && applied.has_seen(files, &self.sealed(files.said, files.own.prune))).then(|| self.topology())?
+        (is_other && applied.has_seen(&files.own, &self.sealed(files.said, files.own.prune)))
+            .then(|| self.topology())?
     }
 
     /// Whether files from which no plan can be made now are unchanged since the last start.

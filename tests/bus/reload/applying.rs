@@ -460,7 +460,7 @@ async fn what_is_to_be_forgotten_is_gone_on_with_after_it_broke_off() {
             _ => Ok(()),
         });
         let loss = bus.reloader.collect(false).await.unwrap_err().to_string();
-        assert!(loss.contains("and keeps 2 entries, and 1 snapshots"), "{loss}");
+        assert!(loss.contains("and stores 2 entries, and 1 snapshots"), "{loss}");
         assert_eq!(bus.reloader.retired().len(), 1, "nothing was decided");
         let error = bus.reloader.collect(true).await.unwrap_err();
         assert!(matches!(error, TopologyError::Collect(_)), "{error}");
