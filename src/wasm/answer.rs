@@ -37,13 +37,13 @@ const ATTRIBUTE_NAME_CHARACTERS_MAX: usize = 20;
 
 /// An answer as far as it was checked: what the plugin wrote to the state is not in it.
 #[derive(Debug)]
-pub(super) struct Answer {
+pub(super) struct PluginAnswer {
     /// Of events before the failed one.
     pub(super) outputs: Vec<Output>,
     pub(super) failed: Option<Failure>,
 }
 
-impl Answer {
+impl PluginAnswer {
     /// As an answer of any handler: a verdict for each of the events.
     pub(super) fn handled(self, events: usize, writes: Vec<StateWrite>) -> Handled {
         Handled { outputs: self.outputs, writes, ..Handled::in_order(events, self.failed) }
@@ -51,7 +51,7 @@ impl Answer {
 }
 
 impl Terms<'_> {
-    pub(super) fn check(&self, answer: types::Handled) -> Result<Answer, CallError> {
+    pub(super) fn check(&self, answer: types::Handled) -> Result<PluginAnswer, CallError> {
         let mut failed = answer.failed.map(|failure| self.failure(failure)).transpose()?;
         // Events from here on have no outputs.
         let end = failed.as_ref().map(|failure| failure.event);
@@ -110,7 +110,7 @@ impl Terms<'_> {
                 }
             }
         }
-        Ok(Answer { outputs, failed })
+        Ok(PluginAnswer { outputs, failed })
     }
 
     /// The event of a call with a single event, which every error concerns.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use wasmtime::{Trap, WasmBacktrace};
 
-use super::answer::Answer;
+use super::answer::PluginAnswer;
 use super::contract::wattle::plugin::types;
 use super::limits::crossing_bytes;
 use super::plugin::Shared;
@@ -39,7 +39,7 @@ pub(super) fn lowered<'a>(batch: &Batch<'a>) -> (types::Batch<'a>, Vec<types::Ev
 }
 
 /// Checks an answer, so that the rest of the bus can rely on it.
-pub(super) fn checked(answer: types::Handled, batch: &Batch<'_>, plugin: &Shared) -> Result<Answer, CallError> {
+pub(super) fn checked(answer: types::Handled, batch: &Batch<'_>, plugin: &Shared) -> Result<PluginAnswer, CallError> {
     let terms = answer::Terms {
         events: batch.events.len(),
         content_type: batch.content_type,

@@ -9,10 +9,6 @@ use std::path::Path;
 
 /// Modules of one room that use each other in a circle. A new one is a fault, and one that is gone goes from this list.
 const CIRCLES: &[&str] = &[
-<<<<<<< HEAD
-=======
-    "cli: build built check components",
->>>>>>> 09aebe4 (Tests say the messages and the files of the log as they are)
     "log: checkpointer entries guards identities partition producers queue runs store syncer unconsumed window",
     "wasm: call host plugin",
     "wasm: contract keyvalue wasi",

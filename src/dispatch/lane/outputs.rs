@@ -88,8 +88,8 @@ const ATTRIBUTE_HEAD_BYTES: usize = 24;
 const _: () = assert!(ATTRIBUTE_VALUE_BYTES_MAX <= 1 << 14, "a head is a tag and a length of two bytes");
 
 impl Emitter {
-    /// Puts outputs of an answer into a unit, as far as they fit. `events` are the events of the call, `first` is the first one
-    /// of the unit.
+    /// Puts outputs of an answer into a unit, as far as they fit. `events` are the events of the call, `first` is
+    /// the first one of the unit.
     pub(crate) fn emit(&self, events: &[Parsed<'_>], first: u32, outputs: &[Output]) -> (Slices, Fit) {
         match self.emit_all(events, first, outputs) {
             Ok(slices) => (slices, Fit::All),

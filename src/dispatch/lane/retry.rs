@@ -23,7 +23,8 @@ impl<S: Session, K: Entries> Lane<S, K> {
     pub(super) async fn retry(&mut self) -> Result<(), Leave> {
         let due = self.due_events()?;
         let events = due.held.iter().map(Held::parse).collect::<Result<Vec<_>, _>>()?;
-        // Where a call of several breaks at one of them, those before it are called again without it, and it is the first then.
+        // Where a call of several breaks at one of them, those before it are called again without it, and it is
+        // the first then.
         let mut count = match self.count_for_lane(&due, &events).await? {
             0 => return Ok(()),
             count => count,

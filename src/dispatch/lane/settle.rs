@@ -1,5 +1,5 @@
-//! What a handler has answered becomes units: outputs, state and position of the events that are done, and the retry queue for
-//! the others. What is done in which order is in [`settlement`](super::settlement).
+//! What a handler has answered becomes units: outputs, state and position of the events that are done, and the
+//! retry queue for the others. What is done in which order is in [`settlement`](super::settlement).
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use super::batch::{Held, Parsed};
 use super::error::LaneError;
 use super::failure::LastFailure;
 use super::outputs::Fit;
-use super::settlement::{Step, UnitEnd};
+use super::settlement::{SettleStep, UnitEnd};
 use super::state::{LaneState as HandlerState, OfEvents};
 use super::waiting::{GONE_BYTES, Waiter, gone};
 use super::{Lane, Leave, Of, Progress, Read};
@@ -20,8 +20,8 @@ use crate::model::GuardRefused;
 use crate::model::call::{Handled, Output, StateWrite};
 
 impl<S: Session, K: Entries> Lane<S, K> {
-    /// Settles the answer to a call with `count` events that were read, from `progress.at` on. Those that are left are called
-    /// again.
+    /// Settles the answer to a call with `count` events that were read, from `progress.at` on. Those that are left
+    /// are called again.
     pub(super) async fn settle_read(
         &mut self,
         read: Read<'_>,
@@ -35,39 +35,41 @@ impl<S: Session, K: Entries> Lane<S, K> {
             let at = progress.at - start;
             // No key of a call is in the retry queue when it begins.
             let is_behind = |of: usize| at > 0 && run.get(of).is_some_and(|event| self.waiting.holds(event.key));
-            match Step::next(&handled.verdicts, at, is_behind) {
+            match SettleStep::next(&handled.verdicts, at, is_behind) {
                 None => return Ok(()),
-                Some(Step::Commit { end }) => {
+                Some(SettleStep::Commit { end }) => {
                     let (done, refused) = self.settle(run, handled, at..end, &Of::Read(places)).await?;
                     progress.at = start + done;
                     if let Some(failure) = refused {
                         return self.fail_read(read, failure, progress).await;
                     }
                 }
-                Some(Step::Fail) => {
+                Some(SettleStep::Fail) => {
                     let Some(verdict) = handled.verdicts.get(at) else { return Ok(()) };
                     self.fail_read(read, LastFailure::of_verdict(verdict), progress).await?;
                 }
-                Some(Step::Queue) => {
+                Some(SettleStep::Queue) => {
                     self.queue_read(read, Duration::ZERO, progress).await?;
                     if !writes_of(&handled.writes, at..at + 1).is_empty() {
                         return Ok(()); // later events may have read what is not written now
                     }
                 }
-                Some(Step::Wait) => {
+                Some(SettleStep::Wait) => {
                     let pause = run.get(at).map_or(Duration::ZERO, |event| self.parts.backoff.pause(event.offset, 1));
                     self.queue_read(read, pause, progress).await?;
                 }
                 // A handler that does nothing must not be asked without a pause.
-                Some(Step::CallAgain) if at == 0 => return self.without_instance("the handler came to no event").await,
-                Some(Step::CallAgain) => return Ok(()),
+                Some(SettleStep::CallAgain) if at == 0 => {
+                    return self.without_instance("the handler came to no event").await;
+                }
+                Some(SettleStep::CallAgain) => return Ok(()),
             }
         }
         Ok(())
     }
 
-    /// Settles the answer to a call with events of one key that wait, the first of them at this attempt. Those that are left
-    /// stay in the retry queue.
+    /// Settles the answer to a call with events of one key that wait, the first of them at this attempt. Those
+    /// that are left stay in the retry queue.
     pub(super) async fn settle_waiting(
         &mut self,
         waiters: &[(u64, Waiter)],
@@ -83,8 +85,8 @@ impl<S: Session, K: Entries> Lane<S, K> {
             };
             let is_behind = at > 0 && !self.waiting.is_first(waiter.0);
             let attempts = if at == 0 { attempts } else { 1 };
-            match Step::next(&handled.verdicts, at, |_| is_behind) {
-                Some(Step::Commit { end }) => {
+            match SettleStep::next(&handled.verdicts, at, |_| is_behind) {
+                Some(SettleStep::Commit { end }) => {
                     let (done, refused) = self.settle(run, handled, at..end, &Of::Waiting(waiters)).await?;
                     at = done;
                     if let (Some(failure), Some(event), Some(waiter)) = (refused, run.get(at), waiters.get(at)) {
@@ -92,22 +94,22 @@ impl<S: Session, K: Entries> Lane<S, K> {
                         return self.fail_waiting(waiter, (held, at), event, failure, attempts).await;
                     }
                 }
-                Some(Step::Fail) => {
+                Some(SettleStep::Fail) => {
                     let failure = LastFailure::of_verdict(verdict);
                     self.fail_waiting(waiter, (held, at), event, failure, attempts).await?;
                     at += 1;
                 }
                 // What was not reached first would be called again without a pause.
-                Some(Step::Wait) => return self.postpone(waiter).await,
-                Some(Step::Queue | Step::CallAgain) if at == 0 => return self.postpone(waiter).await,
-                Some(Step::Queue | Step::CallAgain) | None => return Ok(()),
+                Some(SettleStep::Wait) => return self.postpone(waiter).await,
+                Some(SettleStep::Queue | SettleStep::CallAgain) if at == 0 => return self.postpone(waiter).await,
+                Some(SettleStep::Queue | SettleStep::CallAgain) | None => return Ok(()),
             }
         }
         Ok(())
     }
 
-    /// Whether the answer to the last of this many calls still counts: a call after it may have written state that this one has
-    /// not seen, or have been one of another version.
+    /// Whether the answer to the last of this many calls still counts: a call after it may have written state that
+    /// this one has not seen, or have been one of another version.
     fn may_settle(&self, calls: u64) -> bool {
         self.works() && self.calls == calls
     }
@@ -136,8 +138,8 @@ impl<S: Session, K: Entries> Lane<S, K> {
         Ok(self.commit(Unit { consumed_to: self.position, writes, ..Unit::default() }).await?)
     }
 
-    /// Commits the events of `range`, which are done, as one unit, as far as they go into one. Where it ends, and why the next
-    /// event has failed, where it has.
+    /// Commits the events of `range`, which are done, as one unit, as far as they go into one. Where it ends, and
+    /// why the next event has failed, where it has.
     pub(super) async fn settle(
         &mut self,
         run: &[Parsed<'_>],
@@ -184,8 +186,8 @@ impl<S: Session, K: Entries> Lane<S, K> {
         self.parts.emitter.emit(run, range.start as u32, outputs_of(&handled.outputs, range))
     }
 
-    /// State as it is kept, and the first event that makes it larger than it may be, with the reason. State that has expired by
-    /// then makes room.
+    /// State as it is kept, and the first event that makes it larger than it may be, with the reason. State that
+    /// has expired by then makes room.
     async fn state_entries(
         &mut self,
         run: &[Parsed<'_>],
@@ -209,7 +211,8 @@ impl<S: Session, K: Entries> Lane<S, K> {
         writes.map(|(_, write)| self.state.unit_bytes(write)).sum::<usize>() + notes + gone
     }
 
-    /// Commits events that are done as one unit. What a guard has against one of them, where it has: nothing of it happened then.
+    /// Commits events that are done as one unit. What a guard has against one of them, where it has: nothing of it
+    /// happened then.
     async fn commit_done(
         &mut self,
         range: Range<usize>,

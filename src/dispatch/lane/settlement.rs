@@ -3,14 +3,14 @@
 //! | verdict of the event | and | step |
 //! |---|---|---|
 //! | `not_reached` | so are all later events of the call | `CallAgain`: it is called again, with those |
-//! | any other | an earlier event of its key is in the retry queue | `Queue`: after that one; its own verdict does not count |
+//! | any other | an earlier event of its key waits | `Queue`: after that one; its own verdict does not count |
 //! | `done` | | `Commit`, in one unit with the events that follow and are done |
 //! | `retry`, `reject` | | `Fail`: a failed attempt |
 //! | `pending` | | `Wait`: in the retry queue, and called again after a pause |
 //! | `not_reached` | a later event has another verdict | `Queue`: in the retry queue, and called again at once |
 //!
-//! A step is chosen when the one before it has been executed: whether a failed event is in the retry queue, or is a dead letter
-//! and holds back nothing, depends on the topology.
+//! A step is chosen when the one before it has been executed: whether a failed event is in the retry queue, or is
+//! a dead letter and holds back nothing, depends on the topology.
 //!
 //! | outputs | state | bytes | a unit of events that are done ends |
 //! |---|---|---|---|
@@ -26,7 +26,7 @@ use crate::model::call::EventVerdict;
 
 /// What is to be done next with an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Step {
+pub(super) enum SettleStep {
     /// The events before `end` are done.
     Commit { end: usize },
     /// The attempt at the event failed.
@@ -39,9 +39,9 @@ pub(super) enum Step {
     CallAgain,
 }
 
-impl Step {
-    /// The step for the event at `at`; `None` after the last one. `is_behind`: an earlier event of the same key is in the retry
-    /// queue.
+impl SettleStep {
+    /// The step for the event at `at`; `None` after the last one. `is_behind`: an earlier event of the same key is
+    /// in the retry queue.
     pub(super) fn next(verdicts: &[EventVerdict], at: usize, is_behind: impl Fn(usize) -> bool) -> Option<Self> {
         let rest = verdicts.get(at..)?;
         let first = rest.first()?;
@@ -109,31 +109,31 @@ mod tests {
         let (retry, reject) = (Retry { after: None, reason: "r".into() }, Reject { reason: "r".into() });
         let first = |verdicts: &[&EventVerdict], behind: &[usize]| {
             let verdicts: Vec<_> = verdicts.iter().map(|verdict| (*verdict).clone()).collect();
-            Step::next(&verdicts, 0, |at| behind.contains(&at))
+            SettleStep::next(&verdicts, 0, |at| behind.contains(&at))
         };
         for (verdicts, behind, step) in [
-            (vec![&NotReached], &[][..], Step::CallAgain),
-            (vec![&NotReached, &NotReached], &[0, 1], Step::CallAgain),
-            (vec![&NotReached, &Done], &[], Step::Queue),
-            (vec![&NotReached, &Pending, &NotReached], &[], Step::Queue),
-            (vec![&Done], &[0], Step::Queue),
-            (vec![&Pending], &[0], Step::Queue),
-            (vec![&retry], &[0], Step::Queue),
-            (vec![&reject], &[0], Step::Queue),
-            (vec![&Done], &[], Step::Commit { end: 1 }),
-            (vec![&Done, &Done, &retry], &[], Step::Commit { end: 2 }),
-            (vec![&Done, &Done, &Done], &[1], Step::Commit { end: 1 }),
-            (vec![&Done, &NotReached], &[], Step::Commit { end: 1 }),
-            (vec![&retry, &Done], &[], Step::Fail),
-            (vec![&reject, &Done], &[], Step::Fail),
-            (vec![&Pending, &Done], &[], Step::Wait),
+            (vec![&NotReached], &[][..], SettleStep::CallAgain),
+            (vec![&NotReached, &NotReached], &[0, 1], SettleStep::CallAgain),
+            (vec![&NotReached, &Done], &[], SettleStep::Queue),
+            (vec![&NotReached, &Pending, &NotReached], &[], SettleStep::Queue),
+            (vec![&Done], &[0], SettleStep::Queue),
+            (vec![&Pending], &[0], SettleStep::Queue),
+            (vec![&retry], &[0], SettleStep::Queue),
+            (vec![&reject], &[0], SettleStep::Queue),
+            (vec![&Done], &[], SettleStep::Commit { end: 1 }),
+            (vec![&Done, &Done, &retry], &[], SettleStep::Commit { end: 2 }),
+            (vec![&Done, &Done, &Done], &[1], SettleStep::Commit { end: 1 }),
+            (vec![&Done, &NotReached], &[], SettleStep::Commit { end: 1 }),
+            (vec![&retry, &Done], &[], SettleStep::Fail),
+            (vec![&reject, &Done], &[], SettleStep::Fail),
+            (vec![&Pending, &Done], &[], SettleStep::Wait),
         ] {
             assert_eq!(first(&verdicts, behind), Some(step), "{verdicts:?}, behind {behind:?}");
         }
         assert_eq!(first(&[], &[]), None);
         let done = [Done, Done, Done];
-        assert_eq!(Step::next(&done, 2, |_| false), Some(Step::Commit { end: 3 }));
-        assert_eq!((Step::next(&done, 3, |_| false), Step::next(&done, 4, |_| false)), (None, None));
+        assert_eq!(SettleStep::next(&done, 2, |_| false), Some(SettleStep::Commit { end: 3 }));
+        assert_eq!((SettleStep::next(&done, 3, |_| false), SettleStep::next(&done, 4, |_| false)), (None, None));
     }
 
     #[test]

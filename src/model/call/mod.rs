@@ -82,15 +82,16 @@ pub struct Handled {
     pub verdicts: Vec<EventVerdict>,
     /// The outputs of the events that are done, in the order of those.
     pub outputs: Vec<Output>,
-    /// What the events that are done wrote to the state, in the order of those; each event wrote a key once at the most.
+    /// What the events that are done wrote to the state, in the order of those; each event wrote a key once at the
+    /// most.
     pub writes: Vec<StateWrite>,
 }
 
 /// What became of one event of a batch.
 ///
-/// Events of different keys may end in any order. An event that is done although an earlier one of its key is not is called
-/// again after that one.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// Events of different keys may end in any order. An event that is done although an earlier one of its key is not
+/// is called again after that one.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum EventVerdict {
     /// It was handled: its outputs and writes are in the answer.
     Done,
@@ -108,8 +109,8 @@ pub enum EventVerdict {
     },
     /// The handler did not come to it. It is called again, and no attempt is counted.
     NotReached,
-    /// The handler still has it. It waits in the retry queue, with the later events of its key, and is called again after a
-    /// pause; no attempt is counted.
+    /// The handler still has it. It waits in the retry queue, with the later events of its key, and is called
+    /// again after a pause; no attempt is counted.
     Pending,
 }
 
@@ -161,8 +162,8 @@ impl Handled {
         })
     }
 
-    /// Whether it is an answer to a batch of this many events: a verdict for each, and outputs and writes in order, of events
-    /// that are done.
+    /// Whether it is an answer to a batch of this many events: a verdict for each, and outputs and writes in
+    /// order, of events that are done.
     ///
     /// # Errors
     /// In words: the handler broke the contract.

@@ -40,8 +40,8 @@ fn attempts(script: &Script) -> BTreeMap<String, Vec<u32>> {
     attempts
 }
 
-/// Calls with these events, keys and names, of which the first is answered like this. What is in `out`, by key, the attempts
-/// at each event, and the dead letters.
+/// Calls with these events, keys and names, of which the first is answered like this. What is in `out`, by key,
+/// the attempts at each event, and the dead letters.
 async fn handled(
     events: &[(&str, &str)],
     verdicts: &[EventVerdict],
