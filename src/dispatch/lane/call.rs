@@ -1,4 +1,4 @@
-//! Calls: as many events as go together, and one by one where a call of several breaks.
+//! Calls: as many events as possible together, and one by one after a call with several events fails.
 
 use std::sync::Arc;
 
@@ -14,16 +14,16 @@ use crate::engine::{Entries, Session, Unit};
 use crate::model::call::{Batch, CallErrorKind, HandleError, Handled};
 
 impl<S: Session, K: Entries> Lane<S, K> {
-    /// Calls as many events from `progress.at` on as can go together.
+    /// Calls as many events from `progress.at` on as possible.
     pub(super) async fn call_from(&mut self, read: Read<'_>, progress: &mut Progress) -> Result<(), Leave> {
         let held = read.held;
         let run = self.run_from(read, progress);
         let run_places = read.places_of(progress.at, run.len());
-        // Whoever is stopped while it waits for its turn has lost nothing.
+        // Being stopped while waiting for a permit loses nothing.
         let permit = self.admit(run.len()).await?;
         let before = self.position;
         if self.delivers_once_at_most() {
-            // The position first, durably: whatever becomes of the call, it is not made again.
+            // At-most-once delivery: commits the position durably before the call, so that the call is never repeated.
             self.is_ahead = true;
             self.show();
             let consumed_to = self.consume(run_places);
@@ -43,7 +43,7 @@ impl<S: Session, K: Entries> Lane<S, K> {
                 }
                 let is_ahead = self.delivers_once_at_most();
                 if is_ahead {
-                    // nothing was called: it may still be
+                    // nothing was called, so the events may still be called
                     self.position = before;
                     self.parts.counters.not_passed_over(self.passed_over_with(run_places));
                     self.seek_to_position().await?;
@@ -73,7 +73,7 @@ impl<S: Session, K: Entries> Lane<S, K> {
     fn run_from<'e>(&self, read: Read<'e>, progress: &Progress) -> &'e [Parsed<'e>] {
         let Read { held, places, events } = read;
         let rest = events.get(progress.at..progress.end(events.len())).unwrap_or_default();
-        // The contract says the content type once for all events of a call.
+        // All events of a call have the same content type.
         let content_type = content_type(rest);
         let goes_along = |(event, place): &(&Parsed<'_>, &Place)| {
             event.view.content_type.unwrap_or_default() == content_type
@@ -86,7 +86,8 @@ impl<S: Session, K: Entries> Lane<S, K> {
         rest.get(..candidates.take_while(goes_along).count()).unwrap_or_default()
     }
 
-    /// Nothing could be called, or the state not be read. No event is to blame, so none may be given up for it.
+    /// No instance could be called, or the state could not be read. This is no failure of an event, so none is given
+    /// up.
     pub(super) async fn without_instance(&mut self, error: &str) -> Result<(), Leave> {
         tracing::error!(subscriber = &*self.parts.subscriber, partition = self.parts.partition, %error, "no call");
         self.parts.counters.failed(error);
@@ -103,8 +104,8 @@ impl<S: Session, K: Entries> Lane<S, K> {
         }
     }
 
-    /// Waits for the turn of a call with so many events. What the lane is told meanwhile it does at once. Where that may
-    /// change what is to be called, it begins again.
+    /// Waits for a permit for a call with this number of events. Executes commands while waiting; restarts if one may
+    /// change the events to call.
     pub(super) async fn admit(&mut self, events: usize) -> Result<Option<Permit>, Leave> {
         let flow = self.parts.flow.clone();
         let mut admitted = std::pin::pin!(flow.admit(events as u32));
@@ -138,7 +139,7 @@ impl<S: Session, K: Entries> Lane<S, K> {
         self.call_taken(permit, held, first, run, attempt).await
     }
 
-    /// Calls the version that was called before.
+    /// Calls the version that the lane took.
     pub(super) async fn call_taken(
         &mut self,
         permit: Option<Permit>,
@@ -174,7 +175,7 @@ impl<S: Session, K: Entries> Lane<S, K> {
     }
 }
 
-/// How many of some events go into one call by their bytes: at least one.
+/// Number of events that go into one call by their size: at least one.
 fn fitting(sizes: impl Iterator<Item = usize>, max_bytes: usize) -> usize {
     let mut bytes = 0;
     let fits = |size: &usize| {

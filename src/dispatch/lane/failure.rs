@@ -1,23 +1,23 @@
-//! Why an event was not handled, as a lane remembers it.
+//! The reason for an event's failure, as a lane stores it.
 
 use std::time::Duration;
 
 use crate::model::call::{CallError, CallErrorKind, EventVerdict, InstanceError};
 use crate::model::event::ATTRIBUTE_VALUE_BYTES_MAX;
 
-/// Longest text of an attribute: what a reader accepts, less the text's own head.
+/// Maximum text of an attribute: the limit for readers, less the text's own header.
 pub(super) const ATTRIBUTE_TEXT_BYTES_MAX: usize = ATTRIBUTE_VALUE_BYTES_MAX - 3;
 
-/// Why an event failed last.
+/// The last failure of an event.
 #[derive(Debug, Clone)]
 pub(crate) struct LastFailure {
     /// `reject`, `retry`, `refused`, or the kind of a call's failure.
     pub(crate) kind: &'static str,
     pub(crate) reason: String,
     pub(crate) backtrace: Option<String>,
-    /// Trying again can help.
+    /// Whether another attempt can succeed.
     pub(crate) may_pass: bool,
-    /// How long the handler itself asked to wait.
+    /// The pause that the handler asked for.
     pub(crate) delay: Option<Duration>,
 }
 
@@ -30,7 +30,7 @@ impl LastFailure {
         Self { kind: "instance", reason: error.to_string(), backtrace: None, may_pass: true, delay: None }
     }
 
-    /// Whether the event is one to be handled cannot be said.
+    /// The subscriber's condition cannot be evaluated.
     pub(super) fn of_condition(reason: &str) -> Self {
         let reason = format!("its `when` has no answer: {reason}");
         Self { kind: Self::OF_CONDITION, reason, backtrace: None, may_pass: false, delay: None }
@@ -60,7 +60,7 @@ impl LastFailure {
     }
 }
 
-/// As much of a text as an attribute may have.
+/// The text, cut to the limit of an attribute.
 pub(super) fn cut(text: &str) -> &str {
     let end = text.floor_char_boundary(ATTRIBUTE_TEXT_BYTES_MAX.min(text.len()));
     match text.get(..end) {

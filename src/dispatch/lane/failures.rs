@@ -1,8 +1,8 @@
-//! What becomes of an attempt that failed, and the attempts that follow.
+//! Handling of failed attempts, and retries.
 //!
 //! ```text
-//!   an attempt fails ──┬─ may pass, and there are more ──> into the waiting set, and again after a pause
-//!                      └─ for the last time ─────────────> dead letter, parked, or the lane halts
+//!   an attempt fails ──┬─ may pass, attempts left ──> into the retry queue, and again after a pause
+//!                      └─ finally ─────────────────> dead letter, parked, or the lane halts
 //! ```
 
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use crate::engine::{Entries, LaneWrite, Session, Unit};
 use crate::topology::OnFailure;
 
 impl<S: Session, K: Entries> Lane<S, K> {
-    /// The first attempt at an event that was just read has failed: the one at `progress.at`.
+    /// The first attempt at a newly read event has failed: the one at `progress.at`.
     pub(super) async fn fail_read(
         &mut self,
         read: Read<'_>,
@@ -35,7 +35,7 @@ impl<S: Session, K: Entries> Lane<S, K> {
         let record = held.record.clone();
         let end = self.end_of_attempt(event, &failure, 1);
         if !matches!(end, End::GivenUp) {
-            // The event is in the set whatever its end is, so there has to be room.
+            // The event goes through the queue whatever its end is, so there has to be room.
             while !self.waiting.has_room(record.len()) {
                 self.wait_for_room(event.offset).await?;
             }
@@ -84,7 +84,7 @@ impl<S: Session, K: Entries> Lane<S, K> {
         let waiter = Waiter { since_ns: before.since_ns, ..self.waiter_of(event, &failure, attempts, &end) };
         let mut unit = Unit { consumed_to: self.position, ..Unit::default() };
         if self.delivers_once_at_most() {
-            // it was taken out in front of the call
+            // it was deleted before the call
             unit.writes.extend(kept(number, &waiter, &record));
         }
         match end {
@@ -130,7 +130,7 @@ impl<S: Session, K: Entries> Lane<S, K> {
         }
     }
 
-    /// What comes of an attempt that failed.
+    /// Decides what follows a failed attempt.
     fn end_of_attempt(&self, event: &Parsed<'_>, failure: &LastFailure, attempts: u32) -> End {
         let Parts { subscriber, partition, counters, backoff, .. } = &*self.parts;
         let (subscriber, id, reason) = (&**subscriber, event.view.id, &failure.reason);
@@ -160,7 +160,7 @@ impl<S: Session, K: Entries> Lane<S, K> {
                 tracing::error!(subscriber, partition, offset, event = id, attempts, %reason, "the lane halts");
                 End::Halts
             }
-            // what the handler itself calls hopeless does not get better by being looked at
+            // looking at an event does not help if the handler itself rejects it
             OnFailure::Park if failure.kind != "reject" => {
                 tracing::warn!(subscriber, partition, offset, event = id, attempts, %reason, "parked");
                 End::Parked
@@ -173,14 +173,14 @@ impl<S: Session, K: Entries> Lane<S, K> {
     }
 }
 
-/// What comes of an attempt that failed.
+/// What follows a failed attempt.
 enum End {
     /// Another attempt, after a pause.
     Again(Duration),
     /// Dead letter.
     GivenUp,
-    /// It waits until it is released.
+    /// It waits until an operator releases it.
     Parked,
-    /// The lane halts in front of all others.
+    /// The lane halts before any other event.
     Halts,
 }

@@ -89,7 +89,7 @@ use together::Together;
 use versions::{Roster, Taken};
 use waiting::{Waiter, WaitingError, WaitingSet};
 
-/// What a lane does about events, as its topology says.
+/// How a lane treats events, from its topology.
 #[derive(Debug, Clone)]
 pub(super) struct Policy {
     pub(super) when: Option<Condition>,
@@ -128,10 +128,10 @@ impl Policy {
     }
 }
 
-/// Says where what is kept of a partition of dead letters begins.
+/// Returns the first stored offset of a partition of dead letters.
 pub(super) type Starts = Arc<dyn Fn(u32) -> Offset + Send + Sync>;
 
-/// What a lane is made of.
+/// The parts of a lane.
 pub(super) struct Parts<S, K> {
     pub(super) session: S,
     pub(super) entries: K,
@@ -139,12 +139,12 @@ pub(super) struct Parts<S, K> {
     pub(super) emitter: Emitter,
     pub(super) backoff: Backoff,
     pub(super) policy: Policy,
-    /// With whom it shares events.
+    /// Its membership in a claim group.
     pub(super) share: Option<Share<S, K>>,
     pub(super) flow: Arc<Flow>,
-    /// Of the topics that it publishes to, as far as they have bounds.
+    /// Backlogs of the topics that it publishes to, if they are limited.
     pub(super) children: Vec<Arc<Backlog>>,
-    /// Where it has dead letters.
+    /// Start offsets of its dead-letter topic, if it has one.
     pub(super) letters: Option<Starts>,
     pub(super) partition: u32,
     pub(super) subscriber: Arc<str>,
@@ -160,33 +160,33 @@ pub(super) struct Lane<S, K> {
     taken: Taken,
     waiting: WaitingSet,
     state: Arc<HandlerState<K>>,
-    /// Everything in front of it is done, or waits.
+    /// Every event before it is done, or in the retry queue.
     position: Offset,
     told: Told,
-    /// An event that has to wait was read, and there is no room for it.
+    /// An event that has to wait was read, and the retry queue has no room.
     is_full: bool,
     /// It waits for room in a topic that it publishes to.
     is_blocked: bool,
-    /// The position is ahead of what was called: an event that is delivered once at most is taken before it is.
+    /// The position is ahead of the calls: with at-most-once delivery it is committed before the call.
     is_ahead: bool,
-    /// What waits was called last: what is to be read is next.
+    /// Waiting events were called last, so new events are next.
     is_reads_turn: bool,
-    /// How many events a call has, where guards refuse some.
+    /// Number of events per unit while guards refuse some.
     together: Together,
-    /// Its part in a group that shares events.
+    /// State of its membership in a claim group.
     part: Part,
     chores: Chores,
     /// Calls that were made so far.
     calls: u64,
 }
 
-/// What a lane was told to be, durably.
+/// Durable flags of a lane.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 struct Told {
     is_paused: bool,
-    /// An event failed for the last time, and the topology says that the lane halts then.
+    /// An event finally failed, and the topology says that the lane halts then.
     is_halted: bool,
-    /// A seek with another state broke off, so that its state is not whole.
+    /// A seek was interrupted, and its state is incomplete.
     is_broken: bool,
 }
 
@@ -194,11 +194,11 @@ const PAUSED: &[u8] = &[TOLD, b'p', b'a', b'u', b's', b'e', b'd'];
 const HALTED: &[u8] = &[TOLD, b'h', b'a', b'l', b't', b'e', b'd'];
 const BROKEN: &[u8] = &[TOLD, b'b', b'r', b'o', b'k', b'e', b'n'];
 
-/// Why a lane leaves what it is at.
+/// Why a lane abandons its current work.
 enum Leave {
-    /// It ends.
+    /// The lane ends.
     Ends(LaneError),
-    /// It was moved: what it has read is not what comes next.
+    /// The lane was moved, so the events that it has read are not the next ones.
     Moved,
 }
 
@@ -208,16 +208,16 @@ impl<E: Into<LaneError>> From<E> for Leave {
     }
 }
 
-/// Where a lane is in the events that it has read.
+/// Progress of a lane in the events that it has read.
 struct Progress {
-    /// The next event.
+    /// Index of the next event.
     at: usize,
-    /// These run alone, so that it is certain which one fails.
+    /// These run alone, to find out which one fails.
     alone: Range<usize>,
 }
 
 impl Progress {
-    /// The end of the next call, out of `total` events.
+    /// End index of the next call, out of `total` events.
     fn end(&self, total: usize) -> usize {
         match self.at {
             at if at < self.alone.start => self.alone.start,
@@ -227,11 +227,11 @@ impl Progress {
     }
 }
 
-/// Whose events are called.
+/// Origin of the called events.
 enum Of<'p> {
-    /// They were just read.
+    /// Newly read events.
     Read(&'p [Place]),
-    /// They wait, with these numbers.
+    /// Waiting events with these numbers.
     Waiting(&'p [(u64, Waiter)]),
 }
 
@@ -246,7 +246,7 @@ impl<'p> Of<'p> {
 }
 
 impl LaneError {
-    /// Whether it passes by itself.
+    /// Whether the error is transient.
     pub(super) fn is_passing(&self) -> bool {
         match self {
             Self::Session(error) => error.is_passing(),
@@ -256,12 +256,12 @@ impl LaneError {
     }
 }
 
-/// What is read of what a lane keeps when it is loaded.
+/// Stored data that is read when a lane is loaded.
 struct Loaded<K> {
     waiting: WaitingSet,
     state: HandlerState<K>,
     told: Told,
-    /// Since when it is paused, or else halted.
+    /// Since when it is paused or halted.
     since: Option<Bytes>,
     chores: Chores,
 }
@@ -383,7 +383,7 @@ impl<S: Session, K: Entries> Lane<S, K> {
         self.told == Told::default()
     }
 
-    /// Lets everybody see how it is.
+    /// Updates the status.
     fn show(&self) {
         let state = match self.told {
             Told { is_paused: true, .. } => LaneState::Paused,
@@ -405,7 +405,7 @@ impl<S: Session, K: Entries> Lane<S, K> {
         counters.set_lane(self.parts.partition, state);
     }
 
-    /// Waits for whatever is next, and does it.
+    /// Waits for the next task, and does it.
     async fn turn(&mut self) -> Result<(), Leave> {
         self.run_errands().await?;
         let reading = match self.next(true).await? {
@@ -414,14 +414,14 @@ impl<S: Session, K: Entries> Lane<S, K> {
         };
         let ended = self.process(reading).await;
         if std::mem::take(&mut self.is_ahead) {
-            // Written first: whoever sees that nothing is on its way sees what came of it.
+            // Flushes first: once the status shows that nothing is in progress, the results are visible.
             self.parts.session.flush().await?;
             self.show();
         }
         ended
     }
 
-    /// Whether a call may be made: there is room for what it emits.
+    /// Whether a call may be made: the topics of its outputs have room.
     fn has_room_below(&mut self) -> bool {
         let has_room = self.parts.children.iter().all(|child| child.has_room());
         if self.is_blocked == has_room {
@@ -450,33 +450,33 @@ impl<S: Session, K: Entries> Lane<S, K> {
         Ok(())
     }
 
-    /// When the next waiting event is called, where that may be: at once, or when there may be room for what it emits.
+    /// When the next waiting event may be called: when it is due, or when its outputs may have room.
     fn next_retry(&mut self) -> Option<Instant> {
         let due = self.waiting.next_due().filter(|_| self.works())?;
         let is_free = due > Instant::now() || self.has_room_below();
         Some(if is_free { due } else { Instant::now() + backlog::LOOK_EVERY })
     }
 
-    /// Calls what is due, where that may be. What is to be read is next then, so that neither waits for all of the other.
+    /// Calls due events, if possible. New events are next then, so that neither starves the other.
     async fn retry_what_is_due(&mut self) -> Result<(), Leave> {
         if self.has_room_below() {
             self.is_reads_turn = true;
             self.retry().await?;
             if self.waiting.active_keys() == 0 {
-                // Written first: whoever sees that nothing waits sees what came of it.
+                // Flushes first: once the status shows that nothing waits, the results are visible.
                 self.parts.session.flush().await?;
             }
         }
         Ok(())
     }
 
-    /// When what is due goes first, and when it goes after what is there to be read.
+    /// When due events take precedence over new events, and when they are handled after them.
     fn turns(&mut self) -> (Option<Instant>, Option<Instant>) {
         let due = self.next_retry();
         if self.is_reads_turn { (None, due) } else { (due, None) }
     }
 
-    /// Waits for events to be read, where it may, or for something else that is to be done, and does that.
+    /// Waits for events, if it may read, or for another task, and does that.
     async fn next(&mut self, reads: bool) -> Result<Option<Reading>, Leave> {
         let (works, (first, later)) = (self.works(), self.turns());
         let chores = self.chores.due().filter(|_| works);
@@ -505,7 +505,7 @@ impl<S: Session, K: Entries> Lane<S, K> {
         Ok(None)
     }
 
-    /// What is read at once: little, where it may take long to say which of it is for the lane, so that commands are obeyed.
+    /// The read budget: a small one if conditions take long to evaluate, so that commands are executed soon.
     fn budget(&self, budget: ReadBudget) -> ReadBudget {
         match &self.parts.policy.when {
             Some(when) if when.takes_long() => ReadBudget {
@@ -516,14 +516,14 @@ impl<S: Session, K: Entries> Lane<S, K> {
         }
     }
 
-    /// Takes in what was read.
+    /// Adds newly read events.
     fn take(&mut self, reading: &mut Reading, chunks: &[Chunk]) -> Result<(), Unreadable> {
         self.is_reads_turn = false;
         let when = self.parts.policy.when.as_ref();
         apart::run(when.is_some_and(Condition::takes_long), || reading.take(chunks, when))
     }
 
-    /// Waits for more events than were read, as long as the topology says, where any of those is for the lane.
+    /// Waits for more events, for the time that the topology allows, if the lane handles any of those read so far.
     async fn more(&mut self, mut reading: Reading) -> Result<Reading, Leave> {
         let BatchPlan { max_events, max_bytes, wait } = self.parts.policy.batch;
         let Some(wait) = wait.filter(|_| !reading.held.is_empty()) else { return Ok(reading) };
@@ -558,7 +558,7 @@ impl<S: Session, K: Entries> Lane<S, K> {
         }
     }
 
-    /// Brings every event that was read to its end, or into the waiting set.
+    /// Brings every read event to its end, or into the retry queue.
     async fn process(&mut self, mut reading: Reading) -> Result<(), Leave> {
         self.share(&mut reading).await?;
         let Reading { held, places, passed_over, end } = reading;
@@ -575,7 +575,7 @@ impl<S: Session, K: Entries> Lane<S, K> {
                 return Err(LaneError::Stopped.into());
             }
             if !self.works() {
-                // it was paused or halted in between: events that are not done are read again when it goes on
+                // it was paused or halted in the meantime: unfinished events are read again when it continues
                 self.seek_to_position().await?;
                 return Err(Leave::Moved);
             }
@@ -590,19 +590,20 @@ impl<S: Session, K: Entries> Lane<S, K> {
         Ok(())
     }
 
-    /// Where the lane is once these are done. Counts what is passed over with them: to be called before that is committed, so
-    /// that whoever sees the position has seen it counted.
+    /// The position after these events. Counts the skipped events among them; call it before the commit, so that a
+    /// reader of the position sees the count.
     fn consume(&self, places: &[Place]) -> Offset {
         self.parts.counters.passed_over(self.passed_over_with(places));
         places.last().map_or(self.position, |place| place.end)
     }
 
-    /// How many events are passed over with some that were read. What is in front of the position was counted before.
+    /// Number of skipped events consumed with these. Those before the position were counted already.
     fn passed_over_with(&self, places: &[Place]) -> u64 {
         places.iter().filter(|place| place.end > self.position).map(|place| place.passed_over).sum()
     }
 
-    /// The event at `progress.at` waits behind those of its key, and so do as many as follow of which that is true as well.
+    /// Puts the event at `progress.at` into the retry queue, since its key waits, and also the following events with
+    /// waiting keys.
     async fn join(&mut self, read: Read<'_>, progress: &mut Progress) -> Result<(), Leave> {
         let rest = || read.held.iter().zip(read.events).skip(progress.at);
         let Some((first, event)) = rest().next() else { return Ok(()) };
@@ -612,7 +613,7 @@ impl<S: Session, K: Entries> Lane<S, K> {
         self.is_full = false;
         let (mut writes, mut joined) = (Vec::new(), 0);
         for (held, event) in rest() {
-            // its turn may have come while it waited for room
+            // its key may have become free while it waited for room
             if !self.waiting.holds(event.key) || !self.waiting.has_room(held.bytes()) {
                 break;
             }
@@ -629,7 +630,7 @@ impl<S: Session, K: Entries> Lane<S, K> {
         Ok(())
     }
 
-    /// Does what else there is to do until the waiting set may have room.
+    /// Does other tasks until the retry queue may have room.
     async fn wait_for_room(&mut self, offset: Offset) -> Result<(), Leave> {
         if !self.is_full {
             let (subscriber, partition, waiting) = (&*self.parts.subscriber, self.parts.partition, self.waiting.len());
@@ -661,7 +662,7 @@ impl<S: Session, K: Entries> Lane<S, K> {
         Ok(self.parts.session.commit(unit).await?)
     }
 
-    /// Reads again from where it has not done anything yet.
+    /// Reads again from the first event without any progress.
     async fn seek_to_position(&mut self) -> Result<(), LaneError> {
         self.commit(Unit { consumed_to: self.position, is_seek: true, ..Unit::default() }).await
     }

@@ -1,4 +1,4 @@
-//! Outputs on their way from a handler into a unit: identity, key, partition, lineage; and dead letters.
+//! Turns the outputs of a handler into a unit: id, key, partition, lineage; and makes dead letters.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -25,14 +25,14 @@ pub(crate) struct Target {
     pub(crate) topic: TopicId,
     pub(crate) partitions: u32,
     pub(crate) key: Option<KeyExpression>,
-    /// Where events wait that are to come later.
+    /// The hidden topic of delayed events.
     pub(crate) delayed: Option<TopicId>,
     pub(crate) guard: Option<TopicGuard>,
     pub(crate) schema: Option<DataSchema>,
 }
 
 impl Target {
-    /// Whether looking at one output may take longer than reading it.
+    /// Whether checking an output may take much longer than parsing it.
     fn takes_long(&self) -> bool {
         let state = self.guard.as_ref().map(|guard| &guard.plan.state);
         self.key.iter().chain(state).any(KeyExpression::takes_long)
@@ -57,7 +57,7 @@ pub(crate) struct Emitter {
     pub(crate) targets: Vec<Target>,
     pub(crate) dead_letters: Option<Target>,
     pub(crate) ids: OutputIds,
-    /// What the subscriber is called wherever that makes an identity, for good.
+    /// The subscriber's original name, from which ids derive; renames do not change it.
     pub(crate) origin: Arc<str>,
 }
 
@@ -66,24 +66,24 @@ pub(crate) struct Emitter {
 pub(crate) enum Fit {
     /// All of them.
     All,
-    /// Those of the events in front of this one: the rest is more than a unit may have, and is to be run again.
+    /// Those of the events before this one: the rest exceeds a unit, and is run again.
     UpTo(u32),
-    /// Those of the events in front of this one, whose own outputs are refused.
+    /// Those of the events before this one, whose own outputs are refused.
     Refused(u32, String),
 }
 
-/// Where not all outputs of an answer can be taken.
+/// Why not all outputs of an answer are taken.
 struct Stopped {
-    /// The first event whose outputs are not.
+    /// The first event whose outputs are not taken.
     at: u32,
     fit: Fit,
 }
 
-/// The first of the attributes that a failure adds: what is before it is the event.
+/// The first attribute that a failure adds; everything before it is the original event.
 pub(crate) const FIRST_OF_FAILURE: &str = "wattlesubscriber";
-/// Bytes beside the texts of an output in its record: lengths, lineage, the heads of fields, its id.
+/// Size of an output's record in addition to its texts: lengths, lineage, field headers, its id.
 const RECORD_HEAD_BYTES: usize = 128;
-/// Bytes beside the name and the value of an attribute: the heads of the entry, the name, the value and its text.
+/// Size of an attribute in addition to its name and value: headers of the entry, the name, the value and its text.
 const ATTRIBUTE_HEAD_BYTES: usize = 24;
 const _: () = assert!(ATTRIBUTE_VALUE_BYTES_MAX <= 1 << 14, "a head is a tag and a length of two bytes");
 
@@ -93,12 +93,12 @@ impl Emitter {
     pub(crate) fn emit(&self, events: &[Parsed<'_>], first: u32, outputs: &[Output]) -> (Slices, Fit) {
         match self.emit_all(events, first, outputs) {
             Ok(slices) => (slices, Fit::All),
-            // Nothing can be taken out of a unit again, and it happens seldom.
+            // Nothing can be removed from a unit, so it is built again; this is rare.
             Err(Stopped { at, fit }) => {
                 let end = outputs.partition_point(|output| output.event < at);
                 match self.emit_all(events, first, outputs.get(..end).unwrap_or_default()) {
                     Ok(slices) => (slices, fit),
-                    // they were looked at, so only a bug gets here; nothing may be committed past it
+                    // they were checked before, so this is a bug; nothing may be committed beyond it
                     Err(Stopped { fit, .. }) => (Slices::default(), fit),
                 }
             }
@@ -112,12 +112,12 @@ impl Emitter {
 
     fn put_all(&self, events: &[Parsed<'_>], first: u32, outputs: &[Output]) -> Result<Slices, Stopped> {
         let room = outputs.iter().map(|output| self.expected_bytes(output)).sum();
-        // outputs keep their key, mostly, and so their partition: there is a slice for each port
+        // outputs mostly keep their key, and so their partition: one slice per port
         let mut slices = Slices::with_room(room, self.targets.len().min(outputs.len()));
         let (mut of, mut index, mut bytes) = (None, 0, 0);
         for output in outputs {
             let Some(event) = events.get(output.event as usize) else { continue };
-            // its position among the outputs of its event
+            // its index among the outputs of its event
             index = if of == Some(output.event) { index + 1 } else { 0 };
             of = Some(output.event);
             let at = output.event;
@@ -138,13 +138,13 @@ impl Emitter {
         Ok(slices)
     }
 
-    /// About how many bytes an output has in a unit.
+    /// Approximate size of an output in a unit.
     fn expected_bytes(&self, output: &Output) -> usize {
         let texts = output.r#type.len() + output.content_type.len() + output.attributes.len();
         RECORD_HEAD_BYTES + self.source.len() + texts + output.data.len()
     }
 
-    /// Puts an output into a unit, unless it is refused. A bound of the bytes that it has there.
+    /// Adds an output to a unit, unless it is refused. Returns an upper bound of its size there.
     fn put(&self, slices: &mut Slices, event: &Parsed<'_>, output: &Output, index: u32) -> Result<usize, String> {
         let target =
             self.targets.get(output.port as usize).ok_or_else(|| format!("port {} is not one", output.port))?;
@@ -178,7 +178,7 @@ impl Emitter {
             let length = key.len();
             return Err(format!("the key of an output is {length} bytes long, at most {KEY_BYTES_MAX} are accepted"));
         }
-        // that of the event was looked at where it came in
+        // the event's own key was checked when it was published
         if let Some(what) = if matches!(key, Cow::Owned(_)) { bad_character(&key) } else { None } {
             return Err(format!("the key of an output is {what}"));
         }
@@ -210,7 +210,7 @@ impl Emitter {
         Ok(size + key.len())
     }
 
-    /// What the plugin set, else what the topic's expression says, else the key of the event that it answers.
+    /// The key that the plugin set, or the topic's expression yields, or else the key of the input event.
     fn key<'a>(
         &self,
         target: &Target,
@@ -229,7 +229,7 @@ impl Emitter {
         }
     }
 
-    /// Looks at an output as it will be stored.
+    /// Calls `see` with an output in its stored form.
     fn encoded<T>(
         &self,
         output: &Output,
@@ -245,9 +245,9 @@ impl Emitter {
         Lineage { subscriber: self.subscriber, partition: self.partition, offset: event.offset, version: self.version }
     }
 
-    /// The dead letter of an event: the event untouched, and behind it why it is here. One that was a dead letter before has the
-    /// newer reasons only: where it was one, its `wattletopic` and `wattleoffset` say, and what it had then comes back with it
-    /// when it is handled again.
+    /// The dead letter of an event: the original event, followed by attributes with the failure. For a redriven dead
+    /// letter the new failure replaces the earlier one; `wattletopic` and `wattleoffset` say where the earlier one was,
+    /// whose attributes come with it when it is handled.
     pub(crate) fn dead_letter(&self, event: &Parsed<'_>, failure: &LastFailure, attempts: u32) -> Slices {
         let mut slices = Slices::default();
         let Some(target) = &self.dead_letters else { return slices };
@@ -282,7 +282,7 @@ impl Emitter {
     }
 }
 
-/// The further attributes of an output, those without a value left out.
+/// The additional attributes of an output, without those that have no value.
 fn attributes(output: &Output) -> impl Iterator<Item = (&str, &str)> {
     output.attributes.split('\n').filter_map(|line| line.split_once('=')).filter(|(_, value)| !value.is_empty())
 }

@@ -1,11 +1,11 @@
-//! A lane on a version that is on trial: it asks the proven one about each event that the new one fails on.
+//! A lane that calls a candidate: it calls the stable version for each event on which the candidate fails.
 //!
 //! ```text
-//!   new fails ──┬─ by time alone ───────────────> the failure way: a machine that is busy proves nothing
-//!               ├─ delivered once at most ──────> the failure way: no event is called twice
-//!               ├─ state of another version ────> the failure way; what would be given up halts the lane instead
-//!               └─ ask the proven one ──┬─ handles it: commit that; every lane goes back to it
-//!                                       └─ fails too: the event is the problem: the failure way
+//!   candidate fails ──┬─ by time alone ──────────────> normal failure handling: a busy machine proves nothing
+//!                     ├─ at-most-once delivery ──────> normal failure handling: no event is called twice
+//!                     ├─ another state version ──────> normal failure handling; a final failure halts the lane instead
+//!                     └─ call the stable version ──┬─ handles it: commit that; every lane goes back to it
+//!                                                  └─ fails too: the event is the problem: normal failure handling
 //! ```
 
 use std::sync::Arc;
@@ -19,11 +19,11 @@ use crate::model::call::CallErrorKind;
 use crate::topology::OnFailure;
 
 impl<S: Session, K: Entries> Lane<S, K> {
-    /// Looks which version is to be called from now on.
+    /// Takes the version to call from now on.
     pub(super) fn take_version(&mut self) {
         if self.taken.is_stale(&self.parts.roster) {
             let before = self.call_with(Taken::of(&self.parts.roster, self.parts.partition));
-            // Whoever lets go of a version last takes its instances and its code down, which takes a while.
+            // The last owner of a version frees its instances and its code, which takes a while.
             tokio::task::spawn_blocking(move || drop(before));
         }
     }
@@ -34,8 +34,8 @@ impl<S: Session, K: Entries> Lane<S, K> {
         std::mem::replace(&mut self.taken, taken)
     }
 
-    /// The version that was called has failed on an event alone, `held[at]`. Where it is on trial and the proven one handles
-    /// the event, that is committed, and the trial is over: true, and the event is done.
+    /// The called version has failed on the single event `held[at]`. If it is a candidate and the stable version
+    /// handles the event, commits that result and ends the trial: returns true, and the event is done.
     pub(super) async fn proven_handles(
         &mut self,
         held: &Arc<Vec<Held>>,
@@ -82,8 +82,8 @@ impl<S: Session, K: Entries> Lane<S, K> {
         }
     }
 
-    /// What becomes of an event that has failed for the last time: what the topology says, unless the version on trial keeps
-    /// state of another version than the proven one. Then somebody has to say which of them goes on.
+    /// What happens to an event that finally failed: what the topology says, unless the candidate has another state
+    /// version than the stable one. Then an operator has to choose the version.
     pub(super) fn on_failure(&self, event: &Parsed<'_>, failure: &LastFailure) -> OnFailure {
         match &self.taken.trial {
             Some(trial) if self.taken.changes_state() => {

@@ -19,12 +19,12 @@ struct DueEvents {
 }
 
 impl<S: Session, K: Entries> Lane<S, K> {
-    /// Calls what is due.
+    /// Calls due events.
     pub(super) async fn retry(&mut self) -> Result<(), Leave> {
         let due = self.due_events()?;
         let events = due.held.iter().map(Held::parse).collect::<Result<Vec<_>, _>>()?;
-        // Where a call of several breaks at one of them, those before it are called again without it, and it is
-        // the first then.
+        // If a call with several events fails at one of them, those before it are called again without it, and then it
+        // is the first.
         let mut count = match self.count_for_lane(&due, &events).await? {
             0 => return Ok(()),
             count => count,
@@ -35,7 +35,8 @@ impl<S: Session, K: Entries> Lane<S, K> {
             let run = events.get(..count).unwrap_or_default();
             let permit = self.admit(run.len()).await?;
             if self.delivers_once_at_most() {
-                // Gone first, durably: whatever becomes of the call, it is not made again.
+                // At-most-once delivery: deletes the events durably before the call, so that the call is never
+                // repeated.
                 let called = due.waiters.iter().take(run.len());
                 self.tell(called.flat_map(|(number, _)| gone(*number)).collect()).await?;
             }
@@ -86,10 +87,10 @@ impl<S: Session, K: Entries> Lane<S, K> {
         let alike = events.iter().take_while(|event| event.view.content_type.unwrap_or_default() == content_type);
         let mut count = 0;
         for (event, waiter) in alike.zip(&due.waiters) {
-            // They are asked again, since another topology may ask for something else.
+            // The condition is evaluated again, since the topology may have changed.
             match self.passes(event) {
                 Ok(true) => count += 1,
-                _ if count > 0 => break, // in its own turn
+                _ if count > 0 => break, // in a call of its own
                 Ok(false) => {
                     self.parts.counters.passed_over(1);
                     let writes = self.waiting.remove(waiter.0).into_iter().flatten().collect();
@@ -106,7 +107,7 @@ impl<S: Session, K: Entries> Lane<S, K> {
         Ok(count)
     }
 
-    /// Whether a waiting event is for the lane.
+    /// Whether the condition selects a waiting event.
     fn passes(&self, event: &Parsed<'_>) -> Result<bool, String> {
         match &self.parts.policy.when {
             None => Ok(true),

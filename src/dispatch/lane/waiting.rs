@@ -1,18 +1,18 @@
-//! The waiting set of a lane: events behind its position that are not done, each with the key that it holds up.
+//! The retry queue of a lane: events before its position that are not done. Each blocks its key.
 //!
 //! ```text
-//!            fails, may pass              its time comes         passes, or is given up
-//!   position ────────────────> waiting ─────────────────> called ──────────────────────> gone, the next of its key's turn
+//!            fails, may pass              becomes due            passes, or is given up
+//!   position ────────────────> waiting ─────────────────> called ──────────────────────> gone, the next of its key is due
 //!      │  its key waits         ^  │ last attempt, `park`
 //!      └────────────────────────┘  └──────────────────────> parked, until it is released
 //! ```
 //!
-//! Promises: events of a key stay in their order; only the first one of a key is ever called, or as many from the front as
-//! have not been tried. What is kept of an event is its record, so it is there however short retention is. The set is as
-//! durable as the lane's position: both change in one unit. Events and their bytes are bounded; who adds asks first.
+//! Promises: events of a key keep their order; only the first event of a key is called, or several from the front if
+//! none of them has been tried. The queue stores the records, so that retention does not matter. The queue is as
+//! durable as the lane's position: both change in one unit. Events and their bytes are limited; callers check for room
+//! before adding.
 //!
-//! In memory is a few words for each event; records are read when their turn comes.
-//! Must not know: sessions, handlers, topics.
+//! Memory: a few words per event; records are read when they are called. Must not know: sessions, handlers, topics.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::ops::Bound;
@@ -28,49 +28,49 @@ use crate::engine::{Entries, LaneWrite, PageBudget, ReadError};
 use crate::model::{Offset, Record};
 use crate::topology::RetryQueue;
 
-/// How many entries are read at once when a lane starts.
+/// Entries that are read at once when a lane starts.
 const PAGE: usize = 256;
-/// In front of this number, an u64 in little endian, some event may have had it. Entries are removed, and whoever was told a
-/// number of one may still come back with it: it must not be another's then.
+/// Upper bound of the numbers given out so far, a u64 in little endian. Entries are removed, and a caller may still use
+/// the number of a removed one, so numbers are never reused.
 const NUMBERS: &[u8] = &[TOLD, b'n', b'u', b'm', b'b', b'e', b'r', b's'];
-/// So many numbers are reserved at once.
+/// Numbers that are reserved at once.
 const NUMBERS_RESERVED: u64 = 1_000;
 
-/// An event that waits, as it is kept. It grows by fields that have a default.
+/// A waiting event as it is stored. New fields need a default.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Waiter {
     /// Its offset in the partition that the lane consumes.
     pub offset: Offset,
-    /// When it was appended there, engine time, Unix nanoseconds.
+    /// Its append time there, engine time, Unix nanoseconds.
     pub append_time_ns: u64,
-    /// The same by trusted time; 0 where an earlier release kept it, which knew none.
+    /// Its append time, trusted time; 0 if an early release stored it, which had no trusted time.
     #[serde(default)]
     pub trusted_time_ns: u64,
-    /// Attempts so far; none where it only waits for its key.
+    /// Attempts so far; 0 if it only waits for its key.
     #[serde(default)]
     pub attempts: u32,
-    /// When it came into the set, Unix nanoseconds.
+    /// When it entered the queue, Unix nanoseconds.
     #[serde(default)]
     pub since_ns: u64,
-    /// When its last attempt failed, Unix nanoseconds; 0 where there was none.
+    /// When its last attempt failed, Unix nanoseconds; 0 if there was none.
     #[serde(default)]
     pub failed_ns: u64,
     /// When the next attempt is due, Unix nanoseconds.
     #[serde(default)]
     pub due_ns: u64,
-    /// It waits until somebody releases it.
+    /// It waits until an operator releases it.
     #[serde(default)]
     pub is_parked: bool,
-    /// Why its last attempt failed; empty where there was none.
+    /// Kind of its last failure; empty if there was none.
     #[serde(default)]
     pub failure: String,
-    /// The same in words.
+    /// Reason of the last failure, in words.
     #[serde(default)]
     pub reason: String,
-    /// Where in the plugin that was.
+    /// Stack of the plugin at that failure.
     #[serde(default)]
     pub backtrace: Option<String>,
-    /// The version that failed, hexadecimal digest.
+    /// Hexadecimal digest of the version that failed.
     #[serde(default)]
     pub digest: String,
 }
@@ -101,35 +101,35 @@ impl Waiter {
         Self { due_ns: now_ns().saturating_add(u64::try_from(pause.as_nanos()).unwrap_or(u64::MAX)), ..self }
     }
 
-    /// By which its handler's state expires.
+    /// The time by which the handler's state expires.
     pub(crate) fn trusted_time_ns(&self) -> u64 {
         if self.trusted_time_ns == 0 { self.append_time_ns } else { self.trusted_time_ns }
     }
 
-    /// Whether its last attempt may be what a lane has halted for: nothing else has no pause behind it, but where the
-    /// topology wants none.
+    /// Whether the lane may have halted because of its last attempt: any other failed attempt is followed by a pause,
+    /// unless the topology disables pauses.
     pub(super) fn may_have_halted(&self) -> bool {
         !self.is_parked && self.failed_ns > 0 && self.due_ns <= self.failed_ns
     }
 }
 
-/// An entry that cannot be understood.
+/// An entry that cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum WaitingError {
     /// The disk.
     #[error(transparent)]
     Read(#[from] ReadError),
-    /// What is there was not written by this release.
+    /// The content is not of this release.
     #[error("what is kept of a waiting event (number {number}) cannot be understood: {reason}")]
     Malformed {
-        /// Its number.
+        /// Number of the snapshot.
         number: u64,
-        /// Why.
+        /// The cause.
         reason: String,
     },
 }
 
-/// What is in memory of an event.
+/// In-memory data of an event.
 #[derive(Debug)]
 struct Known {
     key: Arc<str>,
@@ -140,23 +140,23 @@ struct Known {
     bytes: u64,
 }
 
-/// The set.
+/// The retry queue.
 #[derive(Debug)]
 pub(crate) struct WaitingSet {
     known: BTreeMap<u64, Known>,
-    /// By key, in their order.
+    /// By key, in order.
     queues: HashMap<Arc<str>, VecDeque<u64>>,
-    /// The first one of each key that is not parked, by when it is due.
+    /// The first unparked event of each key, by due time.
     due: BTreeSet<(Instant, u64)>,
     next_number: u64,
-    /// Numbers in front of it are reserved.
+    /// Numbers below it are reserved.
     reserved: u64,
     parked: usize,
     bytes: u64,
     bound: RetryQueue,
 }
 
-/// Nanoseconds since 1970, by this machine.
+/// Unix nanoseconds by the system clock.
 pub(crate) fn now_ns() -> u64 {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     since.map_or(0, |since| u64::try_from(since.as_nanos()).unwrap_or(u64::MAX))
@@ -167,11 +167,11 @@ pub(super) fn decode(number: u64, value: &[u8]) -> Result<Waiter, WaitingError> 
 }
 
 fn encode(waiter: &Waiter) -> Vec<u8> {
-    serde_json::to_vec(waiter).unwrap_or_default() // it has no map with keys that are not texts
+    serde_json::to_vec(waiter).unwrap_or_default() // it has no map with non-string keys
 }
 
-/// Events that wait in a lane, from a number on, with their numbers: at most `count`, and fewer where they are large. None
-/// where there are no more.
+/// Waiting events of a lane with their numbers, starting at a number: at most `count`, fewer if they are large. Empty
+/// at the end.
 ///
 /// # Errors
 /// [`WaitingError`].
@@ -186,30 +186,30 @@ pub(crate) fn list(entries: &impl Entries, from: u64, count: usize) -> Result<Ve
         .collect()
 }
 
-/// An event that waits.
+/// A waiting event.
 pub(crate) fn get(entries: &impl Entries, number: u64) -> Result<Waiter, WaitingError> {
     let value = entries.get(&numbered(WAITING, number))?;
     let value = value.ok_or_else(|| WaitingError::Malformed { number, reason: "it is missing".to_owned() })?;
     decode(number, &value)
 }
 
-/// The record of an event that waits.
+/// The record of a waiting event.
 pub(crate) fn record(entries: &impl Entries, number: u64) -> Result<Bytes, WaitingError> {
     let record = entries.get(&numbered(RECORD, number))?;
     record.ok_or_else(|| WaitingError::Malformed { number, reason: "its record is missing".to_owned() })
 }
 
-/// What keeps an event.
+/// The writes that store an event.
 pub(crate) fn kept(number: u64, waiter: &Waiter, record: &[u8]) -> [LaneWrite; 2] {
-    // a copy: the record's memory may be that of the batch that it came in
+    // a copy, since the record may be part of the batch in which it arrived
     let record = Bytes::copy_from_slice(record);
     [LaneWrite::put(numbered(WAITING, number), encode(waiter)), LaneWrite::put(numbered(RECORD, number), record)]
 }
 
-/// Bytes of what keeps an event no longer: two keys.
+/// Size of the writes that delete an event: two keys.
 pub(super) const GONE_BYTES: usize = 2 * 9;
 
-/// What keeps an event no longer.
+/// The writes that delete an event.
 pub(crate) fn gone(number: u64) -> [LaneWrite; 2] {
     [LaneWrite::delete(numbered(WAITING, number)), LaneWrite::delete(numbered(RECORD, number))]
 }
@@ -228,8 +228,8 @@ impl WaitingSet {
         }
     }
 
-    /// What a lane has in its entries. A pause that was interrupted goes on for as long as was left of it, never longer
-    /// than it was as a whole, and never longer than `longest`, whatever the clock says.
+    /// Loads the queue from a lane's entries. An interrupted pause continues with its remaining time, but never longer
+    /// than the whole pause or than `longest`, whatever the clock says.
     pub(crate) fn load(entries: &impl Entries, bound: RetryQueue, longest: Duration) -> Result<Self, WaitingError> {
         let mut set = Self::new(bound);
         let (now, now_ns) = (Instant::now(), now_ns());
@@ -285,44 +285,44 @@ impl WaitingSet {
         key.and_then(|key| self.queues.get(key)).and_then(VecDeque::front) == Some(&number)
     }
 
-    /// Whether an event is still in it.
+    /// Whether an event is still in the queue.
     pub(crate) fn contains(&self, number: u64) -> bool {
         self.known.contains_key(&number)
     }
 
-    /// The numbers of all events in it.
+    /// The numbers of all events in the queue.
     pub(crate) fn numbers(&self) -> Vec<u64> {
         self.known.keys().copied().collect()
     }
 
-    /// Events in it.
+    /// Number of events in the queue.
     pub(crate) fn len(&self) -> usize {
         self.known.len()
     }
 
-    /// Since when the one waits that came in first, Unix nanoseconds.
+    /// When the oldest event entered the queue, Unix nanoseconds.
     pub(crate) fn since_ns(&self) -> Option<u64> {
         self.known.first_key_value().map(|(_, known)| known.since_ns)
     }
 
-    /// Keys of which some event will be called without anybody's help.
+    /// Number of keys with an event that will be called without an operator.
     pub(super) fn active_keys(&self) -> usize {
         self.due.len()
     }
 
-    /// Events that are parked.
+    /// Number of parked events.
     pub(crate) fn parked(&self) -> usize {
         self.parked
     }
 
-    /// Whether an event with a record of so many bytes may come in. One always may where there is none.
+    /// Whether an event with a record of this size may be added. An empty queue always has room.
     pub(crate) fn has_room(&self, record_bytes: usize) -> bool {
         self.known.is_empty()
             || (self.known.len() < self.bound.max_events as usize
                 && self.bytes + record_bytes as u64 <= self.bound.max_bytes)
     }
 
-    /// An event comes in, behind all others of its key. What is to be written for it.
+    /// Adds an event after all others of its key. Returns the writes for it.
     pub(crate) fn add(&mut self, key: &str, waiter: &Waiter, record: Bytes, due: Instant) -> Vec<LaneWrite> {
         let number = self.next_number;
         self.insert(number, key, waiter, record.len(), due);
@@ -334,7 +334,7 @@ impl WaitingSet {
         writes
     }
 
-    /// An event stays after another attempt, or is parked, or released. What is to be written for it.
+    /// Updates an event after an attempt, a park or a release. Returns the write for it.
     pub(super) fn update(&mut self, number: u64, waiter: &Waiter, due: Instant) -> Option<LaneWrite> {
         let known = self.known.get_mut(&number)?;
         self.due.remove(&(known.due, number));
@@ -347,7 +347,7 @@ impl WaitingSet {
         Some(LaneWrite::put(numbered(WAITING, number), encode(waiter)))
     }
 
-    /// An event is done. What is to be written for it. The next one of its key is due at once.
+    /// Removes an event. Returns the writes for it. The next event of its key is due at once.
     pub(crate) fn remove(&mut self, number: u64) -> Option<[LaneWrite; 2]> {
         let known = self.known.remove(&number)?;
         self.bytes -= known.bytes;
@@ -370,13 +370,13 @@ impl WaitingSet {
         Some(gone(number))
     }
 
-    /// When the next one is due.
+    /// When the next event is due.
     pub(super) fn next_due(&self) -> Option<Instant> {
         self.due.first().map(|(due, _)| *due)
     }
 
-    /// What is to be called now: an event that was tried before alone; otherwise the events of one key from its front that
-    /// were not, at most so many.
+    /// The events to call now: a single one that was tried before, or up to `most` untried ones of a key, from its
+    /// front.
     pub(super) fn take_due(&self, now: Instant, most: usize) -> Vec<u64> {
         let Some((_, first)) = self.due.first().filter(|(due, _)| *due <= now) else { return Vec::new() };
         let Some(known) = self.known.get(first).filter(|known| known.attempts == 0) else { return vec![*first] };

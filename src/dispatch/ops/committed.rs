@@ -1,4 +1,4 @@
-//! What a lane would commit of outputs, for cases and capsules, which run events outside of a lane.
+//! The outputs that a lane would commit, for cases and capsules, which run events without a lane.
 
 use bytes::Bytes;
 
@@ -10,13 +10,13 @@ use crate::model::call::Output;
 use crate::model::slices::records;
 
 impl<E: Engine> Tree<E> {
-    /// What a lane of the capsule's subscriber would commit of outputs for its event: records, each with the index of its port,
-    /// in the order of the ports and of what is sent to each. `Ok(Err(_))`: why the lane would refuse them.
+    /// The outputs that a lane of the capsule's subscriber would commit for its event: records with the index of their
+    /// port, in the order of the ports, and in output order per port. `Ok(Err(_))`: why the lane would refuse them.
     ///
-    /// What depends on other events is not looked at: whether a state may follow, whether there is room.
+    /// Does not check what depends on other events: transitions of the lifecycle, and room in the backlog.
     ///
     /// # Errors
-    /// [`ReplayError::Capsule`] where the capsule's event cannot be read, or its subscriber is not here.
+    /// [`ReplayError::Capsule`] if the capsule's event cannot be read, or its subscriber does not exist.
     pub fn would_commit(
         &self,
         capsule: &Capsule,
@@ -35,7 +35,7 @@ impl<E: Engine> Tree<E> {
         let mut committed = Vec::new();
         for slice in slices.iter() {
             let topic = Some(slice.partition.topic);
-            // What comes later is there in the end.
+            // Delayed events end up in the topic.
             let is_it = |target: &crate::dispatch::lane::outputs::Target| {
                 Some(target.topic) == topic || target.delayed == topic
             };

@@ -1,16 +1,15 @@
-//! Another plan takes the place of the one that runs, live.
+//! Replaces the running plan by another one, live.
 //!
 //! ```text
-//!   changes ──> prepare ─────────────────> (whoever decides, decides) ──> apply
-//!   nothing     numbers of what is new,                                   stop what changes, at a batch boundary;
-//!   happens     where it begins: adds                                     start it and what is new
+//!   changes ──> prepare ─────────────────> (the caller decides) ──> apply
+//!   read-only   creates new nodes and                               stops changed lanes at a batch boundary;
+//!               their start positions                               starts them and the new ones
 //! ```
 //!
-//! Promises: lanes of subscribers that are the same are not touched, before, within or after. [`Tree::prepare`] only adds:
-//! what runs goes on as it is, by the names that it has, whether or not anything follows. A lane that stops ends the call
-//! that it is at and commits it; the one that takes its place goes on from there.
-//! Relies on: whoever applies does so one at a time, and has made durable what it decided between the two steps.
-//! Must not know: files, who decides.
+//! Promises: lanes of unchanged subscribers keep running throughout. [`Tree::prepare`] only adds: the running plan
+//! continues under its current names, whether or not an apply follows. A stopping lane finishes and commits its current
+//! call; its successor continues after it. Relies on: the caller applies one plan at a time, and makes its decision
+//! durable between the two steps. Must not know: files, who decides.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
@@ -34,31 +33,31 @@ use crate::model::{LaneId, PartitionId, SubscriberId, TopicId};
 use crate::topology::bounds::PARTITIONS_MAX;
 use crate::topology::{Plan, StartAt, SubscriberPlan, TopicPlan};
 
-/// Why what is new cannot begin.
+/// Why new nodes cannot be created.
 #[derive(Debug, thiserror::Error)]
 pub enum PrepareError {
-    /// The engine refused what the topology wants.
+    /// The engine refused the topics or subscribers of the topology.
     #[error(transparent)]
     Apply(#[from] ApplyError),
-    /// Where a subscriber begins cannot be found or kept.
+    /// The start position of a subscriber cannot be determined or stored.
     #[error("cannot say where `{subscriber}` begins in partition {partition}: {error}")]
     Begin {
-        /// The subscriber's full name.
+        /// Full name of the subscriber.
         subscriber: String,
-        /// The partition.
+        /// Partition of the lane.
         partition: u32,
-        /// Why.
+        /// The cause.
         error: SessionError,
     },
 }
 
 impl<E: Engine> Tree<E> {
-    /// The plan that runs.
+    /// The running plan.
     pub fn plan(&self) -> Plan {
         self.shared.running().plan.clone()
     }
 
-    /// What another plan would change, and lose. Nothing happens. May read from a disk.
+    /// What another plan would change and lose. Changes nothing. May read from disk.
     pub fn changes(&self, plan: &Plan) -> Changes {
         let running = self.shared.running();
         let mut found = both_sides(&self.shared.engine, &running.plan, plan);
@@ -66,7 +65,7 @@ impl<E: Engine> Tree<E> {
         let subscribers: HashMap<&str, _> = snapshot.subscribers.iter().map(|of| (of.name.as_str(), of)).collect();
         for change in found.changes.iter_mut().filter(|change| (change.node, change.what) == (Node::Topic, What::Added))
         {
-            // it has a number, so it was there before
+            // it has a number, so it existed before
             if let Some(number) = self.shared.engine.topic(&change.name) {
                 let events = events_of(&self.shared.engine, number);
                 change.words.push(format!("it was removed before, and comes back with its {events} events"));
@@ -89,18 +88,19 @@ impl<E: Engine> Tree<E> {
         found
     }
 
-    /// The full names of the subscribers whose lanes another plan starts: those that are new, and those that change.
+    /// Full names of the subscribers whose lanes a plan would start: new and changed ones.
     pub fn started_by(&self, plan: &Plan) -> Vec<String> {
         let same = changes::same(&self.shared.running().plan, plan);
         let started = plan.subscribers.iter().zip(same).filter(|(_, same)| same.is_none());
         started.map(|(subscriber, _)| subscriber.label()).collect()
     }
 
-    /// Has everything of another plan be there beside what runs, and those of its subscribers that `is_new` says are new
-    /// begin where they say. What runs goes on as it is. The names that are to be given once the plan is decided on.
+    /// Creates everything that another plan needs in addition to the running one, and sets the start positions of the
+    /// subscribers for which `is_new` holds. Does not affect the running plan. Returns the names to assign once the
+    /// plan is decided.
     ///
     /// # Errors
-    /// [`PrepareError`]; what was added by then does no harm.
+    /// [`PrepareError`]; nodes created before the error do no harm.
     pub async fn prepare(
         &self,
         plan: &Plan,
@@ -110,11 +110,11 @@ impl<E: Engine> Tree<E> {
         prepare(&self.shared.engine, &self.shared.running().plan, plan, is_new).await
     }
 
-    /// Runs another plan, with the versions of the subscribers that [`Self::started_by`] names, by their full names.
+    /// Runs another plan. `starts` has the versions of all subscribers that [`Self::started_by`] returns, by full name.
     ///
     /// # Errors
-    /// [`StartError`]. Where a version is missing nothing has changed; else lanes that were to stop have, and the next start
-    /// runs what was decided.
+    /// [`StartError`]. A missing version changes nothing; after any other error the changed lanes are stopped, and the
+    /// next start runs the decided plan.
     pub async fn apply<H: Handler>(
         &self,
         plan: &Plan,
@@ -143,7 +143,7 @@ impl<E: Engine> Tree<E> {
         let queues_that_stay: HashSet<_> = timers.iter().flatten().map(|timer| Arc::as_ptr(timer).addr()).collect();
         let queues =
             running.timers.iter().flatten().filter(|timer| !queues_that_stay.contains(&Arc::as_ptr(timer).addr()));
-        // All are told first: they end at the same time.
+        // stops all of them before waiting for any
         let groups: Vec<_> = ending.map(|branch| &branch.group).chain(queues.map(|timer| &timer.group)).collect();
         groups.iter().for_each(|group| group.stop());
         for group in groups {
@@ -176,11 +176,11 @@ impl<E: Engine> Tree<E> {
     }
 }
 
-/// Has everything of a plan be there before anything runs, and those of its subscribers that `is_new` says are new begin
-/// where they say. As [`Tree::prepare`], where nothing runs yet; `old` is what ran, by the names that it has.
+/// Creates everything that a plan needs before anything runs, and sets the start positions of the subscribers for which
+/// `is_new` holds. Like [`Tree::prepare`] without a running tree; `old` is the plan that ran last, with its names.
 ///
 /// # Errors
-/// [`PrepareError`]; what was added by then does no harm.
+/// [`PrepareError`]; nodes created before the error do no harm.
 pub async fn prepare<E: Engine>(
     engine: &E,
     old: &Plan,
@@ -195,16 +195,16 @@ pub async fn prepare<E: Engine>(
     Ok(renames.names(engine, plan))
 }
 
-/// Has an engine call things as was decided with a plan, before anything of it runs. Said again it changes nothing.
+/// Assigns the names of a decided plan, before any of its lanes run. Idempotent.
 ///
 /// # Errors
-/// [`ApplyError`]; nothing has another name then.
+/// [`ApplyError`]; no name has changed then.
 pub async fn rename<E: Engine>(engine: &E, plan: &Plan, names: NameChanges) -> Result<(), ApplyError> {
     engine.apply(&Blueprint { names, ..blueprint(plan, Vec::new()) }).await.map(drop)
 }
 
-/// Whether nothing was ever done for a subscriber of a plan, and so it is new, where nobody remembers which ones were there.
-/// What is asked is asked of a plan that the engine has applied.
+/// The subscribers of a plan without any progress or data, which count as new if no record of earlier plans exists. The
+/// engine must have applied the plan.
 ///
 /// # Errors
 /// [`ApplyError`].
@@ -220,7 +220,7 @@ pub async fn untouched<E: Engine>(engine: &E, plan: &Plan) -> Result<Vec<String>
     Ok(subscribers.map(|(subscriber, _)| subscriber.label()).collect())
 }
 
-/// What a plan would change of another one that ran before, and lose, where nothing runs. Nothing happens.
+/// What `new` would change and lose compared with `old`, the plan that ran last, while nothing runs. Changes no data.
 ///
 /// # Errors
 /// [`ApplyError`].
@@ -229,13 +229,13 @@ pub async fn changes_of<E: Engine>(engine: &E, old: &Plan, new: &Plan) -> Result
     Ok(both_sides(engine, old, new))
 }
 
-/// How many events a topic has.
+/// Number of events of a topic.
 fn events_of<E: Engine>(engine: &E, topic: TopicId) -> u64 {
     let bounds = |partition| engine.bounds(PartitionId { topic, partition });
     (0..PARTITIONS_MAX).map_while(bounds).map(|bounds| bounds.written - bounds.start).sum()
 }
 
-/// Why topics cannot come back that were there before: they have as many partitions as they had.
+/// Reasons why removed topics cannot be restored: a different number of partitions.
 fn other_partitions<E: Engine>(engine: &E, old: &Plan, new: &Plan) -> Vec<String> {
     let known = topic_places(&Renames::of(old, new).follow(old));
     let back = new.topics.iter().filter(|topic| !known.contains_key(&topic.label()));
@@ -250,7 +250,7 @@ fn other_partitions<E: Engine>(engine: &E, old: &Plan, new: &Plan) -> Vec<String
     back.filter_map(word).collect()
 }
 
-/// Why topics cannot be called as one that was removed and has events: nobody could reach those any more.
+/// Reasons why topics cannot take the name of a removed topic that still has events: those would become unreachable.
 fn names_of_removed<E: Engine>(engine: &E, old: &Plan, new: &Plan) -> Vec<String> {
     let renames = Renames::of(old, new);
     let word = |topic: &TopicPlan| {
@@ -268,7 +268,7 @@ fn names_of_removed<E: Engine>(engine: &E, old: &Plan, new: &Plan) -> Vec<String
     new.topics.iter().filter_map(word).collect()
 }
 
-/// What changes, by what the plans say and by what is kept.
+/// All changes and losses, from the plans and from stored data.
 fn both_sides<E: Engine>(engine: &E, old: &Plan, new: &Plan) -> Changes {
     let mut found = changes::compare(old, new);
     found.refusals.extend(other_partitions(engine, old, new));
@@ -284,7 +284,8 @@ fn both_sides<E: Engine>(engine: &E, old: &Plan, new: &Plan) -> Changes {
     found
 }
 
-/// Where a topic is the same and called the same, what waits in front of it goes on.
+/// The delay queue and held events of a topic, to be reused if its name, partitions, lifecycle and divert target are
+/// unchanged.
 fn timer(running: &Running, names: &BTreeMap<String, usize>, (plan, topic): (&Plan, &TopicPlan)) -> Option<Arc<Timer>> {
     let at = *names.get(&topic.label())?;
     let was = running.plan.topics.get(at)?;
@@ -305,7 +306,7 @@ fn backlog(
     running.backlogs.get(at)?.clone().filter(|_| was.backlog == topic.backlog && was.partitions == topic.partitions)
 }
 
-/// What is in either blueprint. What runs is as it was.
+/// The union of two blueprints; nodes of the running one are unchanged.
 fn both(mut running: Blueprint, wanted: &Blueprint) -> Blueprint {
     let there: HashSet<&str> = running.topics.iter().map(|topic| topic.name.as_str()).collect();
     let new = wanted.topics.iter().filter(|topic| !there.contains(topic.name.as_str()));
@@ -320,7 +321,7 @@ fn both(mut running: Blueprint, wanted: &Blueprint) -> Blueprint {
     running
 }
 
-/// The numbers of one blueprint, out of those of another that has all of it.
+/// The numbers of a blueprint, extracted from those of a superset.
 fn of_blueprint(wanted: &Blueprint, all: &Blueprint, numbers: &Numbers) -> Numbers {
     let topics: HashMap<&str, TopicId> =
         all.topics.iter().map(|topic| topic.name.as_str()).zip(numbers.topics.iter().copied()).collect();
@@ -336,7 +337,7 @@ fn of_blueprint(wanted: &Blueprint, all: &Blueprint, numbers: &Numbers) -> Numbe
     }
 }
 
-/// Has the lanes of those that are new begin where they say, with nothing, durably.
+/// Durably sets the start positions of the lanes of new subscribers, without any data.
 async fn begin<E: Engine>(
     engine: &E,
     plan: &Plan,
@@ -364,7 +365,7 @@ async fn begin<E: Engine>(
             moved.await.map_err(|error| PrepareError::Begin { subscriber: name(), partition, error })?;
         }
     }
-    // a group that is new as a whole has claimed nothing
+    // a group that is entirely new has no claims
     let known: HashSet<_> = plan.subscribers.iter().filter(|of| !is_new(of)).filter_map(changes::group).collect();
     for ((member, group), number) in groups(plan).zip(&numbers.keepers) {
         if changes::group(member).is_some_and(|group| known.contains(&group)) {
@@ -401,7 +402,7 @@ mod tests {
         }
     }
 
-    /// As many topics, each with a subscriber that shares its events with another one.
+    /// A plan with `count` topics, each with two subscribers in a claim group.
     fn wide(count: u32) -> Plan {
         let text = "wattle: v1\nname: t\ntopics: { a: { lifecycle: { state: id, start: [a], allow: {} } } }\n\
                     subscribers: { s: { from: a, plugin: s.wasm, queue_group: g } }\n";
@@ -419,7 +420,7 @@ mod tests {
         Plan { topics: (0..count).map(topic).collect(), subscribers: (0..count).map(subscriber).collect() }
     }
 
-    /// Time of the processor that applying a plan takes, but for its lanes; the least of some.
+    /// Processor time of applying a plan without its lanes; the minimum of several runs.
     fn cost(count: u32) -> u64 {
         let (old, new) = (wide(count), wide(count + 2));
         let once = |_| {
@@ -445,7 +446,7 @@ mod tests {
         (0..3).map(once).min().unwrap()
     }
 
-    /// How many nodes are looked at to ask about each topic of a plan.
+    /// Number of node accesses while querying each topic of a plan.
     fn looked_at(count: u32) -> usize {
         use super::super::numbered::LOOKED_AT;
         let plan = wide(count);

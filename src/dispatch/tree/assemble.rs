@@ -27,7 +27,7 @@ use crate::limits;
 use crate::model::{LaneId, Offset, PartitionId, SubscriberId, TopicId};
 use crate::topology::{Plan, SubscriberPlan, TopicIndex, TopicPlan};
 
-/// Puts together what is to run, and the tasks of the lanes that are not taken over. No task runs yet.
+/// Builds the next plan, and the tasks of all lanes that are not reused. Spawns nothing.
 pub(super) async fn assemble<E: Engine>(
     engine: &E,
     plan: &Plan,
@@ -261,7 +261,7 @@ impl<'a, E: Engine> Assembly<'a, E> {
     ) -> Result<Option<Holder>, StartError> {
         let holds = self.numbered.guard(index).zip(self.numbered.holder(index));
         let holds = holds.map(|(guard, subscriber)| (subscriber, guard.held, Some(guard)));
-        // without a lifecycle, what was held before
+        // without a lifecycle, events that a former one holds
         let before = || numbered::held_before(self.engine, topic).map(|(held, subscriber)| (subscriber, held, None));
         let Some((subscriber, hidden, guard)) = holds.or_else(before) else { return Ok(None) };
         let name = format!("{}{}", topic.label(), held::SUFFIX);

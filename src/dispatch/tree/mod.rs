@@ -1,4 +1,4 @@
-//! A running tree: the lanes of every subscriber, and what one can ask of them from outside.
+//! A running tree: the lanes of all subscribers, and the operations on them.
 
 pub(super) mod apply;
 mod assemble;
@@ -54,13 +54,13 @@ impl<E> Clone for Tree<E> {
 
 pub(super) struct Shared<E> {
     pub(super) engine: E,
-    /// What runs now.
+    /// The running plan.
     running: RwLock<Arc<Running>>,
     publisher: Publisher<E>,
     pub(super) capsules: Sink,
-    /// Turns of those who take a snapshot of a subscriber.
+    /// Locks per subscriber, held while a snapshot is taken.
     pub(super) snapshots: Turns,
-    /// Whoever has the engine apply a blueprint has it.
+    /// Held while the engine applies a blueprint.
     pub(super) applying: tokio::sync::Mutex<()>,
     pub(super) stop: CancellationToken,
     lanes: TaskTracker,
@@ -69,12 +69,12 @@ pub(super) struct Shared<E> {
 }
 
 impl<E: Engine> Shared<E> {
-    /// What runs now.
+    /// The running plan.
     pub(super) fn running(&self) -> Arc<Running> {
         self.running.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Something else runs from now on, with these lanes that did not yet.
+    /// Replaces the running plan, and spawns the lanes that are new in it.
     pub(super) fn run(&self, running: Running, tasks: Vec<Task>) {
         self.publisher.publish_into(running.targets());
         *self.running.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(running);
@@ -83,7 +83,7 @@ impl<E: Engine> Shared<E> {
         }
     }
 
-    /// Digest of the version that a subscriber runs, hexadecimal.
+    /// Hexadecimal digest of the version that a subscriber runs.
     pub(super) fn digest(&self, subscriber: usize) -> String {
         let running = self.running();
         let branch = running.branches.get(subscriber);
@@ -94,14 +94,14 @@ impl<E: Engine> Shared<E> {
 /// The versions that a subscriber starts with.
 #[derive(Debug, Clone)]
 pub struct Starts<H> {
-    /// The one that is proven.
+    /// The stable version.
     pub proven: H,
-    /// The one that is tried.
+    /// The candidate, with the terms of its trial.
     pub on_trial: Option<(H, Terms)>,
 }
 
 impl<E: Engine> Tree<E> {
-    /// Starts the lanes of a plan on `runtime`, with one handler for each subscriber, in the plan's order.
+    /// Starts the lanes of a plan on `runtime`, with one handler per subscriber, in the order of the plan.
     ///
     /// # Errors
     /// [`StartError`]; no lane runs then.
@@ -115,7 +115,7 @@ impl<E: Engine> Tree<E> {
         Self::start_with(engine, plan, starts, runtime).await
     }
 
-    /// As [`Self::start`], with versions that are on trial from the beginning.
+    /// Like [`Self::start`], with trials that run from the start.
     ///
     /// # Errors
     /// [`StartError`]; no lane runs then.
@@ -162,13 +162,13 @@ impl<E: Engine> Tree<E> {
         Ok(Self { shared: Arc::new(shared) })
     }
 
-    /// From now on, capsules of events that fail for the last time go there, as far as there is room; subscribers whose
-    /// topology says that none are kept make none. Said once; later ones count for nothing.
+    /// Sends a capsule of each event that finally fails to `sender`, unless its queue is full or the topology of the
+    /// subscriber disables capsules. Only the first call has an effect.
     pub fn hand_capsules_to(&self, sender: mpsc::Sender<Capsule>) {
         drop(self.shared.capsules.set(sender));
     }
 
-    /// Publishes into the tree's roots.
+    /// The publisher for the tree's roots.
     pub fn publisher(&self) -> &Publisher<E> {
         &self.shared.publisher
     }
@@ -178,20 +178,20 @@ impl<E: Engine> Tree<E> {
         &self.shared.engine
     }
 
-    /// What a lane of a subscriber makes its units with.
+    /// The emitter of one lane of a subscriber.
     pub(super) fn emitter_of(&self, index: usize, partition: u32) -> Option<Emitter> {
         let running = self.shared.running();
         let subscriber = running.plan.subscribers.get(index)?;
         emitter(&running.numbered(), index, subscriber, &running.branches.get(index)?.roster, partition)
     }
 
-    /// The version of a subscriber that is proven.
+    /// The stable version of a subscriber.
     pub(super) fn proven_version(&self, index: usize) -> Option<VersionId> {
         let running = self.shared.running();
         Some(running.branches.get(index)?.roster.assignment().proven.number)
     }
 
-    /// How many keys the partitions of a topic keep something of, as far as that can be read.
+    /// Number of keys with stored state in the partitions of a topic; unreadable partitions are left out.
     fn states(&self, topic: TopicId, partitions: u32) -> GuardCounts {
         let mut sum = GuardCounts::default();
         for partition in 0..partitions {
@@ -213,7 +213,7 @@ impl<E: Engine> Tree<E> {
         (0..partitions).map(|partition| self.shared.engine.appended_per_minute(PartitionId { topic, partition })).sum()
     }
 
-    /// Dead letters of a subscriber that are open, where that can be told.
+    /// Open dead letters of a subscriber; `None` if they cannot be counted.
     fn open_letters(
         &self,
         numbered: &Numbered<'_>,
@@ -239,18 +239,17 @@ impl<E: Engine> Tree<E> {
         })
     }
 
-    /// Whether every lane has consumed everything: nothing is on its way anywhere in the tree.
+    /// Whether every lane has consumed its whole input, and nothing waits or is delayed.
     pub fn is_settled(&self) -> bool {
         self.has_settled(|_, _| false, true)
     }
 
-    /// The same, but for lanes that stand still until somebody does something about it: their events do not go on by
-    /// waiting for them.
+    /// Like [`Self::is_settled`], but ignores lanes that only an operator can unblock.
     pub fn is_at_rest(&self) -> bool {
         self.has_settled(|counters, partition| counters.stands_still(partition), true)
     }
 
-    /// Where the tree is at rest but for events that come later: when the next of them does, engine time.
+    /// If only delayed or held events are left: when the next of them is due, engine time.
     pub fn next_due_ns(&self) -> Option<u64> {
         if !self.has_settled(|counters, partition| counters.stands_still(partition), false) {
             return None;
@@ -264,8 +263,8 @@ impl<E: Engine> Tree<E> {
     }
 
     fn has_settled(&self, is_left_out: impl Fn(&Counters, u32) -> bool, counts_delayed: bool) -> bool {
-        // All positions, then what waits, then all bounds: a position that is seen has shown what waits, and what waits no
-        // longer has its outputs in the bounds, as has a position.
+        // The order is: positions, waiting events, bounds. Once a position is visible, so is every event that it left
+        // waiting; once an event no longer waits, its outputs are within the bounds.
         let running = self.shared.running();
         let numbered = running.numbered();
         let mut positions = Vec::new();
@@ -304,7 +303,7 @@ impl<E: Engine> Tree<E> {
         positions.iter().all(at_end)
     }
 
-    /// Every topic at about this moment, parents before children.
+    /// The status of every topic, parents before children. Not an atomic view.
     pub fn topics(&self) -> Vec<TopicStatus> {
         self.topics_of(&self.shared.running())
     }
@@ -336,7 +335,7 @@ impl<E: Engine> Tree<E> {
         topics.collect()
     }
 
-    /// Every node at about this moment. May read a little from a disk.
+    /// The status of every node. Not an atomic view. May read a little from disk.
     pub fn snapshot(&self) -> Snapshot {
         let running = self.shared.running();
         let numbered = running.numbered();
@@ -372,14 +371,14 @@ impl<E: Engine> Tree<E> {
         Snapshot { topics, subscribers, uptime: self.shared.began.elapsed() }
     }
 
-    /// Lets every lane end its call and commit it, and stops. False where some lane did not within the deadline; what
-    /// it was doing is done again after the next start.
+    /// Stops every lane after its current call and its commit. Returns false if a lane misses the deadline; the next
+    /// start repeats its call.
     pub async fn drain(&self, deadline: Duration) -> bool {
         self.shared.stop.cancel();
         tokio::time::timeout(deadline, self.shared.lanes.wait()).await.is_ok()
     }
 
-    /// Resolves when the engine has stopped, with why.
+    /// Resolves with the reason once the engine has stopped.
     pub async fn stopped(&self) -> Stopped {
         let mut health = self.shared.engine.health();
         let changed = health.wait_for(|health| matches!(health, crate::engine::Health::Stopped(_))).await;
@@ -390,7 +389,7 @@ impl<E: Engine> Tree<E> {
     }
 }
 
-/// The versions of subscribers, with the numbers that were given for all of their proven ones, then for those on trial.
+/// The rosters of subscribers. `numbers` has the numbers of all stable versions, then those of the candidates.
 pub(super) fn rosters<H: Handler>(starts: Vec<Starts<H>>, numbers: &[VersionId]) -> impl Iterator<Item = Arc<Roster>> {
     let mut tried = numbers.iter().copied().skip(starts.len());
     starts.into_iter().zip(numbers).map(move |(Starts { proven, on_trial }, number)| {
@@ -399,7 +398,7 @@ pub(super) fn rosters<H: Handler>(starts: Vec<Starts<H>>, numbers: &[VersionId])
     })
 }
 
-/// The digests of versions, in the order that [`rosters`] takes their numbers in.
+/// The digests of versions, in the order in which [`rosters`] expects their numbers.
 pub(super) fn digests<H: Handler>(starts: &[Starts<H>]) -> Vec<[u8; 32]> {
     let on_trial = starts.iter().filter_map(|starts| Some(starts.on_trial.as_ref()?.0.digest()));
     starts.iter().map(|starts| starts.proven.digest()).chain(on_trial).collect()

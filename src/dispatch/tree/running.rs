@@ -1,9 +1,8 @@
-//! What runs at a moment: a plan with its numbers, and the lanes of each subscriber in a group of its own.
+//! The running plan with its numbers, and one lane group per subscriber.
 //!
-//! Promises: what is assembled beside what runs takes over the groups that stay as they are, the very same lanes; the tasks
-//! of the others are given back and run once they are spawned.
-//! Relies on: whoever assembles has stopped the lanes that others take the place of.
-//! Must not know: which subscribers change, who decided on it.
+//! Promises: an assembled plan reuses the groups of unchanged subscribers, with the very same lanes; the tasks of all
+//! others are returned, and run when the caller spawns them. Relies on: the caller has stopped the lanes that are
+//! replaced. Must not know: which subscribers change, who decides it.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -26,16 +25,16 @@ use crate::engine::Numbers;
 use crate::model::{SubscriberId, TopicId};
 use crate::topology::{Plan, TopicIndex};
 
-/// A task of a lane, not spawned yet.
+/// The task of a lane, not spawned yet.
 pub(crate) type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// What runs. Replaced as a whole.
+/// The state of a running tree; replaced as a whole.
 pub(crate) struct Running {
     pub(crate) plan: Plan,
     pub(crate) numbers: Numbers,
     /// By subscriber.
     pub(crate) branches: Vec<Arc<Branch>>,
-    /// What waits in front of each topic until it is due; none for those of dead letters.
+    /// Delay queue and held events of each topic; `None` for dead-letter topics.
     pub(crate) timers: Vec<Option<Arc<Timer>>>,
     /// By topic.
     pub(super) backlogs: Vec<Option<Arc<Backlog>>>,
@@ -47,26 +46,26 @@ pub(crate) struct Group {
     pub(super) tasks: TaskTracker,
 }
 
-/// A subscriber that runs.
+/// A running subscriber.
 pub(crate) struct Branch {
     pub(crate) roster: Arc<Roster>,
     pub(crate) counters: Arc<Counters>,
-    /// To its lanes, by partition.
+    /// Command channels of its lanes, by partition.
     pub(crate) commands: Vec<mpsc::Sender<Command>>,
     pub(crate) group: Group,
 }
 
-/// The queue of what comes later to a topic, and what is held for it.
+/// The delay queue of a topic, and its held events.
 pub(crate) struct Timer {
     pub(crate) seen: Arc<Seen>,
     /// Events that are due by the wall clock, but not by trusted time.
     pub(crate) awaits_clock: Arc<AtomicU64>,
-    /// What holds events for it: who, the hidden topic, and what is seen of each partition.
+    /// The held events of the topic.
     pub(crate) held: Option<Holder>,
     pub(crate) group: Group,
 }
 
-/// What holds events for a topic.
+/// The holder of a topic's held events.
 pub(crate) struct Holder {
     pub(crate) subscriber: SubscriberId,
     /// The hidden topic.
@@ -75,15 +74,15 @@ pub(crate) struct Holder {
     pub(crate) seen: Vec<Arc<Seen>>,
 }
 
-/// What a subscriber is to run as.
+/// How a subscriber enters the next plan.
 pub(crate) enum Given {
-    /// As it runs.
+    /// Unchanged, with its lanes.
     Kept(Arc<Branch>),
-    /// Its lanes start, with these versions; its counts go on from where they were.
+    /// Restarted with these versions; its counters continue if they are given.
     Started(Arc<Roster>, Option<Arc<Counters>>),
 }
 
-/// What is taken over.
+/// What the next plan reuses of the running one.
 pub(crate) struct Takes {
     /// By subscriber.
     pub(crate) branches: Vec<Given>,
@@ -98,12 +97,12 @@ impl Group {
         Self { stop: stop.child_token(), tasks: TaskTracker::new() }
     }
 
-    /// Lets its lanes end the call that they are at.
+    /// Tells its lanes to stop after their current call.
     pub(crate) fn stop(&self) {
         self.stop.cancel();
     }
 
-    /// Lets its lanes end the call that they are at and commit it, and waits until they have.
+    /// Stops its lanes after their current call, and waits until they have committed it.
     pub(crate) async fn drain(&self) {
         self.stop();
         self.tasks.close();

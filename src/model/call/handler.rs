@@ -1,4 +1,4 @@
-//! What can be called with a batch.
+//! Handlers, which can be called with a batch.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -10,27 +10,27 @@ pub trait Handler: Clone + Send + Sync + 'static {
     /// The identity of this version.
     fn digest(&self) -> [u8; 32];
 
-    /// The hash of its component, if it has one: what it can be found by.
+    /// The digest of its component, if it has one.
     fn wasm_digest(&self) -> Option<[u8; 32]> {
         None
     }
 
-    /// What it was made with beside its component.
+    /// Its settings.
     fn settings(&self) -> Arc<PluginSettings> {
         Arc::default()
     }
 
-    /// Whether it says which outputs it has; else it has those that the topology connects.
+    /// Whether it declares its outputs; otherwise it has those that the topology connects.
     fn declares_ports(&self) -> bool {
         true
     }
 
-    /// The version of the state that it keeps: one of another version cannot read what this one has written.
+    /// The version of its state: a handler with another version cannot read it.
     fn state_version(&self) -> u32 {
         0
     }
 
-    /// The most memory that any of its instances had, in bytes, if that is known.
+    /// The maximum memory of any of its instances, in bytes, if known.
     fn memory_peak_bytes(&self) -> Option<u64> {
         None
     }
@@ -42,7 +42,7 @@ pub trait Handler: Clone + Send + Sync + 'static {
 /// The handler gave no usable answer.
 #[derive(Debug, thiserror::Error)]
 pub enum HandleError {
-    /// The call failed; it says which event is to blame, if any is for sure.
+    /// The call failed; the error states the event to blame, if that is certain.
     #[error(transparent)]
     Call(#[from] CallError),
     /// There was no instance to call: no event is to blame.
@@ -56,15 +56,15 @@ pub enum InstanceError {
     /// The plugin failed while it started.
     #[error("plugin of `{subscriber}` did not start: {message}")]
     Start {
-        /// The subscriber whose plugin it is.
+        /// The plugin's subscriber.
         subscriber: String,
-        /// What happened, and what the plugin said last.
+        /// The error, and the plugin's last output.
         message: String,
     },
     /// The bus is shutting down.
     #[error("plugin of `{subscriber}` cannot start: the plugin host is gone")]
     Closed {
-        /// The subscriber whose plugin it is.
+        /// The plugin's subscriber.
         subscriber: String,
     },
 }

@@ -1,8 +1,8 @@
-//! A call: what a handler gets, what it answers, and how it fails. Handlers are Wasm plugins, functions of tests, and whatever
-//! else can be given a batch.
+//! A call: the inputs of a handler, its answer, and its errors. Handlers are Wasm plugins, functions in tests, and
+//! anything else that can process a batch.
 //!
-//! Promises: plain data and traits; an answer is about the events of its batch only.
-//! Must not know: who calls, what is behind a handler, where state is stored.
+//! Promises: plain data and traits; an answer concerns only the events of its batch. Must not know: who calls, how a
+//! handler is implemented, where state is stored.
 
 mod handler;
 mod settings;
@@ -15,19 +15,19 @@ pub use handler::{HandleError, Handler, InstanceError};
 pub use settings::{Limits, PluginSettings};
 pub use state::{Keys, NoState, Reads, STATE_READS_BYTES_MAX, StateError, StateRead, StateView, StateWrite};
 
-/// Events that are handled in one call. What is equal for all of them is said once.
+/// The events of one call, with their common properties.
 #[derive(Clone)]
 pub struct Batch<'a> {
-    /// The topic that they come from.
+    /// Their topic.
     pub topic: &'a str,
     pub partition: u32,
     /// The content type of their data; "" when there is none.
     pub content_type: &'a str,
     /// The events, in order. At most `u32::MAX` of them.
     pub events: &'a [CallEvent<'a>],
-    /// What is only asked for when the plugin asks.
+    /// Data that is computed only if the plugin asks for it.
     pub context: Arc<dyn EventContext>,
-    /// The state of the lane, as it is in front of the first of them.
+    /// The state of the lane before the first of them.
     pub state: Arc<dyn StateView>,
 }
 
@@ -40,38 +40,39 @@ pub struct CallEvent<'a> {
     pub r#type: &'a str,
     /// When it was appended to its topic, in nanoseconds since 1970.
     pub time_ns: u64,
-    /// The same by the time that state expires by, which does not follow a clock that jumps.
+    /// The same by the clock of state expiry, which does not follow a clock that jumps.
     pub trusted_time_ns: u64,
-    /// Which attempt at it this is, from 1.
+    /// The number of the attempt, from 1.
     pub attempt: u32,
     pub data: &'a [u8],
 }
 
-/// What a plugin may ask about the events of a call, and what it says. Answers must follow from the event alone.
+/// Information about the events of a call that a plugin may request, and its log. Answers must depend on the event
+/// alone.
 pub trait EventContext: Send + Sync {
     /// The CloudEvents attributes of an event (`id`, `source`, `subject` when it has one, `time`, extensions) as
     /// "name=value\n" lines.
     fn attributes(&self, index: u32) -> String;
 
-    /// What the event's random bytes follow from.
+    /// The seed of the event's random bytes.
     fn seed(&self, index: u32) -> [u8; 32];
 
-    /// A line that the plugin logged, while it was on this event or on none.
+    /// Logs a line of the plugin; `index` is the current event, if any.
     fn log(&self, index: Option<u32>, level: LogLevel, context: &str, line: &str);
 }
 
-/// How much a log line matters.
+/// The level of a log line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum LogLevel {
     /// The flow of control.
     Trace,
-    /// For whoever debugs the plugin.
+    /// For debugging the plugin.
     Debug,
-    /// For whoever watches it run; also standard output.
+    /// For monitoring the plugin; also standard output.
     Info,
     /// Something looks wrong; also standard error.
     Warn,
-    /// Something is wrong; also what a plugin calls critical.
+    /// Something is wrong; also the critical level of plugins.
     Error,
 }
 
@@ -102,7 +103,7 @@ pub enum EventVerdict {
         /// Why, in the handler's or the host's words.
         reason: String,
     },
-    /// It will never work.
+    /// It can never succeed.
     Reject {
         /// Why, in the handler's or the host's words.
         reason: String,
@@ -196,15 +197,15 @@ impl Handled {
 /// An event that the plugin sends.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Output {
-    /// The index of the event that it answers.
+    /// The index of its event.
     pub event: u32,
     /// The index of its port in [`PluginSettings::ports`].
     pub port: u32,
-    /// Its ordering key; none: that of the event it answers.
+    /// Its ordering key; `None`: that of its event.
     pub key: Option<String>,
     /// Its CloudEvents type; never empty.
     pub r#type: String,
-    /// The content type of its data; that of the batch where the plugin did not say.
+    /// The content type of its data; by default that of the batch.
     pub content_type: String,
     /// Further attributes, as "name=value\n" lines with names that CloudEvents allows; "" for none.
     pub attributes: String,
@@ -215,18 +216,18 @@ pub struct Output {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failure {
     pub event: u32,
-    /// What should become of it.
+    /// The required action.
     pub action: Action,
-    /// Why, in the plugin's or the host's words.
+    /// The reason, as a message of the plugin or the host.
     pub reason: String,
 }
 
-/// What should become of an event that was not handled.
+/// What to do with an event that was not handled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// Try again, after this delay or after what the topology says.
+    /// Retry after this delay, or after the topology's.
     Retry(Option<Duration>),
-    /// It will never work.
+    /// It can never succeed.
     Reject,
 }
 
@@ -234,14 +235,14 @@ pub enum Action {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct CallError {
-    /// The event that is to blame: the one that the plugin was on. None when that is not certain, and each event alone
-    /// will show it; or when the kind is [`CallErrorKind::State`], and none is.
+    /// The event to blame, which was the current one. `None` if that is uncertain, in which case separate calls will
+    /// show it; or for [`CallErrorKind::State`], for which no event is to blame.
     pub event: Option<u32>,
-    /// What kind of failure it was.
+    /// The kind of failure.
     pub kind: CallErrorKind,
-    /// What happened, with what the plugin said last, for people.
+    /// The error and the plugin's last output, as a message.
     pub message: String,
-    /// Where in the plugin it happened, innermost first, one function a line.
+    /// The plugin's stack, innermost first, one function per line.
     pub backtrace: Option<String>,
 }
 
@@ -266,11 +267,11 @@ pub enum CallErrorKind {
     Stack,
     /// Too many handles of the host are open.
     Handles,
-    /// The answer is larger than the limit, or what the events of a call wrote to the state together.
+    /// The answer, or all writes of the call to the state, exceed a limit.
     OutputTooLarge,
-    /// The answer, or a request, is not what the contract says.
+    /// The answer, or a request, violates the contract.
     Protocol,
-    /// The state could not be read: no event's fault, not even of one that was alone. It may pass.
+    /// The state could not be read: no event is to blame. It may be temporary.
     State,
     /// The lease's instance was lost in an earlier call.
     Spent,

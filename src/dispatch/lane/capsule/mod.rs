@@ -1,17 +1,17 @@
-//! Capsules: an event that failed for the last time, with all that its plugin saw, so that the same failure can be had
+//! Capsules: an event that finally failed, with everything that its plugin saw, so that the failure can be reproduced
 //! anywhere.
 //!
 //! ```text
-//! "wattle capsule 1 " BLAKE3 of what follows, hexadecimal, "\n"
-//! a JSON object; it grows by fields that have a default
+//! "wattle capsule 1 " BLAKE3 of the rest, hexadecimal, "\n"
+//! a JSON object; new fields have a default
 //! ```
 //!
-//! A plugin is a function of its event and of the state that it reads. So what is kept is the event with its place, time,
-//! attempt and random seed, what was read, and what the plugin was told: configuration (without secrets), ports, limits.
+//! A plugin is a function of its event and of the state that it reads. So a capsule contains the event with its
+//! position, time, attempt and random seed, the state that it read, and the plugin's settings: configuration (without
+//! secrets), ports, limits.
 //!
-//! Promises: what is read back is what was written, or is refused. Making one costs a lane a copy; who takes them out of the
-//! lane's hands may be slow, and then some are not made.
-//! Must not know: files, where a plugin's component comes from.
+//! Promises: a damaged capsule is refused. Making a capsule costs a lane one copy; if their receiver is slow, some are
+//! not made. Must not know: files, the origin of a plugin's component.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -33,11 +33,11 @@ use crate::model::call::{
 use crate::model::{Event, Offset, Record};
 use crate::topology::SubscriberPlan;
 
-/// What capsules begin with: their format's name and version.
+/// Prefix of every capsule: name and version of the format.
 const HEAD: &str = "wattle capsule 1 ";
 const HEAD_OF_ANY: &str = "wattle capsule ";
 
-/// An event that failed for the last time, and all that its plugin saw.
+/// An event that finally failed, and everything that its plugin saw.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Capsule {
     /// The release of Wattle that made it.
@@ -48,42 +48,42 @@ pub struct Capsule {
     pub subscriber: String,
     /// Full name of the topic that it consumes.
     pub topic: String,
-    /// The partition.
+    /// Partition of the lane.
     pub partition: u32,
     /// The offset of the event in it.
     pub offset: Offset,
     /// Its key.
     pub key: String,
-    /// When it was appended, engine time, Unix nanoseconds: what its clocks read.
+    /// Its append time, engine time, Unix nanoseconds; the plugin's clocks show it.
     pub append_time_ns: u64,
-    /// What its random bytes follow from, hexadecimal.
+    /// Seed of its random bytes, hexadecimal.
     pub seed: String,
-    /// Which attempt failed.
+    /// The attempt that failed.
     pub attempt: u32,
     /// The event with all its attributes, in the CloudEvents protobuf format.
     #[serde(with = "base64_bytes")]
     pub event: Vec<u8>,
-    /// The version that failed, hexadecimal digest.
+    /// Hexadecimal digest of the version that failed.
     pub digest: String,
-    /// The hash of its component, hexadecimal; empty where it has none.
+    /// Hexadecimal hash of its component; empty if it has none.
     #[serde(default)]
     pub wasm_digest: String,
     /// Its ports.
     pub ports: Vec<String>,
     /// Its limits.
     pub limits: CapsuleLimits,
-    /// What it was told; `None` for secrets and values from variables, which are not kept.
+    /// Its configuration; `None` for secrets and values from variables, which are not included.
     #[serde(default)]
     pub config: BTreeMap<String, Option<String>>,
-    /// The names of its configuration that are secrets, and so no part of the version; `None` where that was not kept yet.
+    /// Names of secret configuration values, which are not part of the version; `None` in capsules of early releases.
     #[serde(default)]
     pub secrets: Option<BTreeSet<String>>,
-    /// What it has read of its state; `None`: more than is remembered.
+    /// The state that it read; `None` if that exceeded the limit.
     #[serde(default)]
     pub state: Option<Vec<KeptRead>>,
     /// How it failed.
     pub failure: CapsuleFailure,
-    /// How many capsules of this subscriber are kept.
+    /// Number of capsules to retain for this subscriber.
     #[serde(skip)]
     pub keep: u32,
 }
@@ -93,14 +93,14 @@ pub struct Capsule {
 pub struct CapsuleLimits {
     /// Memory of an instance.
     pub memory_bytes: u64,
-    /// Time for an event.
+    /// Time per event.
     pub time_ns: u64,
-    /// Output of an event.
+    /// Output per event.
     pub output_bytes: u64,
-    /// Handles of an instance; `None` where that was not kept yet.
+    /// Handles of an instance; `None` in capsules of early releases.
     #[serde(default)]
     pub handles: Option<u32>,
-    /// Log lines; `None` where that was not kept yet.
+    /// Log lines; `None` in capsules of early releases.
     #[serde(default)]
     pub log_lines_per_second: Option<u32>,
 }
@@ -119,41 +119,41 @@ impl From<Limits> for CapsuleLimits {
 pub struct CapsuleFailure {
     /// `reject`, `retry`, or the kind of a call's failure.
     pub kind: String,
-    /// Why, in the plugin's or the sandbox's words.
+    /// The reason, in the plugin's or the sandbox's words.
     pub reason: String,
-    /// Where in the plugin it happened, innermost first, one function a line.
+    /// The plugin's stack, innermost first, one function per line.
     #[serde(default)]
     pub backtrace: Option<String>,
 }
 
-/// Something that was read.
+/// A recorded read.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum KeptRead {
-    /// What is under a key.
+    /// The value of a key.
     Value {
         /// The bucket.
         bucket: String,
         /// The key.
         key: String,
-        /// The value; none: there was nothing.
+        /// The value; `None` if the key did not exist.
         value: Option<KeptValue>,
     },
     /// Keys of a bucket.
     Keys {
         /// The bucket.
         bucket: String,
-        /// Those behind this one.
+        /// Only keys after this one.
         after: Option<String>,
         /// The keys.
         keys: Vec<String>,
-        /// There may be more behind this one.
+        /// Up to where the bucket was read; there may be more keys after it.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         looked_to: Option<String>,
     },
 }
 
-/// A value: as a text where it is one, so that people can read it.
+/// A value, as text if possible, so that it is readable.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum KeptValue {
@@ -190,27 +190,27 @@ mod base64_bytes {
 /// Why bytes are not a capsule.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CapsuleError {
-    /// They are something else.
+    /// Another format.
     #[error("it is not a capsule: those begin with `{HEAD_OF_ANY}`")]
     Other,
-    /// It was made by a later release.
+    /// Made by a later release.
     #[error("it is a capsule of format {version}, and this release reads format 1: use a later one")]
     Later {
-        /// Its version.
+        /// Its format version.
         version: String,
     },
-    /// It is not as it was written.
+    /// The checksum does not match.
     #[error("it is damaged: what is in it does not have the checksum that it names")]
     Damaged,
-    /// What is in it is not what should be.
+    /// The content is invalid.
     #[error("it cannot be understood: {0}")]
     Malformed(String),
 }
 
 impl Capsule {
-    /// The capsule as bytes.
+    /// Encodes the capsule.
     pub fn encode(&self) -> Vec<u8> {
-        // It has no map with keys that are not texts, so it always has a JSON text.
+        // It has no maps with non-string keys, so the JSON encoding cannot fail.
         let mut body = serde_json::to_vec_pretty(self).unwrap_or_default();
         body.push(b'\n');
         let mut encoded = format!("{HEAD}{}\n", blake3::hash(&body)).into_bytes();
@@ -218,7 +218,7 @@ impl Capsule {
         encoded
     }
 
-    /// The capsule that bytes are.
+    /// Decodes a capsule.
     ///
     /// # Errors
     /// [`CapsuleError`].
@@ -235,13 +235,13 @@ impl Capsule {
             return Err(CapsuleError::Damaged);
         }
         let capsule: Self = serde_json::from_slice(body).map_err(|error| CapsuleError::Malformed(error.to_string()))?;
-        // What a run relies on.
+        // Checks what a replay relies on.
         Event::decode(&capsule.event).map_err(|error| CapsuleError::Malformed(error.to_string()))?;
         capsule.seed().ok_or_else(|| CapsuleError::Malformed("its seed is not one".to_owned()))?;
         Ok(capsule)
     }
 
-    /// The limits as the sandbox takes them.
+    /// The limits in the sandbox's form.
     pub fn plugin_limits(&self) -> Limits {
         let CapsuleLimits { memory_bytes, time_ns, output_bytes, handles, log_lines_per_second } = self.limits;
         let (time, others) = (Duration::from_nanos(time_ns), Limits::default());
@@ -250,7 +250,7 @@ impl Capsule {
         Limits { memory_bytes, time, output_bytes, handles, log_lines_per_second }
     }
 
-    /// The values that were read and were there.
+    /// The recorded values of keys that existed.
     pub fn values(&self) -> impl Iterator<Item = (&str, &str, Bytes)> {
         self.state.iter().flatten().filter_map(|read| match read {
             KeptRead::Value { bucket, key, value: Some(value) } => {
@@ -260,13 +260,13 @@ impl Capsule {
         })
     }
 
-    /// Its event as a lane has it.
+    /// Its event in the form that lanes use.
     pub(crate) fn held(&self) -> Result<Held, ReplayError> {
         let mut record = Vec::new();
         let written = Record { key: &self.key, lineage: None, event: &self.event }.write(&mut record);
         written.map_err(|error| ReplayError::Capsule(CapsuleError::Malformed(error.to_string())))?;
         let (offset, append_time_ns) = (self.offset, self.append_time_ns);
-        // what it read had not expired, whatever its trusted time was
+        // its reads had not expired, whatever the trusted time was
         Ok(Held { offset, append_time_ns, trusted_time_ns: append_time_ns, record: record.into() })
     }
 
@@ -274,10 +274,10 @@ impl Capsule {
         blake3::Hash::from_hex(&self.seed).ok().map(|hash| *hash.as_bytes())
     }
 
-    /// Gives the event to a handler as it was given when it failed: alone, at its time, over what was read then.
+    /// Calls a handler with the event in the same way as when it failed: alone, at its time, with the recorded state.
     ///
     /// # Errors
-    /// When the handler could not be called at all. How the event fails is no error.
+    /// If the handler could not be called at all. A failure of the event is not an error.
     pub async fn replay(&self, handler: &impl Handler) -> Result<Replayed, ReplayError> {
         let malformed = |error: String| ReplayError::Capsule(CapsuleError::Malformed(error));
         let held = self.held()?;
@@ -317,39 +317,39 @@ impl Capsule {
     }
 }
 
-/// Why a capsule has no outcome.
+/// Why a capsule cannot be replayed.
 #[derive(Debug, thiserror::Error)]
 pub enum ReplayError {
-    /// There is no instance of the plugin.
+    /// The plugin has no instance.
     #[error(transparent)]
     Instance(#[from] InstanceError),
-    /// What is in it makes no sense.
+    /// The content is invalid.
     #[error(transparent)]
     Capsule(CapsuleError),
 }
 
-/// What came of a capsule.
+/// Result of a replay.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Replayed {
-    /// How it went.
+    /// The outcome.
     pub outcome: Outcome,
-    /// What was read and is not in the capsule, as bucket and key, or a bucket alone whose keys were listed. It was taken for
-    /// nothing being there.
+    /// Reads that the capsule does not contain, as bucket and key, or a bucket alone for a listing. They were answered
+    /// as empty.
     pub unknown: Vec<(String, Option<String>)>,
 }
 
-/// How it went.
+/// Outcome of a replay.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Outcome {
-    /// It failed in the same way: the same kind, words and backtrace.
+    /// The same failure: kind, reason and backtrace.
     Reproduced,
-    /// It failed in another way.
+    /// Another failure.
     FailedOtherwise(CapsuleFailure),
-    /// It was handled.
+    /// The event was handled.
     Handled(Handled),
 }
 
-/// The context of an event whose seed is what it was.
+/// A context with the recorded seed.
 struct Seeded {
     context: Context,
     seed: [u8; 32],
@@ -369,12 +369,12 @@ impl EventContext for Seeded {
     }
 }
 
-/// The state as far as it was read.
+/// The recorded state.
 struct ReadState {
     values: BTreeMap<(String, String), Option<Bytes>>,
-    /// By bucket, the keys that are known to be there.
+    /// Existing keys, by bucket.
     keys: BTreeMap<String, BTreeSet<String>>,
-    /// By bucket and by the key that they are behind: what was listed.
+    /// Listings, by bucket and by the key that they start after.
     listings: BTreeMap<(String, Option<String>), Keys>,
     unknown: Mutex<BTreeSet<(String, Option<String>)>>,
 }
@@ -410,13 +410,12 @@ impl ReadState {
         self.unknown.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
     }
 
-    /// The keys behind one, as many as that, and whether all that there can be between them are known: the listings that
-    /// were looked at go from one to the next without a gap.
+    /// Up to `count` keys after one, and whether they are certain: recorded listings cover the range without a gap.
     fn known(&self, bucket: &str, after: Option<&str>, count: usize) -> (Vec<String>, bool) {
         let keys = self.keys.get(bucket).into_iter().flatten();
         let keys: Vec<_> =
             keys.filter(|key| after.is_none_or(|after| key.as_str() > after)).take(count).cloned().collect();
-        // Up to where it has to be known: where as many were found as were asked for, not behind the last one.
+        // The end of the range that has to be covered: the last key if `count` were found.
         let last = keys.last().filter(|_| keys.len() == count).map(String::as_str);
         let mut to = after;
         loop {
@@ -428,7 +427,7 @@ impl ReadState {
                 let begins = from.is_none() || from.as_deref() <= to;
                 begins && found.looked_to.as_deref().is_none_or(|looked_to| to.is_none_or(|to| looked_to > to))
             });
-            // the one that reaches farthest; to the end of all keys where it names none
+            // the listing that reaches farthest; without a limit it reaches the end of the bucket
             let Some(farthest) =
                 goes_on.map(|(_, found)| found.looked_to.as_deref()).max_by_key(|to| (to.is_none(), *to))
             else {
@@ -471,14 +470,14 @@ impl StateView for ReadState {
     }
 }
 
-/// Where lanes hand their capsules to, once somebody wants them.
+/// Receiver of the lanes' capsules, once there is one.
 pub(crate) type Sink = Arc<OnceLock<mpsc::Sender<Capsule>>>;
 
 /// Makes the capsules of a lane.
 pub(crate) struct Recorder {
     sink: Sink,
     keep: u32,
-    /// The offsets of the events of the last call, and what those have read.
+    /// Offsets of the events of the last call, and their reads.
     called: Vec<Offset>,
     reads: Arc<Mutex<Reads>>,
 }
@@ -488,7 +487,7 @@ impl Recorder {
         Self { sink, keep: plan.capsules, called: Vec::new(), reads: Arc::default() }
     }
 
-    /// A call begins. The state as its plugin gets it.
+    /// Starts recording a call. Returns the state for its plugin.
     pub(crate) fn begin<K: Entries>(&mut self, state: &Arc<LaneState<K>>, run: &[Parsed<'_>]) -> Arc<dyn StateView> {
         if self.keep == 0 || self.sink.get().is_none() {
             return state.clone();
@@ -499,20 +498,20 @@ impl Recorder {
         Arc::new(Recording { state: state.clone(), reads: self.reads.clone() })
     }
 
-    /// What the last call has read, taken out while another version is asked about the same event.
+    /// Takes out the recording of the last call, while another version handles the same event.
     pub(crate) fn take(&mut self) -> Recorded {
         (std::mem::take(&mut self.called), std::mem::take(&mut self.reads))
     }
 
-    /// Puts it back: that call is the one which counts.
+    /// Restores the recording that [`Self::take`] returned.
     pub(crate) fn put_back(&mut self, recorded: Recorded) {
         (self.called, self.reads) = recorded;
     }
 
-    /// An event of the last call has failed for the last time: hands a capsule on, unless too many are on their way.
+    /// Sends a capsule for an event of the last call that finally failed, unless the receiver is too slow.
     pub(crate) fn save(&self, event: &Parsed<'_>, failure: &LastFailure, attempt: u32, of: Source<'_>) {
         let Some(sink) = self.sink.get().filter(|_| self.keep > 0) else { return };
-        // No plugin did that, so no plugin does it again.
+        // The failure is not the plugin's, so a replay cannot reproduce it.
         if matches!(failure.kind, "refused" | "when") {
             return;
         }
@@ -554,19 +553,19 @@ impl Recorder {
     }
 }
 
-/// The offsets of the events of a call, and what those have read.
+/// Offsets of the events of a call, and their reads.
 pub(crate) type Recorded = (Vec<Offset>, Arc<Mutex<Reads>>);
 
-/// Whose event it is.
+/// Origin of a capsule's event.
 pub(crate) struct Source<'a> {
     pub(crate) subscriber: &'a str,
-    /// What it is called for good.
+    /// The subscriber's original name.
     pub(crate) origin: &'a str,
     pub(crate) topic: &'a str,
     pub(crate) partition: u32,
     pub(crate) digest: &'a str,
     pub(crate) wasm_digest: Option<[u8; 32]>,
-    /// What the version that failed was made with.
+    /// Settings of the version that failed.
     pub(crate) settings: &'a PluginSettings,
 }
 
@@ -585,7 +584,7 @@ fn kept(read: StateRead) -> KeptRead {
     }
 }
 
-/// The state of a lane, with somebody who wants to know what is read of it.
+/// The state of a lane, with a recorder of its reads.
 struct Recording<K> {
     state: Arc<LaneState<K>>,
     reads: Arc<Mutex<Reads>>,

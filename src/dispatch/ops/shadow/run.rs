@@ -1,4 +1,4 @@
-//! Runs one version over events, as a lane would, and commits nothing.
+//! Runs one version over events, like a lane, without committing anything.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
@@ -23,15 +23,16 @@ use crate::model::call::{
 use crate::model::slices::records;
 use crate::topology::{StatePlan, SubscriberPlan};
 
-/// Most events of a call: enough for what depends on batches to show, and few enough that a failure is found quickly.
+/// Maximum number of events in a call: enough to reveal a dependence on batches, and few enough to find a failing event
+/// quickly.
 const CALL_EVENTS_MAX: u64 = 64;
 
-/// What a version did with an event.
+/// The result of a version for an event.
 pub(super) struct Ran {
-    /// Which event it is.
+    /// Index of the event.
     pub(super) at: usize,
     pub(super) seen: Seen,
-    /// It has read its state.
+    /// Whether it has read its state.
     pub(super) has_read: bool,
 }
 
@@ -55,7 +56,8 @@ impl<E: Engine> Tree<E> {
 }
 
 impl Runner {
-    /// Runs a version over what it keeps; one [`Ran`] for each event, in their order. Sizes of calls follow from `seed`.
+    /// Runs a version over its copy of the state. Returns one [`Ran`] per event, in order. `seed` determines the sizes
+    /// of calls.
     pub(super) async fn run(
         &self,
         handler: &impl Handler,
@@ -66,7 +68,7 @@ impl Runner {
         let parsed = self.held.iter().map(Held::parse).collect::<Result<Vec<_>, _>>();
         let events = parsed.map_err(|error| ShadowError::Unreadable(error.to_string()))?;
         let mut ran: Vec<Ran> = Vec::with_capacity(events.len());
-        // Up to here events run alone, so that it is certain which one fails.
+        // Up to this event, events run alone, to find out which one fails.
         let (mut attempt, mut alone_to) = (1, 0);
         while let Some(rest) = events.get(ran.len()..).filter(|rest| !rest.is_empty()) {
             let at = ran.len();
@@ -78,7 +80,7 @@ impl Runner {
                     if self.take(run, &handled, done, state, &mut ran)? {
                         attempt = 1;
                         cost.failed += 1;
-                        continue; // the outputs of one were refused; those behind it run again
+                        continue; // the outputs of an event were refused; the events after it run again
                     }
                     attempt = if done > 0 { 1 } else { attempt };
                     let Some((at, verdict)) = handled.unfinished() else {
@@ -107,9 +109,9 @@ impl Runner {
         Ok(ran)
     }
 
-    /// How many of these events go into a call.
+    /// Number of these events that go into a call.
     fn call_size(&self, rest: &[Parsed<'_>], seed: u64, at: usize) -> usize {
-        // Few events make several calls as well, or there would be no other way to cut them.
+        // A few events are split into several calls as well, or there would be only one way to split them.
         let most = (self.held.len() as u64).div_ceil(2).min(CALL_EVENTS_MAX).min(self.plan.batch.max_events.into());
         let size = 1 + xxh3::xxh3_64_with_seed(&(at as u64).to_le_bytes(), seed) % most.max(1);
         let content_type = rest.first().and_then(|event| event.view.content_type);
@@ -150,7 +152,8 @@ impl Runner {
         Ok(handled)
     }
 
-    /// What a lane would commit of the events in front of `done`. Whether one of them was refused, which ends it.
+    /// Takes the results that a lane would commit for the events before `done`. Whether one of them was refused, which
+    /// ends it.
     fn take(
         &self,
         run: &[Parsed<'_>],
@@ -192,7 +195,7 @@ impl Runner {
         Ok(false)
     }
 
-    /// The name of a topic, and whether it is only the way to it.
+    /// The name of a topic, and whether it is the hidden topic of delayed events.
     fn topic_of(&self, number: crate::model::TopicId) -> (String, bool) {
         if let Some((name, _)) = self.topics.get(&number) {
             return (name.clone(), false);
@@ -203,7 +206,7 @@ impl Runner {
     }
 }
 
-/// A context whose log lines nobody sees: the events were handled long ago.
+/// A context that drops log lines, since the events were handled long ago.
 struct Quiet(Context);
 
 impl crate::model::call::EventContext for Quiet {
@@ -221,7 +224,7 @@ impl crate::model::call::EventContext for Quiet {
 /// Bucket and key.
 type StateKey = (String, String);
 
-/// What the versions keep in a partition, each for itself.
+/// Copies of the state in a partition, one for each run.
 pub(super) struct States {
     pub(super) running: Arc<ShadowState>,
     pub(super) again: Arc<ShadowState>,
@@ -229,7 +232,7 @@ pub(super) struct States {
 }
 
 impl States {
-    /// All begin with the same, out of what is kept in all partitions.
+    /// All runs begin with the same state.
     pub(super) fn of(state: &[StateOfPartition], partition: u32, plan: &SubscriberPlan) -> Self {
         let of = || {
             let entries = state.iter().filter(|entry| entry.partition == partition);
@@ -238,29 +241,29 @@ impl States {
         Self { running: of(), again: of(), other: of() }
     }
 
-    /// Bytes of keys and values of the one that has the most.
+    /// Size of the largest copy.
     pub(super) fn bytes(&self) -> u64 {
         [&self.running, &self.again, &self.other].into_iter().map(|state| state.bytes()).max().unwrap_or(0)
     }
 }
 
-/// State that is forgotten afterwards. It changes between calls only.
+/// State in memory, which is dropped afterwards. It changes between calls only.
 pub(super) struct ShadowState {
     kept: Mutex<Kept>,
     bytes_max: u64,
     ttl_ns: Option<u64>,
-    /// What the events of a call have read, where that was told; else whether any has.
+    /// The reads of a call's events, if they were reported; otherwise whether any event has read.
     reads: Mutex<(Option<Reads>, bool)>,
 }
 
-/// What a version keeps.
+/// The copy of one run.
 #[derive(Default)]
 struct Kept {
-    /// Values, each with the time at which it was written.
+    /// Values with their write times.
     entries: BTreeMap<StateKey, (Bytes, u64)>,
-    /// The keys in the order of those times, where entries expire.
+    /// Keys in the order of those times, if entries expire.
     by_time: BTreeSet<(u64, StateKey)>,
-    /// Bytes of keys and values, as a lane counts them.
+    /// Bytes of keys and values, counted like in a lane.
     bytes: u64,
 }
 
@@ -300,8 +303,7 @@ impl ShadowState {
         self.kept().bytes
     }
 
-    /// Why an event is refused that writes this, where it makes the state larger than it may be. What has expired by then
-    /// goes first.
+    /// The reason for refusing an event whose writes would exceed the limit; removes expired entries first.
     fn too_large<'w>(&self, writes: impl Iterator<Item = &'w StateWrite>, time_ns: u64) -> Option<String> {
         let mut kept = self.kept();
         while let Some((written_ns, _)) = kept.by_time.first()
