@@ -14,7 +14,7 @@ use wasmtime::component::{Component, Linker, Type};
 
 use super::cache::Cache;
 use super::contract::SandboxPre;
-use super::limits::{FUNCTION_BYTES_MAX, PORT_NAME_BYTES_MAX, PORTS_MAX};
+use super::limits::{FUNCTION_BYTES_MAX, LARGE_FUNCTION_BYTES, LARGE_FUNCTIONS_BYTES_MAX, PORT_NAME_BYTES_MAX, PORTS_MAX};
 use super::sections;
 use super::state::State;
 use super::words;
@@ -53,6 +53,16 @@ pub enum RegisterError {
     )]
     LargeFunction {
         /// Its size in bytes.
+        bytes: usize,
+    },
+    /// Its large functions are too many.
+    #[error(
+        "the large functions of the component ({LARGE_FUNCTION_BYTES} bytes or more) have {bytes} bytes together, and at most \
+         {LARGE_FUNCTIONS_BYTES_MAX} are accepted, since compiling them would take too long: split what generates them, or \
+         keep large tables as data"
+    )]
+    LargeFunctions {
+        /// Their size in bytes.
         bytes: usize,
     },
     /// Its memory limit could never be met.
@@ -137,9 +147,12 @@ pub(super) fn examine(
     digest: &Digest,
 ) -> Result<SandboxPre<State>, RegisterError> {
     check_kind(wasm)?;
-    let bytes = sections::largest_function_bytes(wasm);
+    let (bytes, of_large) = sections::function_bytes(wasm, LARGE_FUNCTION_BYTES);
     if bytes > FUNCTION_BYTES_MAX {
         return Err(RegisterError::LargeFunction { bytes });
+    }
+    if of_large > LARGE_FUNCTIONS_BYTES_MAX {
+        return Err(RegisterError::LargeFunctions { bytes: of_large });
     }
     let component = match cache.and_then(|cache| cache.load(engine, digest)) {
         Some(component) => component,

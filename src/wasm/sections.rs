@@ -71,19 +71,20 @@ fn declared<'a>(wasm: &'a [u8], name: &[u8]) -> Result<Option<&'a [u8]>, String>
     }
 }
 
-/// The size of the largest function of a component in bytes.
-pub(super) fn largest_function_bytes(wasm: &[u8]) -> usize {
-    let mut largest = 0;
+/// The size of the largest function of a component, and of all that have at least `large` bytes together, in bytes.
+pub(super) fn function_bytes(wasm: &[u8], large: usize) -> (usize, usize) {
+    let (mut largest, mut of_large) = (0, 0);
     each_section(wasm, DEPTH_MAX, &mut |is_module, id, content| {
         if is_module && id == CODE {
             let mut bodies = number(content).map_or(&[][..], |(_, bodies)| bodies);
             while let Some((body, behind)) = sized(bodies) {
                 largest = largest.max(body.len());
+                of_large += if body.len() >= large { body.len() } else { 0 };
                 bodies = behind;
             }
         }
     });
-    largest
+    (largest, of_large)
 }
 
 fn look<'a>(wasm: &'a [u8], wanted: &[u8], found: &mut Vec<&'a [u8]>) {
@@ -160,9 +161,10 @@ mod tests {
     #[test]
     fn the_largest_function_is_found_wherever_it_is() {
         let nops = "nop ".repeat(1_000);
-        assert_eq!(largest_function_bytes(&component("(component)")), 0);
+        assert_eq!(function_bytes(&component("(component)"), 1), (0, 0));
         let text = format!("(component (core module (func)) (component (core module (func {nops}) (func nop))))");
-        assert_eq!(largest_function_bytes(&component(&text)), 1_002, "locals, the instructions, an end");
+        assert_eq!(function_bytes(&component(&text), 1_000), (1_002, 1_002), "locals, the instructions, an end");
+        assert_eq!(function_bytes(&component(&text), 2), (1_002, 1_007), "small ones as well");
     }
 
     #[test]

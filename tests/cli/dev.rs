@@ -61,6 +61,37 @@ fn a_topology_that_changes_is_applied_or_told_what_is_wrong_with_it() {
 }
 
 #[test]
+fn a_schema_that_changes_is_applied_and_one_that_is_broken_is_told_of_and_tried_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let schema = |required: &str| {
+        let text = format!(r#"{{"type":"object","required":["{required}"]}}"#);
+        std::fs::write(folder.path().join("order.json"), text).unwrap();
+    };
+    schema("a");
+    let yaml = TOPOLOGY.replace("log: {}", "log: { schema: order.json }");
+    assert_ne!(yaml, TOPOLOGY);
+    std::fs::write(folder.path().join("shop.yaml"), &yaml).unwrap();
+    let mut command = wattle();
+    command.current_dir(folder.path()).args(["dev", "shop.yaml", "--listen", "127.0.0.1:0", "--log-format", "json"]);
+    let mut bus = Bus::spawn_dev(command);
+    bus.run(&["publish", "log", r#"{"a":1}"#]).ok();
+    schema("b");
+    bus.wait_for("has changed and was applied");
+    bus.run(&["publish", "log", r#"{"b":1}"#]).ok();
+    assert_eq!(bus.run(&["publish", "log", r#"{"a":1}"#]).code, Some(1));
+    std::fs::write(folder.path().join("order.json"), "{").unwrap();
+    bus.wait_for("what ran before runs on");
+    bus.run(&["publish", "log", r#"{"b":1}"#]).ok();
+    schema("a");
+    bus.wait_for("has changed and was applied");
+    bus.run(&["publish", "log", r#"{"a":1}"#]).ok();
+    // a namespace that is called otherwise is another one
+    std::fs::write(folder.path().join("shop.yaml"), yaml.replace("name: shop", "name: store")).unwrap();
+    bus.wait_for("no file declares this namespace any more");
+    bus.stop();
+}
+
+#[test]
 fn a_data_folder_that_is_named_is_kept() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("shop.yaml"), TOPOLOGY).unwrap();

@@ -8,5 +8,6 @@
     reason = "a test may panic"
 )]
 
+mod docs;
 mod floors;
 mod tidy;

@@ -1,8 +1,8 @@
-//! Topology files that change while they run: checked, built and applied, or reported with their problems while the topology before
-//! runs on.
+//! Files of topologies that change while they run: checked, built and applied, or reported with their problems while the topology
+//! before runs on.
 
-use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
 
 use super::super::{changes, components, load};
 use crate::api::Changes;
@@ -21,21 +21,30 @@ pub(super) async fn reapply(
     mut built: BTreeMap<PathBuf, PathBuf>,
 ) {
     let mut watch = Watch::default();
-    watch.follow(topologies.iter().filter(|path| !load::is_stdin(path)).cloned());
+    // A component that is missing while it is linked, or a schema that is half written, is there a moment later.
+    let mut is_pending = false;
     loop {
+        let topologies_only = topologies.iter().filter(|path| !load::is_stdin(path)).cloned();
+        let (schemas, components) = (schemas(running), built.values().cloned().collect::<BTreeSet<_>>());
+        watch.follow(topologies_only.chain(schemas.iter().cloned()).chain(components.iter().cloned()));
         let changed = watch.changed().await;
-        // A file that is written anew is gone for a moment.
-        if changed.iter().all(|changed| changed.is_gone) {
+        let is_of_schema = changed.iter().any(|changed| schemas.contains(&changed.path));
+        // A topology that is written anew is gone for a moment; a component alone is for those who watch plugins.
+        let is_of_files = changed.iter().any(|changed| !changed.is_gone && !components.contains(&changed.path));
+        let is_there_again = is_pending && changed.iter().any(|changed| !changed.is_gone);
+        if !(is_of_schema || is_of_files || is_there_again) {
             continue;
         }
         let applied = match load::load(topologies) {
-            Ok(sources) if sources == said => continue,
+            Ok(sources) if sources == said && !is_of_schema && !is_pending => continue,
             Ok(sources) => {
+                tell_left_behind(&said, &sources);
                 said.clone_from(&sources);
                 apply(running, &sources, &mut built).await
             }
             Err(errors) => Err(errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")),
         };
+        is_pending = applied.is_err();
         match applied {
             Ok(changes) => {
                 tracing::info!(changes = changes.changes.len(), "the topology has changed and was applied");
@@ -46,6 +55,23 @@ pub(super) async fn reapply(
                 tracing::error!("the topology has changed and was not applied: what ran before runs on");
             }
         }
+    }
+}
+
+/// The schema files of what runs.
+fn schemas(running: &Running) -> BTreeSet<PathBuf> {
+    let plan = running.tree().plan();
+    plan.topics.iter().filter_map(|topic| topic.schema.as_ref()).map(|schema| schema.path().to_owned()).collect()
+}
+
+/// Topologies are applied by namespace: one that no file declares any more keeps running, which is said.
+fn tell_left_behind(before: &[Source], now: &[Source]) {
+    let declared = components::namespaces(now);
+    for name in components::namespaces(before).iter().filter(|name| !declared.contains(name)) {
+        tracing::warn!(
+            namespace = name,
+            "no file declares this namespace any more; its topics and subscribers run until `wattle dev` is started again"
+        );
     }
 }
 
@@ -67,7 +93,7 @@ async fn apply(
         let done = build.await.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
         built.insert(done.folder, done.wasm);
     }
-    let component = |folder: &std::path::Path| built.get(folder).cloned().ok_or_else(|| "it was not built".to_owned());
+    let component = |folder: &Path| built.get(folder).cloned().ok_or_else(|| "it was not built".to_owned());
     let merged = components::merged(sources, &base())?;
     let proposal = components::proposal(merged, true, component).map_err(|failure| failure.message)?;
     reloader.apply(proposal, true).await.map_err(|error| error.to_string())

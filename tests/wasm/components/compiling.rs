@@ -33,6 +33,16 @@ fn a_function_that_nobody_could_wait_for_is_refused_at_once() {
     assert!(start.elapsed().as_secs() < 2, "{:?}", start.elapsed());
 }
 
+#[test]
+fn many_large_functions_are_refused_at_once() {
+    let one = jumps(30_000).replace(" (export \"handle\")", "");
+    let wasm = plugin(&format!("{DESCRIBE} {} {}", one.repeat(9), jumps(10)));
+    let start = Instant::now();
+    let error = HOST.register(spec(wasm)).unwrap_err();
+    assert!(matches!(error, RegisterError::LargeFunctions { bytes } if bytes > 4 << 20), "{error}");
+    assert!(start.elapsed().as_secs() < 2, "{:?}", start.elapsed());
+}
+
 /// By hand: what the compiler takes for functions of several sizes, up to the largest that is accepted.
 #[test]
 #[ignore = "measures"]
