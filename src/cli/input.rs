@@ -658,9 +658,9 @@ mod tests {
         for (line, column, says) in [
             (&b"{"[..], 1, "on a line of its own"),
             (b"[\n1\n]\n", 1, "on a line of its own"),
-            (b"{\"a\":1},\n", 8, "a comma stands behind"),
-            (b"{\"a\":1} {\"a\":2}\n", 9, "more stands behind"),
-            (b"[1],\n", 4, "a comma stands behind"),
+            (b"{\"a\":1},\n", 8, "a comma follows"),
+            (b"{\"a\":1} {\"a\":2}\n", 9, "more text follows"),
+            (b"[1],\n", 4, "a comma follows"),
             (b"{\"a\":1,}\n", 8, "trailing comma"),
             (b"{a}\n", 2, "key must be a string"),
             (b"{\"s\":\"\\ud800\"}\n", 13, "hex escape"),

@@ -14,7 +14,9 @@ use wasmtime::component::{Component, Linker, Type};
 
 use super::cache::Cache;
 use super::contract::SandboxPre;
-use super::limits::{FUNCTION_BYTES_MAX, LARGE_FUNCTION_BYTES, LARGE_FUNCTIONS_BYTES_MAX, PORT_NAME_BYTES_MAX, PORTS_MAX};
+use super::limits::{
+    FUNCTION_BYTES_MAX, LARGE_FUNCTION_BYTES, LARGE_FUNCTIONS_BYTES_MAX, PORT_NAME_BYTES_MAX, PORTS_MAX,
+};
 use super::sections;
 use super::state::State;
 use super::words;

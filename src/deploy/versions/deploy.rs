@@ -20,6 +20,7 @@ use crate::deploy::record::decided::{Kept, Said};
 use crate::deploy::reloader::Reloader;
 use crate::deploy::versions::{cause_of_file, source, start, terms};
 use crate::dispatch::{Called, VersionError};
+use crate::effects::{Clock, SystemClock};
 use crate::engine::Engine;
 use crate::model::call::Handler as _;
 use crate::topology::SubscriberPlan;
@@ -192,7 +193,7 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
         tracing::info!(subscriber, digest, cause, "compiling a new version");
         self.note(&subject, Some(format!("compiling {digest}")));
         let (kept, wasm) =
-            (Kept::new(&spec, &subject.plan().config, (&cause, self.shared.tree.engine().now_ns())), spec.wasm.clone());
+            (Kept::new(&spec, &subject.plan().config, (&cause, SystemClock.now_ns())), spec.wasm.clone());
         let compiled = self.blocking(move |reloader| Ok(reloader.shared.compiler.compile_beside(spec)?));
         let handler = self.unless_closing(compiled).await.inspect_err(|error| {
             self.note(&subject, Some(format!("{digest} is refused, keeping the previous version: {error}")));
@@ -326,7 +327,7 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
             outcome = Some(DeployOutcome::Runs);
         }
         if let Some((handler, lanes)) = new_tried {
-            let passed = decided.tried_for(decided.newest(), tree.engine().now_ns());
+            let passed = decided.tried_for(decided.newest(), SystemClock.now_ns());
             let terms = terms(subject.plan().trial, lanes, passed);
             let trial = tree.try_version(&subject.name, handler, terms).await.map_err(not_called)?;
             self.note(&subject, None);

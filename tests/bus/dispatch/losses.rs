@@ -56,16 +56,16 @@ async fn another_key_loses_order_where_there_are_partitions_and_events() {
         )
     };
     for partitions in [1, 2] {
-        let before = yaml(partitions, ", key: data.a");
+        let before = yaml(partitions, ", key: id");
         let tree = start(&before, &[("keep", &Script::each(copy))]).await;
-        let after = yaml(partitions, ", key: data.b");
+        let after = yaml(partitions, ", key: type");
         assert!(lost(&tree, &before, &after).await.is_empty(), "there are no events yet");
         publish(&tree, "in", &["one", "two"]).await;
         settled(&tree).await;
         assert!(lost(&tree, &before, &before).await.is_empty());
         let losses = lost(&tree, &before, &after).await.concat();
         assert_eq!(
-            losses.contains("with `key: data.b` sends events to other partitions than the 2 before"),
+            losses.contains("with `key: type` sends events to other partitions than the 2 before"),
             partitions > 1,
             "{losses}"
         );

@@ -76,7 +76,10 @@ async fn a_setting_that_the_deployed_component_does_not_have_is_refused_with_its
     // That of the file is not called so.
     std::fs::write(world.file(), component("time")).unwrap();
     let planned = bus.reloader.changes(&Proposal::of(&told("tme: 7"), &[world.file()])).unwrap().refusals.concat();
-    assert!(planned.contains("not what its plugin declares") && planned.contains("did you mean"), "{planned}");
+    assert!(
+        planned.contains("does not match the schema of its plugin") && planned.contains("did you mean"),
+        "{planned}"
+    );
     bus.stop().await;
 }
 

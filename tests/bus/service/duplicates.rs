@@ -101,8 +101,8 @@ async fn numbers_that_cannot_be_are_refused() {
         ("", 0, None, "numbering.producer", "1 to 255 bytes"),
         (long.as_str(), 0, None, "numbering.producer", "256"),
         ("till-7", u64::MAX, None, "numbering.first_sequence", "more than there are"),
-        ("till-7", 1, Some(year(4_000_000_000)), "numbering.began", "s after now"),
-        ("till-7", 1, Some(year(-1)), "numbering.began", "s after now"),
+        ("till-7", 1, Some(year(4_000_000_000)), "numbering.began", "s ahead of the clock"),
+        ("till-7", 1, Some(year(-1)), "numbering.began", "s ahead of the clock"),
     ] {
         let numbering = Some(v1::Numbering { producer: producer.into(), first_sequence, began });
         let events = vec![event("a", "k"), event("b", "k")];

@@ -155,7 +155,7 @@ async fn a_listing_of_what_has_no_place_yet_is_refused_where_it_is_not_one() {
     for (request, code, words) in [
         (request("nothing", b"", 0), Code::NotFound, "nothing"),
         (request(ORDERS, b"?", 0), Code::InvalidArgument, "page_token is not what an earlier page"),
-        (request(ORDERS, b"", 7), Code::InvalidArgument, "kind is not one"),
+        (request(ORDERS, b"", 7), Code::InvalidArgument, "kind is not a known value"),
     ] {
         let refused = reader.list_pending(request).await.unwrap_err();
         assert!(refused.code() == code && refused.message().contains(words), "{refused:?}");
