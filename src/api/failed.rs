@@ -66,7 +66,7 @@ pub struct FailedEvent {
 }
 
 /// Where the next page begins: a partition, and a number in it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct ListPosition {
     /// The partition.
     pub partition: u32,
@@ -75,7 +75,7 @@ pub struct ListPosition {
 }
 
 /// Why dead letters failed.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Reason {
     /// The kind of the failure.
     pub failure: String,
@@ -84,7 +84,7 @@ pub struct Reason {
 }
 
 /// How many failed for one reason, and when.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Times {
     /// How many.
     pub count: u64,
@@ -95,12 +95,12 @@ pub struct Times {
 }
 
 /// Dead letters by why they failed.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Reasons(BTreeMap<Reason, Times>);
 
 /// Progress of an operation on dead letters. It covers the letters that were there at its beginning, so that it
 /// ends although redriven events may fail again.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct LetterProgress {
     /// The next one to look at.
     pub at: ListPosition,

@@ -9,7 +9,7 @@ use super::v1;
 use crate::model::Offset;
 
 /// Where the events of a call went.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Published {
     /// The recovery epoch in which the offsets hold.
     pub epoch: u32,

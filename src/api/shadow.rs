@@ -97,7 +97,7 @@ pub enum DifferenceKind {
 }
 
 /// The result of an event.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Seen {
     /// Its outputs by their ids.
     pub outputs: BTreeMap<String, SeenOutput>,

@@ -145,7 +145,7 @@ pub enum LaneState {
 }
 
 /// The offsets of a partition.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Bounds {
     /// The offset of the first retained event.
     pub start: Offset,

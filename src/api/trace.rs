@@ -19,7 +19,7 @@ pub struct TraceOf {
 }
 
 /// The lineage of an event.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Trace {
     /// Parents before children; the first is what all others were made from, as far back as it is kept.
     pub events: Vec<TracedEvent>,
@@ -30,7 +30,7 @@ pub struct Trace {
 }
 
 /// An event of a trace.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct TracedEvent {
     /// The full name of its topic.
     pub topic: String,
@@ -55,7 +55,7 @@ pub struct TracedEvent {
 }
 
 /// Where an event comes from.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Origin {
     /// Which event of the trace it was made from; `None` where that is not kept any more.
     pub parent: Option<usize>,

@@ -102,7 +102,7 @@ pub struct Reload {
 }
 
 /// The phase of a round.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 enum Phase {
     /// Not measured.
     #[default]

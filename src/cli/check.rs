@@ -15,7 +15,7 @@ use crate::topology::{Plan, Source, check, show};
 /// Validate topology files
 ///
 /// Plugins that are built are checked too, as by a bus that is to run them.
-#[derive(Clone, Debug, clap::Args)]
+#[derive(Debug, Clone, clap::Args)]
 pub struct Args {
     /// Topology files or directories, checked together; `-` reads standard input
     #[arg(required = true, value_name = "FILE|FOLDER")]
@@ -35,7 +35,7 @@ pub struct Args {
 }
 
 /// Output formats.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum Output {
     /// Text for people
     #[default]

@@ -10,7 +10,7 @@ use super::load::{EXIT_BAD_CONFIGURATION, EXIT_OK, World, load, refuse};
 use crate::topology::{check, draw};
 
 /// Draw topologies
-#[derive(Clone, Debug, clap::Args)]
+#[derive(Debug, Clone, clap::Args)]
 pub struct Args {
     /// Topology files or directories
     #[arg(required = true, value_name = "FILE|FOLDER")]
@@ -22,7 +22,7 @@ pub struct Args {
 }
 
 /// What to draw.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum Format {
     /// Tree of lines
     #[default]

@@ -228,7 +228,7 @@ fn read(path: PathBuf) -> Result<Source, LoadError> {
 }
 
 /// The world around this process.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Debug, Clone, Copy, Default)]
 pub struct World;
 
 impl Surroundings for World {
@@ -265,7 +265,7 @@ impl Surroundings for World {
 }
 
 /// The same where neither plugins nor their sources need to exist.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Debug, Clone, Copy, Default)]
 pub(super) struct WithoutPlugins;
 
 impl Surroundings for WithoutPlugins {

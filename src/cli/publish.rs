@@ -244,7 +244,9 @@ async fn one(args: &Args, data: Option<String>) -> Outcome {
                 let topic = args.topic();
                 say(&match is_duplicate {
                     true => {
-                        format!("already in {topic}, partition {partition}{offset}, id {id}: it is not stored again")
+                        format!(
+                            "already in {topic}, partition {partition}{offset}: the event with id {id} is not stored again"
+                        )
                     }
                     false => format!("published to {topic}, partition {partition}{offset}, id {id}"),
                 });

@@ -7,7 +7,7 @@ use super::check::finish;
 use super::load::EXIT_OK;
 
 /// Print the JSON Schema of topology files, for editors
-#[derive(Clone, Copy, Debug, Default, clap::Args)]
+#[derive(Debug, Clone, Copy, Default, clap::Args)]
 pub struct Args {
     /// Print the schema of test files instead
     #[arg(long)]

@@ -61,7 +61,7 @@ struct State {
 type Sequences = HashMap<(PartitionId, ProducerId), (u64, Offset)>;
 
 /// The identities of one topic.
-#[derive(Default, Clone)]
+#[derive(Clone, Default)]
 struct PublishedIdentities {
     places: HashMap<EventId, (u32, Offset)>,
     /// Oldest first.

@@ -109,7 +109,7 @@ pub struct SubscriberSpec {
 }
 
 /// The numbers of a blueprint's items, in the blueprint's order.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Numbers {
     /// Of each topic.
     pub topics: Vec<TopicId>,
@@ -350,7 +350,7 @@ pub trait Entries: Clone + Send + Sync + 'static {
 }
 
 /// Offsets that bound the events outside of a retention (too old or too many).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct RetentionBounds {
     /// All events before it are outside.
     pub surely: Offset,

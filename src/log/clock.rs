@@ -29,7 +29,7 @@ use crate::limits;
 use crate::model::units::show_duration;
 
 /// The part that survives a restart: both clocks at one moment. All zero if nothing is known.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct ClockState {
     /// Unix nanoseconds.
     pub(super) trusted_ns: u64,

@@ -56,7 +56,9 @@ pub enum RecordError {
     #[error("the stored event is malformed")]
     Malformed,
     /// The ordering key is too long.
-    #[error("the ordering key is {0} bytes long: at most {KEY_BYTES_MAX} are accepted")]
+    #[error(
+        "the ordering key is {0} bytes long, at most {KEY_BYTES_MAX} are accepted; it is the id of an event that has no other"
+    )]
     KeyTooLong(usize),
     /// The event in it is invalid.
     #[error(transparent)]

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 /// How a topic stores its events. By default it keeps them for ever, uncompressed, and does not deduplicate.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct TopicSettings {
     /// How long events are kept.
     pub retention: Retention,
@@ -17,7 +17,7 @@ pub struct TopicSettings {
 
 /// How long events are kept at least. Whole segments are removed, the oldest first, and only after every subscriber has
 /// processed them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Retention {
     /// Maximum age; `None`: unlimited.
     pub age: Option<Duration>,
@@ -36,7 +36,7 @@ pub struct Dedupe {
 }
 
 /// How events are stored after they leave memory.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Compression {
     #[default]
     None,

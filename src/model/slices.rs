@@ -8,7 +8,7 @@ use super::identity::{EventId, Offset, PartitionId, ProducerId, TopicId};
 pub(crate) const LENGTH_BYTES: usize = 4;
 
 /// Records by partition; within a partition they are in the order of [`Slices::push`].
-#[derive(Debug, Default, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Slices {
     slices: Vec<Slice>,
     records_bytes: usize,

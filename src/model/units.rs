@@ -69,7 +69,7 @@ const FORMER_TIME_UNITS: [(&str, u64); 31] = [
 ];
 
 /// Why a text is not a quantity.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum UnitError {
     /// There is no number where one is needed.
     #[error("a number with a unit is needed")]

@@ -7,7 +7,8 @@
 //! grpc
 //! listener room
 //! refusal
-//! bounds calls
+//! calls
+//! bounds
 //! ```
 //!
 //! | module | content |

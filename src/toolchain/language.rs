@@ -3,7 +3,7 @@
 use std::path::Path;
 
 /// A language of plugins.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Language {
     /// With cargo.
     Rust,

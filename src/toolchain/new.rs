@@ -19,7 +19,7 @@ use super::scaffold::{self, SDK_FOLDER};
 use crate::deploy::sources;
 
 /// A plugin that is to be created.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewPlugin {
     /// Its name.
     pub name: String,
@@ -63,7 +63,7 @@ pub enum NewError {
 }
 
 /// Where a new plugin belongs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Workspace {
     /// To the workspace that the folder around it is.
     Joined,
@@ -74,7 +74,7 @@ pub enum Workspace {
 }
 
 /// A folder that was written.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Created {
     /// Its path.
     pub folder: PathBuf,

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use crate::api::Digest;
 
 /// A component that was built.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BuiltPlugin {
     /// The folder that it was built from.
     pub folder: PathBuf,

@@ -8,7 +8,7 @@ use std::fmt;
 use super::bounds::PROBLEMS_MAX;
 
 /// Where in which file: bytes `start..end` of the text of one source.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Span {
     /// Position of the file among the sources of the check.
     pub source: u32,
@@ -19,7 +19,7 @@ pub struct Span {
 }
 
 /// Kind of a problem; stable, for people to search and for programs to match.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Code {
     /// The text is not YAML, or not one YAML document.
     Syntax,
@@ -98,7 +98,7 @@ impl fmt::Display for Code {
 }
 
 /// Whether a problem stops the topology from being used.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Severity {
     /// It does: there is no plan.
     Error,
@@ -117,7 +117,7 @@ impl Severity {
 }
 
 /// A place, and its part in the problem.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Label {
     /// The place.
     pub span: Span,
@@ -126,7 +126,7 @@ pub struct Label {
 }
 
 /// One problem.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Diagnostic {
     /// Its kind.
     pub code: Code,

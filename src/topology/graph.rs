@@ -24,7 +24,7 @@ use super::bounds::CYCLES_REPORTED_MAX;
 pub(crate) const PATH_EDGES_MAX: usize = 128;
 
 /// A graph of topics `0..topics` and subscribers.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Shape {
     pub(crate) topics: usize,
     pub(crate) subscribers: Vec<Links>,
@@ -33,7 +33,7 @@ pub(crate) struct Shape {
 }
 
 /// The edges of a subscriber.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Links {
     /// The topic that it takes from, if that is known.
     pub(crate) from: Option<usize>,
@@ -42,7 +42,7 @@ pub(crate) struct Links {
 }
 
 /// An edge.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Edge {
     /// From a topic to a subscriber.
     From { subscriber: usize },
@@ -53,7 +53,7 @@ pub(crate) enum Edge {
 }
 
 /// Why it is not a forest.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Fault {
     /// A port that leads to where its subscriber takes from.
     SelfLoop { subscriber: usize, port: usize },

@@ -67,7 +67,7 @@ use resolve::{File, Missed};
 use crate::api::Base;
 
 /// The text of one file.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Source {
     /// What diagnostics call the file, and what relative paths in it start from.
     pub path: PathBuf,
@@ -114,7 +114,7 @@ pub trait Surroundings {
 }
 
 /// The kind of a path.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Found {
     /// Nothing.
     Nothing,

@@ -21,7 +21,7 @@ use crate::limits::{BATCH_BYTES_MAX, BATCH_EVENTS_MAX};
 use crate::model::{Dedupe, Lifecycle, Time, TopicSettings};
 
 /// A checked topology. Made by [`super::check`] only.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Plan {
     /// The topics, with those for dead letters; parents before children.
     pub topics: Vec<TopicPlan>,
@@ -30,15 +30,15 @@ pub struct Plan {
 }
 
 /// Position of a topic in [`Plan::topics`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TopicIndex(pub u32);
 
 /// Position of a subscriber in [`Plan::subscribers`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SubscriberIndex(pub u32);
 
 /// A topic.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct TopicPlan {
     /// Its namespace.
     pub namespace: String,
@@ -73,7 +73,7 @@ pub struct TopicPlan {
 }
 
 /// A guard of a topic.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LifecyclePlan {
     /// What the state of an event is.
     pub state: KeyExpression,
@@ -84,7 +84,7 @@ pub struct LifecyclePlan {
 }
 
 /// What becomes of an event whose state may not follow that of its key now.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum OutOfOrder {
     /// It is refused.
     #[default]
@@ -96,7 +96,7 @@ pub enum OutOfOrder {
 }
 
 /// How events are held whose state may not follow now.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct HoldPlan {
     /// How long.
     pub period: Duration,
@@ -105,7 +105,7 @@ pub struct HoldPlan {
 }
 
 /// How many events may wait in a topic.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BacklogPlan {
     /// Maximum number of events not yet consumed by the slowest subscriber, over all partitions; at least one.
     pub max_events: u64,
@@ -114,7 +114,7 @@ pub struct BacklogPlan {
 }
 
 /// What happens to a publish that finds no room.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WhenFull {
     /// It is refused.
     Reject,
@@ -123,7 +123,7 @@ pub enum WhenFull {
 }
 
 /// A subscriber.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct SubscriberPlan {
     /// Its namespace.
     pub namespace: String,
@@ -174,7 +174,7 @@ pub struct SubscriberPlan {
 }
 
 /// Where a new subscriber begins.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StartAt {
     /// With all that is kept of its topic.
     Earliest,
@@ -185,7 +185,7 @@ pub enum StartAt {
 }
 
 /// What a subscriber does with events.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Runs {
     /// It calls a plugin.
     Plugin(PluginSource),
@@ -199,7 +199,7 @@ pub enum Runs {
 }
 
 /// Where a plugin comes from.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PluginSource {
     /// A source folder with a manifest, which `dev` and `build` build.
     Folder(PathBuf),
@@ -215,7 +215,7 @@ pub enum PluginSource {
 }
 
 /// A value that a plugin is told.
-#[derive(Clone, Debug)]
+#[derive(Debug, Clone)]
 pub enum ConfigValue {
     /// The value itself; numbers and booleans as they are written.
     Text(String),
@@ -247,7 +247,7 @@ impl PartialEq for ConfigValue {
 impl Eq for ConfigValue {}
 
 /// What a plugin may use.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
     /// Memory of one instance, in bytes.
     pub memory_bytes: u64,
@@ -272,7 +272,7 @@ impl Default for Limits {
 
 /// When a failed event is tried again: after `initial`, then each time after a pause `factor` times as long, up to
 /// `max`.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Retry {
     /// Attempts, counting the first; at least one.
     pub attempts: u32,
@@ -296,7 +296,7 @@ impl Default for Retry {
 }
 
 /// What happens to an event after its last attempt.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum OnFailure {
     /// It goes to the topic for dead letters.
     #[default]
@@ -309,7 +309,7 @@ pub enum OnFailure {
 
 /// When the trial of a new version of a plugin ends, where it does not fail: after `events` and `time`, whichever is later, and
 /// after `at_most` however few events there are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TrialPlan {
     /// Events that it has to handle.
     pub events: u64,
@@ -326,7 +326,7 @@ impl Default for TrialPlan {
 }
 
 /// Delivery guarantee.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Delivery {
     /// Outputs, cursor and state are one unit.
     #[default]
@@ -339,7 +339,7 @@ pub enum Delivery {
 
 /// Limits of the retry queue of a lane: events that wait for another attempt or are parked. A lane that has no room for
 /// another one stops.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RetryQueue {
     /// Most events, at least one.
     pub max_events: u32,
@@ -354,7 +354,7 @@ impl Default for RetryQueue {
 }
 
 /// How many events per time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rate {
     /// The events, at least one.
     pub events: NonZeroU32,
@@ -363,7 +363,7 @@ pub struct Rate {
 }
 
 /// What a rate counts in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Per {
     /// A second.
     Second,
@@ -392,7 +392,7 @@ impl Rate {
 }
 
 /// How events are grouped for a call.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BatchPlan {
     /// Most events, at least one and at most [`BATCH_EVENTS_MAX`].
     pub max_events: u32,
@@ -409,7 +409,7 @@ impl Default for BatchPlan {
 }
 
 /// What a plugin may keep, in each partition.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StatePlan {
     /// How long an entry is kept after its last change, in the time of events; until it is deleted if it does not say.
     pub ttl: Option<Duration>,

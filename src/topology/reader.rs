@@ -96,7 +96,7 @@ impl Owner<'_> {
 }
 
 /// A key that is present, and its value unless that was reported.
-#[derive(Clone, Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Field<T> {
     /// Where the key is.
     pub(crate) key: Span,
@@ -476,7 +476,7 @@ macro_rules! keys {
         }
     ) => {
         $(#[doc = $doc])*
-        #[derive(Clone, Debug, Default)]
+        #[derive(Debug, Clone, Default)]
         pub(crate) struct $name {
             $( $(#[doc = $field_doc])* pub(crate) $field: $crate::topology::reader::Key<$type>, )*
         }
@@ -575,7 +575,7 @@ macro_rules! choice {
     ) => {
         $(#[doc = $doc])*
         #[allow(clippy::enum_variant_names, reason = "the words of the file decide")]
-        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
         pub(crate) enum $name {
             $( $(#[doc = $variant_doc])* $variant, )*
         }

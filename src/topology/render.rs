@@ -10,7 +10,7 @@ use super::diagnostic::{Diagnostic, Severity, Span};
 use super::{Code, Source};
 
 /// How diagnostics are printed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Style {
     /// Whether to use colours.
     pub colour: bool,

@@ -25,7 +25,7 @@ pub(crate) struct File {
 }
 
 /// How much of a file's declarations may have been missed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Missed {
     Nothing,
     /// Those that its text has somewhere as `name:`.

@@ -15,7 +15,7 @@ use super::{ConfigValue, Found, Merged, Plan, PluginSource, Source, Surroundings
 use crate::api::Base;
 
 /// A digest of what files say. Values of variables are in it, so it is not to be kept as it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Said {
     digest: [u8; 32],
     /// The digest of the same files with the former names of keys.

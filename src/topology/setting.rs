@@ -20,7 +20,7 @@ keys! {
 }
 
 /// A value of a plugin's configuration.
-#[derive(Clone, Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Setting(pub(crate) plan::ConfigValue);
 
 inline_schema!(

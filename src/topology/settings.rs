@@ -26,7 +26,7 @@ use crate::model::units::show_duration;
 use crate::model::{Compression, Dedupe, Lifecycle, Retention, TopicSettings};
 
 /// A topic, as far as it does not depend on others. The default is one of which nothing is said.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Topic {
     /// As written; a child that does not say takes its parent's.
     pub(crate) partitions: Option<u32>,
@@ -48,7 +48,7 @@ pub(crate) struct Topic {
 }
 
 /// How a topic keeps its events, as far as it does not depend on its place in the tree.
-#[derive(Clone, Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Keeping {
     age: Option<Duration>,
     /// Size of all partitions together.
@@ -93,7 +93,7 @@ impl Keeping {
 }
 
 /// A subscriber, as far as it does not depend on others.
-#[derive(Clone, Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Subscriber {
     pub(crate) from: Option<(String, Span)>,
     pub(crate) ports: Vec<Port>,
@@ -121,7 +121,7 @@ pub(crate) struct Subscriber {
 }
 
 /// A port, its topic, and where the topic is named.
-#[derive(Clone, Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Port {
     pub(crate) name: String,
     pub(crate) topic: String,

@@ -44,7 +44,7 @@ macro_rules! inline_schema {
 pub(super) use inline_schema;
 
 /// Any text that is not empty.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Word(pub(crate) String);
 
 inline_schema!(Word, json_schema!({ "type": "string", "minLength": 1 }));
@@ -60,7 +60,7 @@ impl Read for Word {
 }
 
 /// A declared name; an invalid one is reported and kept, so that references find it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Name(pub(crate) String);
 
 /// The rule of [`names`] as a regular expression.
@@ -88,7 +88,7 @@ impl Read for Name {
 }
 
 /// A whole number between bounds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Count<const MIN: u32, const MAX: u32>(pub(crate) u32);
 
 inline_schema!(generic [const MIN: u32, const MAX: u32] Count<MIN, MAX>, schema_parts::count(MIN, MAX));
@@ -108,7 +108,7 @@ impl<const MIN: u32, const MAX: u32> Read for Count<MIN, MAX> {
 }
 
 /// A number between bounds, given in thousandths.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Number<const MIN_THOUSANDTHS: u32, const MAX_THOUSANDTHS: u32>(pub(crate) f64);
 
 inline_schema!(
@@ -136,7 +136,7 @@ impl<const MIN: u32, const MAX: u32> Read for Number<MIN, MAX> {
 }
 
 /// `true` or `false`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Flag(pub(crate) bool);
 
 inline_schema!(Flag, json_schema!({ "type": ["boolean", "string"], "pattern": r"^(true|false)$|\$\{" }));
@@ -156,7 +156,7 @@ impl Read for Flag {
 }
 
 /// A duration between bounds, given in milliseconds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Period<const MIN_MS: u64, const MAX_MS: u64>(pub(crate) Duration);
 
 /// The longest duration, in milliseconds.
@@ -188,7 +188,7 @@ impl<const MIN: u64, const MAX: u64> Read for Period<MIN, MAX> {
 }
 
 /// A size between bounds, in bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Size<const MIN: u64, const MAX: u64>(pub(crate) u64);
 
 inline_schema!(
@@ -232,7 +232,7 @@ fn with_unit(error: &UnitError, text: &str, likely: &[&str], units: &str) -> Str
 }
 
 /// How many per time, as `100/s`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Rate(pub(crate) plan::Rate);
 
 inline_schema!(Rate, schema_parts::text(r"^\d+\s*/\s*(s|m|h)$", &["100/s", "30/m"]));
@@ -256,7 +256,7 @@ impl Read for Rate {
 }
 
 /// A CEL expression for a text.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Expression(pub(crate) KeyExpression);
 
 inline_schema!(Expression, json_schema!({ "type": "string", "minLength": 1, "examples": ["data.order_id"] }));
@@ -269,7 +269,7 @@ impl Read for Expression {
 }
 
 /// A CEL expression for `true` or `false`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Condition(pub(crate) expression::Condition);
 
 inline_schema!(Condition, json_schema!({ "type": "string", "minLength": 1, "examples": ["data.amount > 100"] }));
@@ -282,7 +282,7 @@ impl Read for Condition {
 }
 
 /// A file that must be there.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct FilePath(pub(crate) PathBuf);
 
 inline_schema!(FilePath, json_schema!({ "type": "string", "minLength": 1 }));
@@ -303,7 +303,7 @@ impl Read for FilePath {
 }
 
 /// A file with a JSON Schema.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) struct SchemaFile(pub(crate) DataSchema);
 
 inline_schema!(SchemaFile, json_schema!({ "type": "string", "minLength": 1, "examples": ["schemas/order.json"] }));
@@ -319,7 +319,7 @@ impl Read for SchemaFile {
 }
 
 /// A URL that events can be pushed to.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Url(pub(crate) String);
 
 inline_schema!(Url, schema_parts::text("^https?://.+$", &["https://example.test/hook"]));
@@ -341,7 +341,7 @@ impl Read for Url {
 }
 
 /// The name of a machine, with a port or not.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Host(pub(crate) String);
 
 inline_schema!(Host, schema_parts::text(r"^[A-Za-z0-9.-]+(:\d+)?$", &["api.example.test"]));
@@ -364,7 +364,7 @@ impl Read for Host {
 }
 
 /// Where a new subscriber begins.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Start(pub(crate) plan::StartAt);
 
 inline_schema!(
@@ -391,7 +391,7 @@ impl Read for Start {
 }
 
 /// What a subscriber runs: a folder, a file, or a plugin that is stored under its name and digest.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Plugin(pub(crate) plan::PluginSource);
 
 inline_schema!(
@@ -453,7 +453,7 @@ fn stored(name: &str, digest: &str, span: Span, reader: &mut Reader<'_>) -> Opti
 }
 
 /// A list.
-#[derive(Clone, Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct List<T>(pub(crate) Vec<(Span, T)>);
 
 impl<T: JsonSchema> JsonSchema for List<T> {
@@ -479,7 +479,7 @@ impl<T: Read> Read for List<T> {
 }
 
 /// A mapping, or `off` instead of it.
-#[derive(Clone, Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct OrOff<T>(pub(crate) Option<T>);
 
 impl<T: JsonSchema> JsonSchema for OrOff<T> {
@@ -516,7 +516,7 @@ impl<T: Read> Read for OrOff<T> {
 }
 
 /// A mapping, or `refuse`.
-#[derive(Clone, Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct OrRefuse<T>(pub(crate) Option<T>);
 
 impl<T: JsonSchema> JsonSchema for OrRefuse<T> {
@@ -550,7 +550,7 @@ impl<T: Read> Read for OrRefuse<T> {
 }
 
 /// A mapping from names that the topology chooses.
-#[derive(Clone, Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Table<T>(pub(crate) Vec<(String, Field<T>)>);
 
 impl<T: JsonSchema> JsonSchema for Table<T> {
@@ -579,7 +579,7 @@ impl<T: Read> Read for Table<T> {
 }
 
 /// A [`Table`] whose names are [`Name`]s.
-#[derive(Clone, Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Named<T>(pub(crate) Vec<(String, Field<T>)>);
 
 impl<T: JsonSchema> JsonSchema for Named<T> {
@@ -605,7 +605,7 @@ impl<T: Read> Read for Named<T> {
 }
 
 /// What a subscriber publishes to: topics by port, or a list of topics that are ports of the same name.
-#[derive(Clone, Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Ports(pub(crate) Vec<(String, Field<Word>)>);
 
 impl JsonSchema for Ports {

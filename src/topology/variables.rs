@@ -7,7 +7,7 @@ use std::borrow::Cow;
 use std::ops::Range;
 
 /// Why a text cannot be replaced; the range is that of the reference, in bytes of the text.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct VariableError {
     pub(crate) range: Range<usize>,
     pub(crate) message: String,

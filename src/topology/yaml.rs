@@ -25,7 +25,7 @@ pub(crate) struct Tree<'s> {
     ends: Vec<u32>,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug, Clone, Copy)]
 struct Node {
     start: u32,
     end: u32,
@@ -37,7 +37,7 @@ struct Node {
 // What `NODES_MAX` says about memory.
 const _: () = assert!(size_of::<Node>() <= 20);
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug, Clone, Copy)]
 enum Kind {
     /// A plain scalar whose text is the source.
     Plain,
@@ -56,14 +56,14 @@ enum Kind {
 }
 
 /// A node of a tree.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug, Clone, Copy)]
 pub(crate) struct NodeRef<'t> {
     tree: &'t Tree<'t>,
     index: u32,
 }
 
 /// What a node is, aliases followed.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug, Clone, Copy)]
 pub(crate) enum View<'t> {
     /// Nothing, `~` or `null`.
     Null,
@@ -78,7 +78,7 @@ pub(crate) enum View<'t> {
 }
 
 /// The text of a scalar.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug, Clone, Copy)]
 pub(crate) struct Scalar<'t> {
     pub(crate) text: &'t str,
     /// Neither quoted nor a block, so that `7` is a number.
@@ -88,7 +88,7 @@ pub(crate) struct Scalar<'t> {
 }
 
 /// The direct children of a node: the items of a list, or keys and values in turn.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug, Clone, Copy)]
 pub(crate) struct Children<'t> {
     tree: &'t Tree<'t>,
     at: u32,

@@ -27,7 +27,7 @@ use crate::effects::random;
 use crate::model::call::{Limits, PluginSettings};
 
 /// Settings and limits of a host.
-#[derive(Clone, Debug)]
+#[derive(Debug, Clone)]
 pub struct HostOptions {
     /// The folder for compiled code between runs. Its content is executed: a folder that others can write to is not
     /// used. `None` disables the cache.
@@ -176,7 +176,7 @@ impl PluginSpec {
 }
 
 /// A component's description of itself.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Inspection {
     /// The digest of its bytes.
     pub digest: Digest,

@@ -107,7 +107,7 @@ pub(super) struct Log {
 }
 
 /// A standard stream of the plugin.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Stream {
     Output,
     Errors,

@@ -28,7 +28,7 @@ const HANDLER: &str = "wattle:plugin/handler";
 const CONTRACT_VERSION: &str = "0.1.0";
 
 /// Why a plugin was refused.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RegisterError {
     /// The bytes are not WebAssembly.
     #[error("this is not a WebAssembly file: it does not begin with \"\\0asm\"")]

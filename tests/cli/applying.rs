@@ -421,7 +421,8 @@ fn files_whose_plugins_are_gone_propose_nothing_and_what_was_decided_runs() {
     shop.write(&after().replace("plugin: work.wasm", "plugin: work"));
     let bus = Bus::spawn(without_files(&shop, &[&file]));
     let status = bus.run(&["status"]).ok();
-    assert!(status.contains("the topology files are invalid") && !status.contains("shop/sms"), "{status}");
+    assert!(status.contains("what the files of the start say does not run"), "{status}");
+    assert!(!bus.run(&["topics"]).ok().contains("shop/sent"), "the files are refused as a whole");
     bus.stop();
 }
 

@@ -148,7 +148,7 @@ impl Concurrency {
 
 /// The retry pauses of a lane: those of [`Retry`], shortened by up to a half, so that events that failed together are
 /// not retried together.
-#[derive(Clone, Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Backoff {
     pub(crate) retry: Retry,
     lane: u64,

@@ -181,7 +181,7 @@ pub(super) struct Lane<S, K> {
 }
 
 /// Durable flags of a lane.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct Told {
     is_paused: bool,
     /// An event finally failed, and the topology says that the lane halts then.

@@ -14,7 +14,7 @@ use crate::model::{LaneId, PartitionId, SubscriberId, TopicId};
 const READS_MAX: usize = 4;
 
 /// Lag of a subscriber.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Lag {
     pub(crate) events: u64,
     /// Append time of the oldest unhandled event, trusted time.

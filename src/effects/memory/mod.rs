@@ -139,7 +139,7 @@ struct DiskState {
 }
 
 /// A running hash of all operations.
-#[derive(Default, Clone, Copy)]
+#[derive(Clone, Copy, Default)]
 struct Trace(u64);
 
 impl Hasher for Trace {

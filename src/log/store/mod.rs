@@ -172,7 +172,7 @@ pub(super) enum IdentityLookup {
 }
 
 /// A partition's row.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Extent {
     /// The offset of the first retained event.
     pub(super) start: Offset,

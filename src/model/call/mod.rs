@@ -32,7 +32,7 @@ pub struct Batch<'a> {
 }
 
 /// One event of a batch.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug, Clone, Copy)]
 pub struct CallEvent<'a> {
     /// The ordering key.
     pub key: &'a str,
@@ -62,7 +62,7 @@ pub trait EventContext: Send + Sync {
 }
 
 /// The level of a log line.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum LogLevel {
     /// The flow of control.
     Trace,
@@ -77,7 +77,7 @@ pub enum LogLevel {
 }
 
 /// A usable answer.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Handled {
     /// What became of each event, in the order of the batch: as many as it has events.
     pub verdicts: Vec<EventVerdict>,
@@ -195,7 +195,7 @@ impl Handled {
 }
 
 /// An event that the plugin sends.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Output {
     /// The index of its event.
     pub event: u32,
@@ -213,7 +213,7 @@ pub struct Output {
 }
 
 /// How an event failed.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failure {
     pub event: u32,
     /// The required action.
@@ -223,7 +223,7 @@ pub struct Failure {
 }
 
 /// What to do with an event that was not handled.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Action {
     /// Retry after this delay, or after the topology's.
     Retry(Option<Duration>),
@@ -232,7 +232,7 @@ pub enum Action {
 }
 
 /// The call gave no usable answer: nothing of the batch was handled.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct CallError {
     /// The event to blame, which was the current one. `None` if that is uncertain, in which case separate calls will
@@ -255,7 +255,7 @@ impl CallError {
 }
 
 /// How a call can fail.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum CallErrorKind {
     /// The plugin trapped: a panic, a bad memory access, a division by zero, a call of exit.
     Trap,

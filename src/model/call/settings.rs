@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 /// The limits of a plugin, which are part of the identity of its version.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
     /// The sum of an instance's memories, in bytes. Growth beyond it fails inside the plugin.
     pub memory_bytes: u64,

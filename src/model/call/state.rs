@@ -42,7 +42,7 @@ pub trait StateView: Send + Sync {
 }
 
 /// Some keys of a bucket, in ascending order of their bytes.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Keys {
     pub keys: Vec<String>,
     /// There may be more keys after this one: the last key in the page, or one that was skipped. `None`: there are no
@@ -60,7 +60,7 @@ impl Keys {
 }
 
 /// A read of an event from the state before it: from before the call, or written by earlier events of the call.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum StateRead {
     /// The value of a key.
     Value {
@@ -93,7 +93,7 @@ impl StateRead {
 }
 
 /// The reads of a call's events.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Reads {
     of_events: Vec<(u32, StateRead)>,
     bytes: usize,
@@ -132,12 +132,12 @@ impl Reads {
 }
 
 /// The state could not be read: the disk does not answer, or its data is damaged. A message.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct StateError(pub String);
 
 /// A write of an event.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StateWrite {
     /// The index of the event.
     pub event: u32,
@@ -149,7 +149,7 @@ pub struct StateWrite {
 }
 
 /// The state of a lane without state.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Debug, Clone, Copy, Default)]
 pub struct NoState;
 
 impl StateView for NoState {

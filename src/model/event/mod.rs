@@ -112,7 +112,7 @@ impl std::fmt::Display for Attribute {
 }
 
 /// An event that owns its parts.
-#[derive(Debug, Clone, PartialEq, Default)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Event {
     /// Unique together with `source`.
     pub id: String,

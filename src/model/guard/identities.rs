@@ -21,7 +21,7 @@ const HEAD_BYTES: usize = 1 + size_of::<u16>();
 pub(in crate::model) const ROW_BYTES: usize = 2 * size_of::<u64>();
 
 /// The identities of a key's events.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(in crate::model) struct Identities<'a>(&'a [[u8; ROW_BYTES]]);
 
 impl<'a> Identities<'a> {

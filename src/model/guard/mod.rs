@@ -38,7 +38,7 @@ pub(crate) use identities::identities_bytes;
 pub(super) use identities::{Identities, ROW_BYTES};
 
 /// The states of a topic's keys, and their order.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Lifecycle {
     /// The first states of a key.
     pub start: BTreeSet<Arc<str>>,

@@ -90,7 +90,7 @@ pub struct GivenEvent {
 pub type State = BTreeMap<SubscriberIndex, BTreeMap<String, BTreeMap<String, Value>>>;
 
 /// The expected results of a case.
-#[derive(Debug, Clone, PartialEq, Default)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Expected {
     /// The outputs of the topics that are looked at, in order per key.
     pub outputs: BTreeMap<TopicIndex, Vec<ExpectedOutput>>,
@@ -105,7 +105,7 @@ pub struct Expected {
 }
 
 /// An output; `None` matches anything.
-#[derive(Debug, Clone, PartialEq, Default)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct ExpectedOutput {
     /// Its CloudEvents type.
     pub r#type: Option<String>,
@@ -120,7 +120,7 @@ pub struct ExpectedOutput {
 }
 
 /// An event that is not handled; `None` matches anything.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ExpectedFailure {
     /// Whose failure it is.
     pub subscriber: Option<SubscriberIndex>,
@@ -137,7 +137,7 @@ pub struct ExpectedFailure {
 }
 
 /// An event that is refused; `None` matches anything.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ExpectedRefusal {
     /// The event's id.
     pub event: Option<String>,

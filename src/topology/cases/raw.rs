@@ -146,7 +146,7 @@ choice! {
 }
 
 /// One, or a list of some.
-#[derive(Clone, Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct OneOrMore<T>(pub(crate) Vec<(Span, T)>);
 
 impl<T: JsonSchema> JsonSchema for OneOrMore<T> {
@@ -175,7 +175,7 @@ impl<T: Read> Read for OneOrMore<T> {
 }
 
 /// A point in time, in nanoseconds since 1970.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Time(pub(crate) u64);
 
 impl JsonSchema for Time {
@@ -210,7 +210,7 @@ impl Read for Time {
 
 /// Any value, as JSON: the value, and its text with the numbers and the order that it was written with. Variables are not
 /// replaced in it: it is data, not a setting.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Json(pub(crate) serde_json::Value, pub(crate) String);
 
 impl JsonSchema for Json {
@@ -292,7 +292,7 @@ fn plain(text: &str) -> serde_json::Value {
 }
 
 /// Outputs by topic, or the word `none`.
-#[derive(Clone, Debug)]
+#[derive(Debug, Clone)]
 pub(crate) enum Outputs {
     None,
     ByTopic(Table<List<Output>>),

@@ -15,7 +15,7 @@ pub(super) const DURATION: &str = "a duration";
 pub(super) const TIME: &str = "a time";
 
 /// The required kind of a result.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Wanted {
     /// A text, or a value that has one: a whole number or a boolean.
     Text,
@@ -42,7 +42,7 @@ impl Wanted {
 }
 
 /// The known kind of a result.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
     /// Nothing.
     Any,

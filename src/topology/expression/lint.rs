@@ -19,7 +19,7 @@ use super::{CompileError, Expression, Field, Form, Variable};
 use crate::topology::budget;
 
 /// Something to be said of an expression that can be compiled.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Lint {
     /// A part of it fails for each event.
     Fails(CompileError),

@@ -84,14 +84,14 @@ struct Program {
 }
 
 /// What an expression can see of an event.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Variable {
     Data,
     Attributes,
     Field(Field),
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Field {
     Id,
     Source,
@@ -177,7 +177,7 @@ impl<N: AsRef<str>, V: AsRef<str>> ExtensionAttributes for BTreeMap<N, V> {
 }
 
 /// Why a text is not an expression.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct CompileError {
     /// The problem.
@@ -189,7 +189,7 @@ pub struct CompileError {
 }
 
 /// Why an expression has no usable result for an event. All but [`ExpressionError::Failed`] name the path.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ExpressionError {
     /// The data is of another media type.
     #[error("`{expression}` needs data in JSON, this event's is `{content_type}`")]

@@ -10,7 +10,7 @@ use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visi
 use crate::model::json::ValidJson;
 
 /// The value at a path.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub(super) enum Found {
     Value(Outcome),
     /// The number of names of the path that do exist.
@@ -18,7 +18,7 @@ pub(super) enum Found {
 }
 
 /// What an expression comes to.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub(super) enum Outcome {
     Text(String),
     /// Any whole number of 64 bits, with a sign or without.

@@ -69,7 +69,7 @@ pub(super) struct About {
 }
 
 /// Size of a file's content.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Size {
     pub(super) entries: u64,
     /// Of keys and values.
