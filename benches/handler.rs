@@ -84,7 +84,7 @@ fn host(c: &mut Criterion) {
 mod bare_types {
     use wasmtime::component::{ComponentType, Lift, Lower};
 
-    #[derive(ComponentType, Lower, Clone)]
+    #[derive(Clone, ComponentType, Lower)]
     #[component(record)]
     pub(crate) struct Info<'a> {
         pub(crate) topic: &'a str,
@@ -93,7 +93,7 @@ mod bare_types {
         pub(crate) content_type: &'a str,
     }
 
-    #[derive(ComponentType, Lower, Clone)]
+    #[derive(Clone, ComponentType, Lower)]
     #[component(record)]
     pub(crate) struct Event<'a> {
         pub(crate) key: &'a str,

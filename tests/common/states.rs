@@ -7,7 +7,7 @@ use bytes::Bytes;
 use wattle::model::call::{Keys, StateError, StateView, StateWrite};
 
 /// By bucket and key: the value, and when it was written.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct MemoryState {
     pub entries: BTreeMap<(String, String), (Bytes, u64)>,
     /// How long a value stays; none: for ever.

@@ -40,7 +40,7 @@ struct State {
 }
 
 /// What has failed so far.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Fired {
     /// For which the log may stop.
     pub(crate) hard: u64,

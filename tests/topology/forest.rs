@@ -9,14 +9,14 @@ use wattle::topology::{Code, Diagnostic, Found, Label, Source, Surroundings, che
 
 /// A graph of topics `0..topics` and subscribers, each with its topic and the topics it publishes to. Some topics
 /// divert to others, which divert nothing themselves unless to themselves.
-#[derive(Clone, Debug)]
+#[derive(Debug, Clone)]
 struct Graph {
     topics: usize,
     subscribers: Vec<(usize, Vec<usize>)>,
     diverts: BTreeMap<usize, usize>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Vertex {
     Topic(usize),
     Subscriber(usize),

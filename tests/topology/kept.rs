@@ -19,7 +19,7 @@ use wattle::topology::{Found, Plan, Source, Surroundings, check, check_on, show}
 
 const SCHEMA: &str = "{ \"type\": \"object\", \"description\": \"\u{7f} \u{2028}\" }";
 
-#[derive(Clone, Debug)]
+#[derive(Debug, Clone)]
 struct World(BTreeMap<&'static str, String>);
 
 impl Surroundings for World {

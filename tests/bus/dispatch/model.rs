@@ -480,7 +480,7 @@ async fn compare<E: Engine>(
 }
 
 /// How a tree's life ends.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug, Clone, Copy)]
 enum End {
     Drain,
     /// All lanes stop wherever they are, in the middle of what they await.

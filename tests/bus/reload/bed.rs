@@ -35,7 +35,7 @@ subscribers:
 /// `sometimes=N`, which rejects data whose number is divisible by that, `state=N`, the version of its state, `keeps`:
 /// it leaves its name in its state, under `last`, `portless`: it says nothing of outputs, and `tells=KEY`: it adds what
 /// its configuration says of that to its name.
-#[derive(Clone, Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Worker {
     version: Digest,
     text: String,

@@ -23,7 +23,7 @@ use wattle::server::{Options, Port, Server};
 use crate::common::trees::plan_with;
 
 /// What the engine does with appends.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Gate {
     Open,
     /// Appends wait.

@@ -11,7 +11,7 @@ pub(crate) enum Outcome {
     Dead(&'static str),
 }
 
-#[derive(Deserialize, Serialize, Clone)]
+#[derive(Clone, Deserialize, Serialize)]
 pub(crate) struct Order {
     pub(crate) order_id: String,
     pub(crate) status: String,
@@ -21,13 +21,13 @@ pub(crate) struct Order {
     pub(crate) total_cents: u64,
 }
 
-#[derive(Deserialize, Serialize, Clone)]
+#[derive(Clone, Deserialize, Serialize)]
 pub(crate) struct Customer {
     pub(crate) name: String,
     pub(crate) email: String,
 }
 
-#[derive(Deserialize, Serialize, Clone)]
+#[derive(Clone, Deserialize, Serialize)]
 pub(crate) struct Item {
     pub(crate) sku: String,
     pub(crate) qty: u32,

@@ -12,7 +12,7 @@ use wattle::model::PartitionId;
 use super::support::{P, Ticks, options, slices};
 
 /// How often segments are opened or made, written, begun to be written to the disk, and asked how long they are.
-#[derive(Default, Debug)]
+#[derive(Debug, Default)]
 struct Asked {
     opened: AtomicUsize,
     written: AtomicUsize,

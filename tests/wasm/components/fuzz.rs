@@ -79,7 +79,7 @@ fn seeds() -> Vec<Vec<u8>> {
     seeds
 }
 
-#[derive(Clone, Debug)]
+#[derive(Debug, Clone)]
 enum Edit {
     Set(Index, u8),
     Flip(Index, u8),
