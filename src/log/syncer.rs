@@ -103,7 +103,11 @@ struct Pending {
 }
 
 impl Pending {
+    /// Adds a group. Once the syncer has ended it is dropped with its tickets, so that its callers learn that.
     fn push(&mut self, group: WrittenGroup, durability: Durability) {
+        if self.ended {
+            return;
+        }
         let is_awaited = !group.acks.is_empty() || !group.ends.is_empty();
         if group.end_position == self.submitted && !is_awaited {
             return; // nothing was written since
@@ -173,8 +177,19 @@ impl Syncer {
     pub(super) fn step(&self, shared: &Shared) {
         let groups = std::mem::take(&mut self.pending().groups);
         if !self.make_durable(groups, shared) {
-            self.pending().ended = true;
+            self.end();
         }
+    }
+
+    /// Ends: nothing more becomes durable, and callers that wait for a group learn that, also of one that comes later.
+    fn end(&self) {
+        let groups = {
+            let mut pending = self.pending();
+            pending.ended = true;
+            std::mem::take(&mut pending.groups)
+        };
+        drop(groups); // outside of the lock: their tickets wake callers
+        self.settled.notify_all();
     }
 
     /// Waits until everything before the end of a file is durable. After that, no group is pending.
@@ -238,8 +253,7 @@ impl Syncer {
         if catch_unwind(AssertUnwindSafe(|| self.serve(shared))).is_err() {
             shared.poison("the syncer panicked");
         }
-        self.pending().ended = true;
-        self.settled.notify_all();
+        self.end();
     }
 
     fn serve(&self, shared: &Shared) {
@@ -320,6 +334,18 @@ mod tests {
         let interval = Durability::Interval(Duration::from_secs(1));
         pending.push(group(&partition, 10, vec![Ack::Durable(oneshot::channel().0)]), interval);
         assert!(!pending.urgent, "the setting says how long it takes");
+    }
+
+    #[test]
+    fn who_waits_for_a_group_learns_that_the_syncer_has_ended() {
+        let (partition, syncer) = (Arc::new(Partition::default()), Syncer::new(0, Durability::Sync, false));
+        let (before, mut left) = oneshot::channel();
+        syncer.pending().push(group(&partition, 10, vec![Ack::Durable(before)]), Durability::Sync);
+        syncer.end(); // as it does after a failed sync, with a group that came meanwhile
+        assert!(matches!(left.try_recv(), Err(oneshot::error::TryRecvError::Closed)), "a group that was left");
+        let (after, mut late) = oneshot::channel();
+        syncer.pending().push(group(&partition, 20, vec![Ack::Durable(after)]), Durability::Sync);
+        assert!(matches!(late.try_recv(), Err(oneshot::error::TryRecvError::Closed)), "a group that came later");
     }
 
     #[test]
