@@ -36,7 +36,8 @@ pub struct Diverted {
 /// made one after another: an event whose number is not above the last one counts as published before.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Numbering {
-    /// Name of the producer, 1 to [`limits::PRODUCER_BYTES_MAX`] bytes; no other producer may have it.
+    /// Name of the producer, 1 to [`PRODUCER_BYTES_MAX`](crate::limits::PRODUCER_BYTES_MAX) bytes; no other producer may
+    /// have it.
     pub producer: String,
     /// Number of the call's first event; the others follow without gaps.
     pub first_sequence: u64,

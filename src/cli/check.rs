@@ -60,7 +60,7 @@ pub(super) fn finish(written: io::Result<u8>) -> Outcome {
     }
 }
 
-/// What [`run`] does, to anything that can be written to. Text has ANSI colours. Returns the exit code.
+/// Writes what the command prints. Text has ANSI colours. Returns the exit code.
 ///
 /// # Errors
 ///

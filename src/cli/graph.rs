@@ -43,7 +43,7 @@ pub(super) fn run(args: &Args) -> Outcome {
     finish(write(args, &mut out, &mut notices))
 }
 
-/// What [`run`] does, to anything that can be written to. Text has ANSI colours. Returns the exit code.
+/// Writes what the command prints. Text has ANSI colours. Returns the exit code.
 ///
 /// # Errors
 ///

@@ -19,7 +19,7 @@ pub(super) fn run(args: &Args) -> Outcome {
     finish(write(args, &mut anstream::stdout().lock()))
 }
 
-/// What [`run`] does, to anything that can be written to. Returns the exit code.
+/// Writes what the command prints. Returns the exit code.
 ///
 /// # Errors
 ///
