@@ -378,7 +378,7 @@ pub(super) fn misfits(sources: &[Source], plan: &Plan) -> Vec<String> {
     }
 }
 
-/// Whether a file begins as components do; a placeholder for a later build does not.
+/// Whether a file begins as components do. An empty or other file, which a build has yet to replace, is not looked into.
 fn is_component(path: &Path) -> bool {
     let mut head = [0; 4];
     std::fs::File::open(path).and_then(|mut file| file.read_exact(&mut head)).is_ok() && head == *b"\0asm"

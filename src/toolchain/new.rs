@@ -112,7 +112,7 @@ pub fn create(plugin: &NewPlugin) -> Result<Created, NewError> {
     let own = format!("{member}\n{}\n# A folder of its own, wherever it lies.\n[workspace]\n", scaffold::PROFILE);
     let is_own = matches!(workspace, Workspace::Own(_));
     write(&folder.join(manifest), if is_own { &own } else { &member })?;
-    // What is there already is somebody's.
+    // A file that exists belongs to the user.
     if !top.join(SDK_FOLDER).join("Cargo.toml").exists() {
         for file in scaffold::SDK {
             write(&top.join(SDK_FOLDER).join(file.0), &scaffold::sdk_text(file))?;

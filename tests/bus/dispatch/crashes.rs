@@ -1,10 +1,10 @@
-//! What each delivery promises, wherever it is cut off: the power goes in front of every operation of the disk, and
+//! What each delivery promises, wherever it is cut off: power fails before every operation of the disk, and
 //! lanes are dropped at every point at which they wait.
 //!
 //! A run has all that can be in the middle of something: keys in order, state, an event that fails once, one that fails
 //! to the end, one that is rejected, an output that a lifecycle refuses, events that come later, and a group that
 //! shares what comes out. Calls are counted outside of what a crash takes. What is left is started again, the producer
-//! publishes all of its events once more, as whoever got no answer does, and the run goes on to its end.
+//! publishes all of its events once more, as a producer without an answer does, and the run continues to its end.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;

@@ -2,7 +2,7 @@
 //! operation of the disk.
 //!
 //! What is left of each crash is started again, the producer publishes all of its events once more, as one does that
-//! got no answer, and the run goes on to its end.
+//! got no answer, and the run continues to its end.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;

@@ -1,4 +1,4 @@
-//! Where events and dead letters expire: nobody who goes back to them misses any, and nothing is kept of those that are
+//! Where events and dead letters expire: a reader that goes back to them misses none, and nothing is kept of those that are
 //! gone.
 
 use std::collections::HashSet;
