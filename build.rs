@@ -1,8 +1,8 @@
 //! Generates the gRPC code from `proto/`, without protoc.
 //!
-//! Events are stored in the encoding in which they arrive and leave, so the server never decodes them: before the code is
-//! generated, every field of type `CloudEvent` becomes a field of type `bytes`, which is the same on the wire. Reflection
-//! serves the contract as it is written.
+//! Events are stored in the encoding in which they arrive and leave, so the server never decodes them: before the code
+//! is generated, every field of type `CloudEvent` becomes a field of type `bytes`, which is the same on the wire.
+//! Reflection serves the contract as it is written.
 
 use std::error::Error;
 use std::path::PathBuf;

@@ -204,7 +204,8 @@ fn main() {
             syncs.push(bare_took.as_secs_f64() * 1e3 / groups.len() as f64);
         }
         println!(
-            "{:20} engine {:>8.0} events/s, bare {:>8.0} events/s, ratio {:.2} ({:.2} to {:.2}); an ack {:.2} ms, a bare \
+            "{:20} engine {:>8.0} events/s, bare {:>8.0} events/s, ratio {:.2} ({:.2} to {:.2}); an ack {:.2} ms, a \
+             bare \
              group {:.2} ms",
             shape.name,
             median(&mut engine),

@@ -158,7 +158,8 @@ async fn wait_for(tree: &Tree<EmbeddedEngine>, work: &Work, events: u64, idle: u
         tokio::time::sleep(PAUSE).await;
     }
     println!(
-        "{waiting} wait {early} ms in front of the first: published at {:.0}/s, all in the queue after {taken_in:.1} s, {:.1} MiB above idle",
+        "{waiting} wait {early} ms in front of the first: published at {:.0}/s, all in the queue after {taken_in:.1} \
+         s, {:.1} MiB above idle",
         events as f64 / published,
         most.saturating_sub(idle) as f64 / f64::from(1 << 20),
     );

@@ -245,7 +245,8 @@ fn main() {
             ratios.push(slow / calm);
         }
         println!(
-            "a backlog of {BACKLOG}: two subscribers handle {:.0} events/s, {:.0} beside one that takes 1/s: {:.2} of it",
+            "a backlog of {BACKLOG}: two subscribers handle {:.0} events/s, {:.0} beside one that takes 1/s: {:.2} of \
+             it",
             median(&mut alone),
             median(&mut beside),
             median(&mut ratios)

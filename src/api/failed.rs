@@ -18,7 +18,8 @@ pub struct Filter {
     pub id: Option<String>,
     /// Whose failure is of this kind, or whose reason has this text in it.
     pub reason: Option<String>,
-    /// Whose last attempt failed at least so long ago; of an event that was never tried, that waits for at least so long.
+    /// Whose last attempt failed at least so long ago; of an event that was never tried, that waits for at least so
+    /// long.
     pub older_than: Option<Duration>,
     /// Of this partition of the subscriber's input.
     pub partition: Option<u32>,
@@ -68,7 +69,6 @@ pub struct FailedEvent {
 /// Where the next page begins: a partition, and a number in it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct ListPosition {
-    /// The partition.
     pub partition: u32,
     /// The number or offset.
     pub number: u64,
@@ -79,7 +79,8 @@ pub struct ListPosition {
 pub struct Reason {
     /// The kind of the failure.
     pub failure: String,
-    /// The first line of the reason without places in the data, or the beginning of it; empty for all others of this kind.
+    /// The first line of the reason without places in the data, or the beginning of it; empty for all others of this
+    /// kind.
     pub words: String,
 }
 

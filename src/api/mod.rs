@@ -1,9 +1,9 @@
 //! The contract with callers: what `proto/` says, as Rust, and the plain data of requests and answers.
 //!
 //! Promises: each message is translated in one place, next to the data that it carries. Events stay encoded: they are
-//! [`bytes::Bytes`], slices of the message that carried them, never decoded and, inwards, never copied.
-//! Must not know: where events come from or go to, how an answer is found. Server and client share this module and do not see
-//! each other; the client uses nothing else of the bus.
+//! [`bytes::Bytes`], slices of the message that carried them, never decoded and, inwards, never copied. Must not know:
+//! where events come from or go to, how an answer is found. Server and client share this module and do not see each
+//! other; the client uses nothing else of the bus.
 
 mod codec;
 mod digest;

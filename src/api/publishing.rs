@@ -17,7 +17,8 @@ pub struct Published {
     pub places: Vec<Placement>,
     /// The indices of delayed events, ascending. They have no offset before they are due.
     pub delayed: Vec<u32>,
-    /// The indices of events that are held until their key is in another state, ascending. They have no offset before that.
+    /// The indices of events that are held until their key is in another state, ascending. They have no offset before
+    /// that.
     pub held: Vec<u32>,
     /// Events that are in another topic, since their state may not follow that of their key, ascending.
     pub diverted: Vec<Diverted>,
@@ -36,13 +37,14 @@ pub struct Diverted {
 /// made one after another: an event whose number is not above the last one counts as published before.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Numbering {
-    /// Name of the producer, 1 to [`PRODUCER_BYTES_MAX`](crate::limits::PRODUCER_BYTES_MAX) bytes; no other producer may
-    /// have it.
+    /// Name of the producer, 1 to [`PRODUCER_BYTES_MAX`](crate::limits::PRODUCER_BYTES_MAX) bytes; no other producer
+    /// may have it.
     pub producer: String,
     /// Number of the call's first event; the others follow without gaps.
     pub first_sequence: u64,
-    /// When the producer began with its first number, Unix nanoseconds by its own clock, the same in all its calls. Another time
-    /// makes another producer. Topics that forget producers take none that they do not know and that does not say it.
+    /// When the producer began with its first number, Unix nanoseconds by its own clock, the same in all its calls.
+    /// Another time makes another producer. Topics that forget producers take none that they do not know and that does
+    /// not say it.
     pub began_ns: Option<u64>,
 }
 

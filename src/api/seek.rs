@@ -12,7 +12,8 @@ pub enum SeekState {
     Keep,
     /// It is emptied.
     Empty,
-    /// It is that of the snapshot with this number, and of the events that waited then, those wait again that do not come again.
+    /// It is that of the snapshot with this number, and of the events that waited then, those wait again that do not
+    /// come again.
     Snapshot(u64),
 }
 
@@ -49,7 +50,6 @@ pub struct Seek {
 /// How a lane was moved.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Moved {
-    /// Its partition.
     pub partition: u32,
     /// Where it was.
     pub from: Offset,

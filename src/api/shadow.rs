@@ -54,7 +54,6 @@ pub struct ShadowReport {
 /// What a version cost.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Cost {
-    /// Calls.
     pub calls: u64,
     /// Events that failed for the last time.
     pub failed: u64,
@@ -67,13 +66,9 @@ pub struct Cost {
 /// An event with which something differs.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Difference {
-    /// Its partition.
     pub partition: u32,
-    /// Its offset.
     pub offset: Offset,
-    /// Its id.
     pub id: String,
-    /// Its key.
     pub key: String,
     /// What differs from what.
     pub kind: DifferenceKind,
@@ -107,12 +102,11 @@ pub struct Seen {
     pub failure: Option<(String, String)>,
 }
 
-/// An output.
+/// What a handler emitted for one event, as a shadow run compares it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SeenOutput {
     /// Full name of the topic.
     pub topic: String,
-    /// Its key.
     pub key: String,
     /// The event in the CloudEvents protobuf format.
     pub event: Bytes,

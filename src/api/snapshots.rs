@@ -10,14 +10,13 @@ use crate::model::Offset;
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum TakenBy {
-    /// An operator.
     #[default]
     Hand,
     /// A version that was about to take the place of another.
     Deploy,
 }
 
-/// A snapshot.
+/// A copy of a subscriber's state and positions, by its number.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SnapshotInfo {
     /// Its number among those of its subscriber, which grow.

@@ -8,22 +8,17 @@ use super::v1;
 /// An entry of a handler's state.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StateEntry {
-    /// The bucket.
     pub bucket: String,
-    /// The key.
     pub key: String,
     /// When it was written, trusted time, Unix nanoseconds.
     pub written_ns: u64,
-    /// The value.
     pub value: Bytes,
 }
 
 /// An entry of the state with its partition.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StateOfPartition {
-    /// The partition.
     pub partition: u32,
-    /// The entry.
     pub entry: StateEntry,
 }
 
@@ -41,9 +36,7 @@ pub struct StateFilter {
 /// Where the next page of a listing of state begins: after an entry.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct StatePosition {
-    /// Its partition.
     pub partition: u32,
-    /// Its bucket.
     pub bucket: String,
     /// Its key; where it is empty, at the beginning of the bucket.
     pub key: String,

@@ -9,15 +9,13 @@ use crate::model::{GuardCounts, Offset};
 /// Every node of the tree at about one moment, parents before children.
 #[derive(Debug, Clone, Default)]
 pub struct Snapshot {
-    /// The topics.
     pub topics: Vec<TopicStatus>,
-    /// The subscribers.
     pub subscribers: Vec<SubscriberStatus>,
     /// How long the tree has run: the period of all counts since its start.
     pub uptime: Duration,
 }
 
-/// A topic.
+/// Counts of one topic, over all of its partitions.
 #[derive(Debug, Clone)]
 pub struct TopicStatus {
     /// Full name (`namespace/name`).
@@ -47,7 +45,7 @@ pub struct TopicStatus {
     pub partitions: Vec<Bounds>,
 }
 
-/// A subscriber.
+/// State and counts of one subscriber, over all of its partitions.
 #[derive(Debug, Clone, Default)]
 pub struct SubscriberStatus {
     /// Full name (`namespace/name`).
@@ -76,21 +74,23 @@ pub struct SubscriberStatus {
     pub retried: u64,
     /// Events that went to dead letters since the start of the process.
     pub dead_lettered: u64,
-    /// Events that it has passed over, since its `when` does not want them or they are not its own in its group, since the start of
-    /// the process.
+    /// Events that it has passed over, since its `when` does not want them or they are not its own in its group, since
+    /// the start of the process.
     pub passed_over: u64,
-    /// Events that its whole group leaves out, since one of their identity was given to it before, since the start of the process;
-    /// counted where that was found out, by one member.
+    /// Events that its whole group leaves out, since one of their identity was given to it before, since the start of
+    /// the process; counted where that was found out, by one member.
     pub repeated: u64,
     /// Events of its input that it has yet to look at.
     pub lag: u64,
-    /// How old the oldest of those is, by trusted time; `None` where there are none, or that cannot be read at the moment.
+    /// How old the oldest of those is, by trusted time; `None` where there are none, or that cannot be read at the
+    /// moment.
     pub lag_age: Option<Duration>,
     /// Events that came into its input within the last minute.
     pub arrived_per_minute: u64,
     /// Events that it has handled or given up within the last minute.
     pub handled_per_minute: u64,
-    /// Dead letters that are kept and were neither redriven nor dropped; `None` where they cannot be counted at the moment.
+    /// Dead letters that are kept and were neither redriven nor dropped; `None` where they cannot be counted at the
+    /// moment.
     pub open_dead_letters: Option<u64>,
     /// Events behind its position that wait for another attempt, for one of their key, or to be released.
     pub waiting: u64,
@@ -215,7 +215,8 @@ impl Default for Storage {
 }
 
 impl Storage {
-    /// The largest publish that is taken, where that is less than a publish may be: larger ones are refused until there is room.
+    /// The largest publish that is taken, where that is less than a publish may be: larger ones are refused until there
+    /// is room.
     pub fn publish_bytes_max(&self) -> Option<u64> {
         let most = self.room?.publish_bytes;
         (most < limits::MESSAGE_BYTES_MAX as u64).then_some(most)

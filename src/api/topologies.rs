@@ -10,9 +10,7 @@ use super::v1;
 /// A topic or a subscriber.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Node {
-    /// A topic.
     Topic,
-    /// A subscriber.
     Subscriber,
 }
 

@@ -34,9 +34,7 @@ pub struct Trace {
 pub struct TracedEvent {
     /// The full name of its topic.
     pub topic: String,
-    /// Its partition.
     pub partition: u32,
-    /// Its offset.
     pub offset: Offset,
     /// When it was appended, engine time, Unix nanoseconds.
     pub append_time_ns: u64,

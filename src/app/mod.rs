@@ -180,7 +180,8 @@ fn tell_what_runs(refused: &[String]) {
     }
     if !refused.is_empty() {
         tracing::warn!(
-            "`wattle plan FILES` shows everything that they would change and what is wrong with them; where they would only lose \
+            "`wattle plan FILES` shows everything that they would change and what is wrong with them; where they would \
+             only lose \
              data, `wattle apply FILES --allow-loss` applies them"
         );
     }
@@ -268,8 +269,8 @@ impl Opened {
         self.store.has_seen(said, prune)
     }
 
-    /// Starts the bus with what its files say, or with what was applied before: where there are no files, and where what they say
-    /// cannot run. Blocks until it serves; `progress` may be called from several threads.
+    /// Starts the bus with what its files say, or with what was applied before: where there are no files, and where
+    /// what they say cannot run. Blocks until it serves; `progress` may be called from several threads.
     ///
     /// # Errors
     /// [`StartError`]; then nothing runs.

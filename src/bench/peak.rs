@@ -20,7 +20,7 @@ const PUBLISH_EVENTS: usize = 1_000;
 /// How often memory and progress are checked.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
-/// The results.
+/// Peak rates, in events per second.
 #[derive(Debug, Clone, Copy)]
 pub struct Peak {
     /// Events of the burst.

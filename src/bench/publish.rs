@@ -27,7 +27,7 @@ const PARTITIONS: u32 = 8;
 /// Bytes per write while preallocating a file.
 const PREALLOCATE_BYTES: usize = 1 << 20;
 
-/// The results.
+/// What one run of `bench publish` measured.
 #[derive(Debug, Clone)]
 pub struct Publish {
     /// Compared with a growing file, the simplest way to write.

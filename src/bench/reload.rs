@@ -70,7 +70,7 @@ pub struct Calls {
     pub took: Spread,
 }
 
-/// The results.
+/// What one run of `bench reload` measured.
 #[derive(Debug, Clone)]
 pub struct Reload {
     /// Events per second.

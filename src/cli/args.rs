@@ -75,16 +75,16 @@ impl BusArgs {
     }
 }
 
-/// Where compiled plugins are cached: in the user's cache folder, not in the project or the data folder. So a cloned project
-/// cannot bring machine code along.
+/// Where compiled plugins are cached: in the user's cache folder, not in the project or the data folder. So a cloned
+/// project cannot bring machine code along.
 pub(super) fn code_cache() -> Option<PathBuf> {
     let folder = |name| std::env::var_os(name).map(PathBuf::from).filter(|folder| folder.is_absolute());
     let caches = folder("XDG_CACHE_HOME").or_else(|| Some(folder("HOME")?.join(".cache")))?;
     Some(caches.join(CODE_CACHE))
 }
 
-/// Where to listen. Of a name with several addresses it is the first of IPv4, as of the address where nothing is said: who
-/// looks for the bus by that name tries all.
+/// Where to listen. Of a name with several addresses it is the first of IPv4, as of the address where nothing is said:
+/// who looks for the bus by that name tries all.
 fn listen(text: &str) -> Result<SocketAddr, String> {
     let address: Address = text.parse()?;
     let found = (address.host(), address.port()).to_socket_addrs();

@@ -164,7 +164,8 @@ fn measure(what: What, args: &Args, subject: Option<&Subject>) -> Result<(&'stat
             let result = bench::memory(subject()?, MEMORY_EVENTS)?;
             let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
             let words = format!(
-                "a backlog of {} orders that nobody handles\n  idle {:.1} MiB, with the backlog {:.1} MiB: {:.1} MiB more\n",
+                "a backlog of {} orders that nobody handles\n  idle {:.1} MiB, with the backlog {:.1} MiB: {:.1} MiB \
+                 more\n",
                 result.events,
                 mib(result.idle_bytes),
                 mib(result.backlog_bytes),
@@ -183,7 +184,8 @@ fn measure(what: What, args: &Args, subject: Option<&Subject>) -> Result<(&'stat
             let (published, handled) = (result.published_in.as_secs_f64(), result.handled_in.as_secs_f64());
             let events = result.events as f64;
             let words = format!(
-                "a burst of {} orders, in process\n  published in {published:.1} s ({:.0}/s), the longest ack of 1,000 took {:.0} ms\n  \
+                "a burst of {} orders, in process\n  published in {published:.1} s ({:.0}/s), the longest ack of 1,000 \
+                 took {:.0} ms\n  \
                  handled by the slowest subscriber in {handled:.1} s ({:.0}/s), each once and in order\n  idle \
                  {:.1} MiB, at the most {:.1} MiB: {:.1} MiB more\n",
                 result.events,
@@ -234,8 +236,10 @@ fn publish_json(result: &Publish) -> Value {
 fn reload_text(result: &Reload) -> String {
     let Reload { rate, events, reloads, lost, doubled, reordered, .. } = result;
     let mut words = format!(
-        "{rate} orders/s, {events} in all; {reloads} reloads: {lost} lost, {doubled} more than once, {reordered} out of \
-         order\n  milliseconds, p50, p99 and longest: pause of a lane that has events; since the oldest was due; in the call\n"
+        "{rate} orders/s, {events} in all; {reloads} reloads: {lost} lost, {doubled} more than once, {reordered} out \
+         of \
+         order\n  milliseconds, p50, p99 and longest: pause of a lane that has events; since the oldest was due; in \
+         the call\n"
     );
     for (is, calls) in calls_of(result) {
         let figures = [calls.pause, calls.latency, calls.took]
@@ -265,7 +269,7 @@ fn calls_of(result: &Reload) -> [(&'static str, Calls); 4] {
 }
 
 fn reload_json(result: &Reload) -> Value {
-    let spread = |Spread { count, p50, p99, max }: Spread| json!({ "count": count, "p50_ms": p50, "p99_ms": p99, "max_ms": max });
+    let spread = |of: Spread| json!({ "count": of.count, "p50_ms": of.p50, "p99_ms": of.p99, "max_ms": of.max });
     let calls =
         |of: Calls| json!({ "pause": spread(of.pause), "latency": spread(of.latency), "took": spread(of.took) });
     let starts: serde_json::Map<_, _> =

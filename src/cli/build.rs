@@ -45,7 +45,10 @@ pub(super) fn run(args: &BuildArgs, plan_of: impl Fn(&Path) -> Result<Plan, Stri
     let host = Host::new(HostOptions::default()).map_err(Failure::failed)?;
     let mut outcome = Ok(());
     for folder in &folders {
-        let runs_it = |subscriber: &&SubscriberPlan| matches!(&subscriber.runs, Runs::Plugin(PluginSource::Folder(of)) if of == folder);
+        let runs_it = |subscriber: &&SubscriberPlan| match &subscriber.runs {
+            Runs::Plugin(PluginSource::Folder(of)) => of == folder,
+            _ => false,
+        };
         let of_folder: Vec<_> = subscribers.iter().filter(runs_it).collect();
         if let Err(message) = build_and_show(&host, folder, &of_folder) {
             say_error(&message);
@@ -78,7 +81,8 @@ fn build_and_show(host: &Host, folder: &Path, subscribers: &[&SubscriberPlan]) -
     Ok(())
 }
 
-/// The ports of a component and the settings that it declares. Starts it once, which also shows that the bus will take it.
+/// The ports of a component and the settings that it declares. Starts it once, which also shows that the bus will take
+/// it.
 fn looked_at(host: &Host, built: &BuiltPlugin) -> Result<(Vec<String>, Option<Vec<String>>), String> {
     let wasm = std::fs::read(&built.wasm).map_err(|error| format!("{}: {error}", built.wasm.display()))?;
     let refused = |error: RegisterError| format!("{} was built, but is no plugin: {error}", built.wasm.display());

@@ -156,7 +156,6 @@ struct Found {
 enum Source {
     /// This file.
     File(PathBuf),
-    /// The bus.
     Bus,
 }
 
@@ -458,7 +457,8 @@ fn component(args: &RunArgs, Found { capsule, source }: &Found) -> Result<Vec<u8
     capsules::component_of(capsule, file, std::slice::from_ref(&data), &files).ok_or_else(|| {
         let folder = file.parent().unwrap_or(Path::new(""));
         Failure::failed(format!(
-            "the component that failed, {hash}, is neither beside the capsule ({}) nor in the data folder ({}){}: name the \
+            "the component that failed, {hash}, is neither beside the capsule ({}) nor in the data folder ({}){}: name \
+             the \
              data folder of the bus with --data or a topology that still has it with --topology, put the file there as \
              {hash}.wasm, or run another one with --plugin",
             if folder.as_os_str().is_empty() { ".".into() } else { folder.display().to_string() },
@@ -485,7 +485,8 @@ fn replay(args: &RunArgs) -> Outcome {
     let ran = block_on(async { capsules::run(&host, &capsule, wasm, &args.config).await.map_err(Failure::failed) })?;
     if ran.has_other_settings {
         say(&format!(
-            "this is not version {}, which failed: its configuration or its limits are others; give what is not in the capsule \
+            "this is not version {}, which failed: its configuration or its limits are others; give what is not in the \
+             capsule \
              with --config NAME=VALUE",
             capsule.digest
         ));

@@ -205,8 +205,10 @@ mod tests {
             missing: vec![(Node::Topic, "shop/d".into())],
             differs: vec!["subscriber shop/e: so".into()],
         };
-        let expected = "- topic shop/a: removed\n    so\n~ subscriber shop/b: moved\n    so\n~ subscriber shop/old -> shop/c: \
-                        renamed\n    so\n= topic shop/d: would be removed with --prune\n! subscriber shop/e: so\nneeds --allow-loss: a has 2 events\nrefused: no\n";
+        let expected = "- topic shop/a: removed\n    so\n~ subscriber shop/b: moved\n    so\n~ subscriber shop/old -> \
+            shop/c: \
+                        renamed\n    so\n= topic shop/d: would be removed with --prune\n! subscriber shop/e: so\nneeds \
+                        --allow-loss: a has 2 events\nrefused: no\n";
         assert_eq!(text(&changes), expected);
         assert_eq!(text(&Changes::default()), "nothing changes\n");
     }

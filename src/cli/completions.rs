@@ -1,7 +1,7 @@
 //! `wattle completions`: completions for a shell, also of the names that a running bus has.
 //!
-//! The script that is printed has this binary called at each completion, with [`VARIABLE`] set. Names of topics and subscribers
-//! are asked of the bus then, within a moment: where there is none, there are none.
+//! The script that is printed has this binary called at each completion, with [`VARIABLE`] set. Names of topics and
+//! subscribers are asked of the bus then, within a moment: where there is none, there are none.
 
 use std::ffi::OsStr;
 use std::io::Write;
@@ -30,7 +30,7 @@ const WITHIN: Duration = Duration::from_millis(500);
   echo 'source <(wattle completions zsh)' >> ~/.zshrc
   wattle completions fish > ~/.config/fish/completions/wattle.fish")]
 pub(super) struct Args {
-    /// Shell
+    /// Shell that the script is for
     #[arg(value_enum)]
     shell: Shell,
 }

@@ -20,8 +20,8 @@ use crate::topology::{
 };
 use crate::wasm::{Host, HostOptions, config_schema};
 
-/// The world, with what the plugins in it declare of their configuration: those that are components, and those that were built
-/// lately, or are known to be built.
+/// The world, with what the plugins in it declare of their configuration: those that are components, and those that
+/// were built lately, or are known to be built.
 #[derive(Debug, Default)]
 pub(super) struct Declared {
     built: BTreeMap<PathBuf, PathBuf>,
@@ -109,8 +109,8 @@ impl Surroundings for Declared {
     }
 }
 
-/// Holds what topologies tell their plugins against what those declare, now that they are built; what does not fit is printed.
-/// All else was checked before.
+/// Holds what topologies tell their plugins against what those declare, now that they are built; what does not fit is
+/// printed. All else was checked before.
 pub(super) fn hold(topologies: &[PathBuf], plan: &Plan, components: &[PathBuf]) -> Result<(), Failure> {
     let Ok(sources) = load(topologies) else { return Ok(()) };
     let here = here()?;
@@ -188,8 +188,8 @@ fn look(
     Ok((merged, said))
 }
 
-/// Files on top of what is applied, with absolute paths, where what they do not declare of their namespaces goes; or everything
-/// that is wrong with them, in words.
+/// Files on top of what is applied, with absolute paths, where what they do not declare of their namespaces goes; or
+/// everything that is wrong with them, in words.
 pub(super) fn merged(sources: &[Source], base: &Base) -> Result<Merged, String> {
     let here = here().map_err(|failure| failure.message)?;
     let (merged, diagnostics, _) = check_said_on(sources, &Declared::default(), &here, (base, true));
@@ -216,8 +216,8 @@ pub(super) fn namespaces(sources: &[Source]) -> Vec<String> {
     topology::namespaces(sources, &World).into_iter().collect()
 }
 
-/// What the files of a start say on top of what was applied before. None where they cannot be any more, and say what they said
-/// at the start before.
+/// What the files of a start say on top of what was applied before. None where they cannot be any more, and say what
+/// they said at the start before.
 pub(super) fn of_start(
     sources: &[Source],
     opened: &Opened,
@@ -226,7 +226,8 @@ pub(super) fn of_start(
 ) -> Result<Option<Files>, Failure> {
     let applied = opened.applied();
     let base = applied.as_ref().map(|(plan, _)| Base::of(plan, |_| true)).unwrap_or_default();
-    // Those that ran before and are not there any more are told of: the bus has what was decided. One that is new is a mistake.
+    // Those that ran before and are not there any more are told of: the bus has what was decided. One that is new is a
+    // mistake.
     let missing = if applied.is_some() { missing_plugins(sources, (&base, prune))? } else { Vec::new() };
     let world: &dyn Surroundings = if missing.is_empty() { &World } else { &WithoutPlugins };
     let (merged, said) = look(sources, world, (&base, prune))?;
@@ -243,7 +244,8 @@ pub(super) fn of_start(
     let Some(mut merged) = merged else {
         if opened.has_seen(said, prune) {
             tracing::warn!(
-                "the files say what they said at the last start and cannot be applied any more: the applied topology runs"
+                "the files say what they said at the last start and cannot be applied any more: the applied topology \
+                 runs"
             );
             return Ok(None);
         }
@@ -277,8 +279,8 @@ fn missing_plugins(sources: &[Source], (base, prune): (&Base, bool)) -> Result<V
     Ok(errors.into_iter().filter(|_| are_all).map(|missing| missing.message).collect())
 }
 
-/// What was built of a source folder before. Where a data folder has what runs, one that was not built is only told of: files
-/// propose, and this one proposes nothing.
+/// What was built of a source folder before. Where a data folder has what runs, one that was not built is only told of:
+/// files propose, and this one proposes nothing.
 pub(super) fn built_or_decided(opened: &Opened) -> impl FnMut(&Path) -> Result<PathBuf, String> {
     let is_applied = opened.applied().is_some();
     move |folder| {
@@ -302,8 +304,8 @@ pub(super) fn proposal(
     Ok(Proposal { prune, ..Proposal::of_files(&merged, components) })
 }
 
-/// The same with absolute paths but for those of secrets, so that it means the same wherever it is read, and the components of the subscribers that
-/// files declare, as [`of`].
+/// The same with absolute paths but for those of secrets, so that it means the same wherever it is read, and the
+/// components of the subscribers that files declare, as [`of`].
 fn with_components(
     mut merged: Merged,
     folder: impl FnMut(&Path) -> Result<PathBuf, String>,
@@ -317,8 +319,8 @@ fn with_components(
     Ok((merged, components))
 }
 
-/// The component of every subscriber, built where `folder` makes one from a source folder. Each folder is asked for once.
-/// Everything that is missing is said at once.
+/// The component of every subscriber, built where `folder` makes one from a source folder. Each folder is asked for
+/// once. Everything that is missing is said at once.
 pub(super) fn of(plan: &Plan, folder: impl FnMut(&Path) -> Result<PathBuf, String>) -> Result<Vec<PathBuf>, Failure> {
     of_each(&plan.subscribers.iter().collect::<Vec<_>>(), folder)
 }
@@ -348,7 +350,8 @@ fn of_each(
     if errors.is_empty() { Ok(components) } else { Err(Failure::new(Exit::BadConfiguration, errors.join("\n"))) }
 }
 
-/// Why plugins of a plan that are built cannot be run, each in words. Nothing is built, and a file without a component is skipped.
+/// Why plugins of a plan that are built cannot be run, each in words. Nothing is built, and a file without a component
+/// is skipped.
 pub(super) fn misfits(sources: &[Source], plan: &Plan) -> Vec<String> {
     let mut known: BTreeMap<&PathBuf, Option<PathBuf>> = BTreeMap::new();
     let mut components = Vec::new();
@@ -378,7 +381,8 @@ pub(super) fn misfits(sources: &[Source], plan: &Plan) -> Vec<String> {
     }
 }
 
-/// Whether a file begins as components do. An empty or other file, which a build has yet to replace, is not looked into.
+/// Whether a file begins as components do. An empty or other file, which a build has yet to replace, is not looked
+/// into.
 fn is_component(path: &Path) -> bool {
     let mut head = [0; 4];
     std::fs::File::open(path).and_then(|mut file| file.read_exact(&mut head)).is_ok() && head == *b"\0asm"

@@ -27,7 +27,7 @@ pub enum Format {
     /// Tree of lines
     #[default]
     Text,
-    /// Graphviz
+    /// Graphviz DOT
     Dot,
     /// Mermaid, for Markdown
     Mermaid,

@@ -1,8 +1,8 @@
 //! Events from lines: CloudEvents in JSON, or plain data; and from there to a topic, with several batches on their way.
 //!
-//! Lines are read and parsed on a thread of their own, a bounded number ahead. An event is sent as soon as it is there: a
-//! slow source is not held back until a batch is full. A bus that takes nothing for a while is said to, with how many events
-//! are in.
+//! Lines are read and parsed on a thread of their own, a bounded number ahead. An event is sent as soon as it is there:
+//! a slow source is not held back until a batch is full. A bus that takes nothing for a while is said to, with how many
+//! events are in.
 
 use std::collections::VecDeque;
 use std::io::{BufRead, BufReader, Read};
@@ -103,8 +103,8 @@ impl Template {
     }
 }
 
-/// The problem with the data of one event, which may have several lines, with its line and column. `None` where it is JSON,
-/// or a text that does not look like it.
+/// The problem with the data of one event, which may have several lines, with its line and column. `None` where it is
+/// JSON, or a text that does not look like it.
 pub(super) fn bad_data(data: &str) -> Option<String> {
     let error = json::check(data.as_bytes()).err().filter(|error| is_broken_json(data, error))?;
     let line = data.split('\n').nth(error.line().saturating_sub(1)).unwrap_or_default();
@@ -461,7 +461,6 @@ struct Attention {
 }
 
 enum Happened {
-    /// Interrupted.
     Interrupted(Exit),
     /// It takes long.
     TakesLong,
@@ -520,8 +519,8 @@ impl Way<'_> {
         Ok(())
     }
 
-    /// Waits for the next answer, or for what else may happen; for ever where nothing is on its way. Nothing is lost when the
-    /// future is dropped.
+    /// Waits for the next answer, or for what else may happen; for ever where nothing is on its way. Nothing is lost
+    /// when the future is dropped.
     async fn answered(&mut self, watcher: &mut dyn Watcher) -> Result<(), Failure> {
         let is_waiting = self.publishing.unanswered() > 0;
         let answer = tokio::select! {

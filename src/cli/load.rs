@@ -35,12 +35,10 @@ pub enum LoadError {
     },
     /// A folder without topologies.
     #[error("there is no topology in `{}`; its topologies are the files that end with .yaml or .yml", path.display())]
-    EmptyFolder {
-        /// The folder.
-        path: PathBuf,
-    },
+    EmptyFolder { path: PathBuf },
     /// Nothing to test.
-    #[error("there are no tests in `{}`; tests are the files that end with .test.yaml, beside the topology that they test", path.display())]
+    #[error("there are no tests in `{}`; tests are the files that end with .test.yaml, beside the topology that they \
+        test", path.display())]
     NoTests {
         /// The folder or the topology.
         path: PathBuf,
@@ -48,7 +46,6 @@ pub enum LoadError {
     /// A file is not text.
     #[error("`{}` is not text: line {line} is not UTF-8; save the file as UTF-8", path.display())]
     NotText {
-        /// The file.
         path: PathBuf,
         /// The first line that is not UTF-8, from 1.
         line: usize,
@@ -68,8 +65,8 @@ impl LoadError {
 /// What messages call the topology that comes from standard input. Paths in it start from the working folder.
 const STDIN: &str = "standard input";
 
-/// Reads files, `-` from standard input, and of folders every `*.yaml` and `*.yml` that is neither hidden nor a test file, by name. What is named
-/// twice is read once.
+/// Reads files, `-` from standard input, and of folders every `*.yaml` and `*.yml` that is neither hidden nor a test
+/// file, by name. What is named twice is read once.
 ///
 /// # Errors
 ///

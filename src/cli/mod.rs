@@ -1,8 +1,8 @@
 //! The command line: one module for each command.
 //!
-//! Promises: events and results on standard output, everything else on standard error; every failure is a line that says
-//! what, where and what to do; exit codes are those of [`Exit`]; `NO_COLOR` is honoured.
-//! Must not know: how anything is done; commands parse, call the floor below, and print.
+//! Promises: events and results on standard output, everything else on standard error; every failure is a line that
+//! says what, where and what to do; exit codes are those of [`Exit`]; `NO_COLOR` is honoured. Must not know: how
+//! anything is done; commands parse, call the floor below, and print.
 
 mod args;
 mod bench;
@@ -56,9 +56,7 @@ use crate::client::{Client, ClientError, Patience};
 /// How a command ended, as its exit code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Exit {
-    /// Success.
     Ok = 0,
-    /// Failure.
     Failed = 1,
     /// Wrong usage.
     Usage = 2,
@@ -191,7 +189,8 @@ Other:
     before_help = GROUPS,
     after_help = "`wattle help COMMAND` or `wattle COMMAND --help` shows details and examples.
 
-Exit codes: 0 success, 1 failure, 2 wrong usage, 3 bus unreachable, 4 outcome unknown, 5 conflict, 78 bad configuration."
+Exit codes: 0 success, 1 failure, 2 wrong usage, 3 bus unreachable, 4 outcome unknown, 5 conflict, 78 bad \
+configuration."
 )]
 struct Cli {
     #[command(subcommand)]
@@ -284,8 +283,8 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// Wrong usage, in words. To pass an option that is not there as a value (`-- --all`) is no advice: it would be taken for a
-/// name, and another command might act on it.
+/// Wrong usage, in words. To pass an option that is not there as a value (`-- --all`) is no advice: it would be taken
+/// for a name, and another command might act on it.
 fn without_wrong_tips(mut error: clap::Error) -> clap::Error {
     if let Some(ContextValue::StyledStrs(tips)) = error.remove(ContextKind::Suggested) {
         let tips: Vec<_> = tips.into_iter().filter(|tip| !tip.to_string().contains("as a value")).collect();

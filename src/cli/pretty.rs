@@ -1,4 +1,5 @@
-//! JSON for people: line breaks and spaces, and every number, text and name as it came, without what a terminal would obey.
+//! JSON for people: line breaks and spaces, and every number, text and name as it came, without what a terminal would
+//! obey.
 
 use serde::Serialize;
 

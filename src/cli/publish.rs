@@ -59,7 +59,7 @@ pub(super) struct Args {
     /// Publish the events of a file to several topics atomically, all or none; `-` reads standard input
     ///
     /// Each line is `{"topic": "...", "event": {...}}` with a CloudEvent in JSON, as printed by `tail`.
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["topic", "id", "data", "file", "plain", "text", "type", "source", "subject", "key", "attributes"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = OF_ONE_TOPIC)]
     together: Option<PathBuf>,
 
     /// Take each line of the file or of standard input as data instead of a CloudEvent in JSON
@@ -96,7 +96,8 @@ pub(super) struct Args {
 
     /// If the outcome of publishing a single event is unknown, retry with the same id for this long. The event is
     /// stored once; nothing is retried if the topic does not recognise duplicates
-    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = try_for, conflicts_with_all = ["file", "together"])]
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = try_for)]
+    #[arg(conflicts_with_all = ["file", "together"])]
     try_for: Duration,
 
     #[command(flatten)]
@@ -135,6 +136,9 @@ impl Args {
 }
 
 /// Pause before the first attempt to publish an event again, and the longest one.
+/// Arguments for the events of one topic.
+const OF_ONE_TOPIC: [&str; 11] =
+    ["topic", "id", "data", "file", "plain", "text", "type", "source", "subject", "key", "attributes"];
 const TRIED_FIRST_AFTER: Duration = Duration::from_millis(100);
 const TRIED_EVERY: Duration = Duration::from_secs(2);
 
@@ -145,7 +149,6 @@ fn try_for(given: &str) -> Result<Duration, String> {
     if time > most { Err(format!("at most {}", show_duration(most))) } else { Ok(time) }
 }
 
-/// `NAME=VALUE`.
 fn attribute(given: &str) -> Result<(String, Attribute), String> {
     match given.split_once('=') {
         Some((name, _)) if !is_attribute_name(name) => {
@@ -165,7 +168,8 @@ fn attribute(given: &str) -> Result<(String, Attribute), String> {
 
 pub(super) fn run(args: &Args) -> Outcome {
     if args.file.is_some() && !args.plain && args.is_template_given() {
-        let words = "--type, --source, --subject, --key, --attribute and --text are for single events and for --plain: CloudEvents have \
+        let words = "--type, --source, --subject, --key, --attribute and --text are for single events and for --plain: \
+            CloudEvents have \
              their own";
         return Err(Failure::new(super::Exit::Usage, words));
     }
@@ -176,7 +180,8 @@ pub(super) fn run(args: &Args) -> Outcome {
         (Some(file), _) => block_on(many(args, &Source::from_argument(file))),
         (None, Some(file)) => block_on(together(args, &Source::from_argument(file))),
         (None, None) if args.plain && args.data.as_deref().is_some_and(|data| data != "-") => {
-            let words = "--plain publishes an event of each line of --file, or of standard input (`-`): leave it out where the data \
+            let words = "--plain publishes an event of each line of --file, or of standard input (`-`): leave it out \
+                where the data \
                          of one event is the argument, or write --text where that is a text whatever it looks like";
             Err(Failure::new(Exit::Usage, words))
         }
@@ -194,7 +199,8 @@ fn data(args: &Args) -> Result<Option<String>, Failure> {
     let (label, data) = match args.data.as_deref() {
         _ if args.empty => return Ok(None),
         None if std::io::stdin().is_terminal() => {
-            let words = "say what to publish: data, `-` for what is typed until Ctrl-D, --file for many events, or --empty for an event \
+            let words = "say what to publish: data, `-` for what is typed until Ctrl-D, --file for many events, or \
+                --empty for an event \
                          without data";
             return usage(words.to_owned());
         }
@@ -245,7 +251,8 @@ async fn one(args: &Args, data: Option<String>) -> Outcome {
                 say(&match is_duplicate {
                     true => {
                         format!(
-                            "already in {topic}, partition {partition}{offset}: the event with id {id} is not stored again"
+                            "already in {topic}, partition {partition}{offset}: the event with id {id} is not stored \
+                             again"
                         )
                     }
                     false => format!("published to {topic}, partition {partition}{offset}, id {id}"),
@@ -256,8 +263,8 @@ async fn one(args: &Args, data: Option<String>) -> Outcome {
     Ok(())
 }
 
-/// Publishes an event. Where it is not known whether it was stored, it is tried again with the same id, if the topic stores
-/// that once.
+/// Publishes an event. Where it is not known whether it was stored, it is tried again with the same id, if the topic
+/// stores that once.
 async fn sent(args: &Args, id: &str, event: Bytes) -> Result<Published, Failure> {
     let client = args.client.server.connect().await?;
     let mut error = match client.publish(args.topic(), vec![event.clone()]).await {

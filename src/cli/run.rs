@@ -148,7 +148,8 @@ pub(super) fn refused(error: StartError) -> Failure {
 pub(super) fn end(stopped: Option<Stopped>, stop: Stop, deadline: Duration) -> Outcome {
     if let Some(Stopped::Poisoned(reason)) = stopped.or(stop.closed.err()) {
         let words = format!(
-            "the disk failed, and the bus has stopped: {reason}; nothing that was acknowledged is lost: repair or replace \
+            "the disk failed, and the bus has stopped: {reason}; nothing that was acknowledged is lost: repair or \
+             replace \
              the disk, make sure that it has space, and start again on the same data folder"
         );
         return Err(Failure::failed(words));
@@ -156,7 +157,8 @@ pub(super) fn end(stopped: Option<Stopped>, stop: Stop, deadline: Duration) -> O
     let deadline = show_duration(deadline);
     if !stop.answered {
         tracing::warn!(
-            "some callers took no answers, or had none within {deadline}: they do not know what became of what they asked for"
+            "some callers took no answers, or had none within {deadline}: they do not know what became of what they \
+             asked for"
         );
     }
     if !stop.drained {

@@ -45,7 +45,8 @@ pub(super) struct Args {
     file: PathBuf,
 
     /// Compare the last N events of all partitions; with a snapshot, the first N after it
-    #[arg(long, default_value_t = 1_000, value_name = "EVENTS", conflicts_with = "live", value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    #[arg(long, default_value_t = 1_000, value_name = "EVENTS", conflicts_with = "live")]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=100_000))]
     last: u32,
 
     /// State before the first event: `empty`, the number of a snapshot, or a file written by `wattle state export`

@@ -1,8 +1,8 @@
-//! Ctrl-C and SIGTERM: the first asks, the second ends the process at once. A terminal that is closed (SIGHUP) asks as well,
-//! however often, unless the process was started to outlive it (`nohup`).
+//! Ctrl-C and SIGTERM: the first asks, the second ends the process at once. A terminal that is closed (SIGHUP) asks as
+//! well, however often, unless the process was started to outlive it (`nohup`).
 //!
-//! They are listened to on a thread and a runtime of their own, so that the second one works whatever the rest is doing.
-//! Ending at once loses nothing that was acknowledged: that is on the disk already.
+//! They are listened to on a thread and a runtime of their own, so that the second one works whatever the rest is
+//! doing. Ending at once loses nothing that was acknowledged: that is on the disk already.
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
@@ -21,7 +21,8 @@ impl Signals {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
         let (mut interrupt, mut terminate, mut hangup) = {
             let _entered = runtime.enter();
-            // A file that is larger than the process may write (`ulimit -f`) is an error of the write, not the end of the process.
+            // A file that is larger than the process may write (`ulimit -f`) is an error of the write, not the end of
+            // the process.
             drop(signal(SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw())).map_err(failed)?);
             let hangup = if outlives_terminal() { None } else { Some(signal(SignalKind::hangup()).map_err(failed)?) };
             (signal(SignalKind::interrupt()).map_err(failed)?, signal(SignalKind::terminate()).map_err(failed)?, hangup)

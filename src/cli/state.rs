@@ -118,11 +118,11 @@ struct Get {
     /// Subscriber, as NAMESPACE/NAME, or NAME if only one namespace has it
     subscriber: String,
 
-    /// Key
+    /// Key of the entry
     #[arg(allow_hyphen_values = true)]
     key: String,
 
-    /// Bucket
+    /// Bucket of the entry
     #[arg(long, default_value = "default", allow_hyphen_values = true)]
     bucket: String,
 
@@ -357,7 +357,8 @@ async fn get(args: &Get) -> Outcome {
     let mut found = server.connect().await?.state(subscriber, bucket, key);
     let Some(first) = found.next().await? else {
         return Err(Failure::failed(format!(
-            "there is nothing under `{key}` in the bucket `{bucket}` of {subscriber}; `wattle state list {subscriber}` lists \
+            "there is nothing under `{key}` in the bucket `{bucket}` of {subscriber}; `wattle state list {subscriber}` \
+             lists \
              what there is"
         )));
     };

@@ -32,7 +32,8 @@ const WATCH_EVERY: Duration = Duration::from_secs(1);
   wattle status
   wattle status --watch
   wattle status --files topologies/orders.yaml
-  wattle status -o json | jq '.subscribers[] | {name, lag, lag_seconds, open_dead_letters, handled: .since_start.handled}'")]
+  wattle status -o json | jq '.subscribers[] | {name, lag, lag_seconds, open_dead_letters, handled: \
+  .since_start.handled}'")]
 pub(super) struct Args {
     #[command(flatten)]
     server: ServerArg,
@@ -239,7 +240,9 @@ fn waits(storage: &Storage) -> &'static [&'static str] {
 
 fn missing(missing: &MissingEvents) -> serde_json::Value {
     let MissingEvents { file, topic, partition, first_offset, last_offset } = missing;
-    json!({ "file": file, "topic": topic, "partition": partition, "first_offset": first_offset, "last_offset": last_offset })
+    json!({
+        "file": file, "topic": topic, "partition": partition, "first_offset": first_offset, "last_offset": last_offset,
+    })
 }
 
 /// Problems of the storage, each with a remedy.
@@ -258,7 +261,8 @@ fn warnings(storage: &Storage) -> Vec<String> {
             Some(format!("the disk is nearly full{left}: publishes are refused until there is room; {room}"))
         }
         (true, true, Some(most)) => Some(format!(
-            "the disk is nearly full{left}: a publish of more than {} is refused until there is room, smaller ones pass; {room}",
+            "the disk is nearly full{left}: a publish of more than {} is refused until there is room, smaller ones \
+             pass; {room}",
             show_rough_size(most)
         )),
         (true, true, None) => None,
@@ -266,8 +270,10 @@ fn warnings(storage: &Storage) -> Vec<String> {
     let missing = storage.missing.iter().map(|missing| {
         let MissingEvents { file, topic, partition, first_offset, last_offset } = missing;
         format!(
-            "a file of events is missing: {}, offsets {first_offset} to {last_offset} of {}, partition {partition}; stop the \
-             bus and put it back. If it is lost, `wattle seek SUBSCRIBER --to {} --partition {partition}` moves a subscriber \
+            "a file of events is missing: {}, offsets {first_offset} to {last_offset} of {}, partition {partition}; \
+             stop the \
+             bus and put it back. If it is lost, `wattle seek SUBSCRIBER --to {} --partition {partition}` moves a \
+             subscriber \
              that stands before it behind it",
             plain(file),
             plain(topic),
@@ -276,7 +282,8 @@ fn warnings(storage: &Storage) -> Vec<String> {
     });
     let clock = storage.clock_jumped.map(|jumped| {
         format!(
-            "the clock is ahead by {} of the time that has passed, or the bus was off: that does not count, and no event is \
+            "the clock is ahead by {} of the time that has passed, or the bus was off: that does not count, and no \
+             event is \
              removed for its age, until somebody has looked at it: set it right if it is wrong, else say `wattle clock \
              confirm`",
             plural(jumped.as_secs() / 3600, "hour")
@@ -344,7 +351,8 @@ mod tests {
         status.lanes = vec![LaneState::Running; 4];
         let trial = OnTrial { digest: "cd".repeat(32), lanes: 1, handled: 7, events: 100, ..OnTrial::default() };
         status.on_trial = Some(OnTrial { ends_in: Duration::from_secs(40), ..trial });
-        let words = "version of shop/a: abababababababab, candidate cdcdcdcdcdcdcdcd in 1 of 4 lanes: 7 of 100 events, ends \
+        let words = "version of shop/a: abababababababab, candidate cdcdcdcdcdcdcdcd in 1 of 4 lanes: 7 of 100 events, \
+            ends \
                      at the latest in 40 s";
         assert_eq!(version(&status), words);
     }

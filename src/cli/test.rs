@@ -38,7 +38,8 @@ A test file topologies/orders.test.yaml for topologies/orders.yaml:
     - name: an order whose sum is wrong is refused
       subscriber: validate
       events:
-        - data: { order_id: o-1, status: created, currency: EUR, customer: { email: a@b.test }, items: [], total_cents: 5 }
+        - data: { order_id: o-1, status: created, currency: EUR, customer: { email: a@b.test }, items: [], \
+        total_cents: 5 }
       expect:
         outputs:
           orders.refused: [{ key: o-1, has: { order_id: o-1 } }]")]
@@ -179,7 +180,8 @@ fn outcome(bed: &TestBed, loaded: &Loaded, case: &Case, timeout: Duration) -> Re
     if !mismatches.is_empty() || case.one_partition || !loaded.is_partitioned() {
         return Ok(mismatches);
     }
-    const OTHERWISE: &str = "it comes out otherwise with as many partitions as the topology has (where that is meant, say \
+    const OTHERWISE: &str = "it comes out otherwise with as many partitions as the topology has (where that is meant, \
+        say \
                              `partitions: 1`)";
     let mismatches = run(Partitions::AsPlanned).map_err(|error| format!("{OTHERWISE}: {error}"))?;
     let otherwise = |Mismatch { what, diff }| Mismatch { what: format!("{OTHERWISE}: {what}"), diff };

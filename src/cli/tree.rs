@@ -286,9 +286,11 @@ mod tests {
     fn the_tree_has_every_node_with_its_counts() {
         let expected = "\
 shop/orders                                10 events
-└─ validate                                90/min, 1 open dead letter, since start: 10 handled, 8 emitted, 3 retried, 2 dead-lettered
+└─ validate                                90/min, 1 open dead letter, since start: 10 handled, 8 emitted, 3 retried, \
+2 dead-lettered
    ├─ accepted ▸ shop/orders.accepted      7 events
-   │  └─ ship                              lag 2 (7 s), 3 in the retry queue (6 min), 1 parked, 1 lane retrying, 1 lane paused, 1 lane \
+   │  └─ ship                              lag 2 (7 s), 3 in the retry queue (6 min), 1 parked, 1 lane retrying, 1 \
+   lane paused, 1 lane \
 halted, since start: 5 handled, 0 emitted, 4 filtered, 2 repeated
    │     └─ dead letters ▸ shop/ship.dead  0 events
    ├─ refused ▸ shop/orders.refused        1 event

@@ -1,8 +1,8 @@
 //! Texts that others chose, and amounts, as they are shown to people.
 //!
-//! Ids, keys, reasons of failures, names of functions, answers of a server: all of it is chosen by others, and a terminal
-//! obeys control characters. So text that a command prints of it goes through [`plain`] or [`lines`], and JSON for people through
-//! [`push_json`].
+//! Ids, keys, reasons of failures, names of functions, answers of a server: all of it is chosen by others, and a
+//! terminal obeys control characters. So text that a command prints of it goes through [`plain`] or [`lines`], and JSON
+//! for people through [`push_json`].
 
 use std::io::{self, IsTerminal, Write};
 use std::time::Duration;

@@ -20,7 +20,7 @@ impl Address {
         &self.host
     }
 
-    /// The port.
+    /// The TCP port: as given, or the default one.
     pub fn port(&self) -> u16 {
         self.port
     }

@@ -72,7 +72,6 @@ pub struct Refused {
     pub code: Code,
     /// The stable reason, one of [`crate::api::reason`]; empty where the bus gave none.
     pub reason: String,
-    /// The words.
     pub message: String,
     /// When the same call may succeed.
     pub retry_after: Option<Duration>,

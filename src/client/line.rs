@@ -1,4 +1,5 @@
-//! What every call of a client passes: how long it may take without a sign of the bus, and whether what answers is a bus.
+//! What every call of a client passes: how long it may take without a sign of the bus, and whether what answers is a
+//! bus.
 //!
 //! ```text
 //!   a call ──> Line ──> Channel ──> Wire ──> TCP
@@ -7,8 +8,9 @@
 //!                                   └ the first bytes are not those of HTTP/2: a stranger
 //! ```
 //!
-//! Progress is a part of the request that was taken, or a part of the answer that came. A call that may take as long as it
-//! takes says so ([`Unhurried`]), and one for which the bus compiles says that ([`Compiling`]); nothing else can leave this out.
+//! Progress is a part of the request that was taken, or a part of the answer that came. A call that may take as long as
+//! it takes says so ([`Unhurried`]), and one for which the bus compiles says that ([`Compiling`]); nothing else can
+//! leave this out.
 
 use crate::model::units::show_duration;
 use std::pin::Pin;
@@ -367,7 +369,8 @@ impl http_body::Body for Sending {
     }
 }
 
-/// How long nothing has come, counted while something is waited for: a caller that takes its time is not the bus's silence.
+/// How long nothing has come, counted while something is waited for: a caller that takes its time is not the bus's
+/// silence.
 struct Silence {
     patience: Duration,
     over: Pin<Box<Sleep>>,

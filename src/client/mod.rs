@@ -73,7 +73,6 @@ pub struct Client {
 /// How the bus is.
 #[derive(Debug, Clone)]
 pub struct BusStatus {
-    /// Its version.
     pub version: String,
     /// Whether it takes and gives out events; if not, why.
     pub serving: Result<(), String>,
@@ -83,7 +82,6 @@ pub struct BusStatus {
     pub files_refused: Vec<String>,
     /// Which topology is applied, in short.
     pub topology_revision: String,
-    /// Its tree.
     pub tree: Snapshot,
 }
 
@@ -144,7 +142,8 @@ impl Client {
         ClientError::of_read(&self.server, status)
     }
 
-    /// Publishes events, each in the CloudEvents protobuf format, to a root, all or nothing; returns when they are durable.
+    /// Publishes events, each in the CloudEvents protobuf format, to a root, all or nothing; returns when they are
+    /// durable.
     ///
     /// # Errors
     /// [`ClientError`].
@@ -152,8 +151,8 @@ impl Client {
         self.publish_request(v1::PublishRequest { topic: topic.to_owned(), events, numbering: None }).await
     }
 
-    /// As [`Self::publish`], and events published with these numbers before are not published again, however long ago that
-    /// was. So after any error the same call can be made again; not the next one, until this one has succeeded.
+    /// As [`Self::publish`], and events published with these numbers before are not published again, however long ago
+    /// that was. So after any error the same call can be made again; not the next one, until this one has succeeded.
     ///
     /// # Errors
     /// [`ClientError`].
@@ -242,7 +241,8 @@ impl Client {
         Ok(BusStatus { version, serving, storage, files_refused, topology_revision, tree: answer.into_snapshot() })
     }
 
-    /// Says that the clock of the bus's machine is right, so that what waited for that may expire. Whether anything had.
+    /// Says that the clock of the bus's machine is right, so that what waited for that may expire. Whether anything
+    /// had.
     ///
     /// # Errors
     /// [`ClientError`].

@@ -1,9 +1,9 @@
 //! Batches out, one after another, with several on their way.
 //!
-//! The order of the batches is the order in which they are published, also when the bus is busy for a while: its refusal
-//! ends the stream, nothing behind the refused batch has been published then, and all of that is sent again on a new
-//! stream. A connection that breaks is not tried again here, since it is unknown how much had been published; where batches
-//! are numbered, their sender may simply continue.
+//! The order of the batches is the order in which they are published, also when the bus is busy for a while: its
+//! refusal ends the stream, nothing behind the refused batch has been published then, and all of that is sent again on
+//! a new stream. A connection that breaks is not tried again here, since it is unknown how much had been published;
+//! where batches are numbered, their sender may simply continue.
 
 use std::collections::VecDeque;
 use std::pin::Pin;
@@ -25,7 +25,6 @@ use crate::limits;
 /// How much may be on its way.
 #[derive(Debug, Clone, Copy)]
 pub struct Window {
-    /// Batches.
     pub batches: usize,
     /// Bytes of events, unless one batch alone has more.
     pub bytes: usize,
@@ -98,12 +97,12 @@ impl Publishing {
         }
     }
 
-    /// Numbers the events that will be sent, from `first_sequence` on and without gaps, as those of the producer of this name
-    /// (1 to [`limits::PRODUCER_BYTES_MAX`] bytes, see [`Numbering`]).
+    /// Numbers the events that will be sent, from `first_sequence` on and without gaps, as those of the producer of
+    /// this name (1 to [`limits::PRODUCER_BYTES_MAX`] bytes, see [`Numbering`]).
     ///
-    /// After an error that [`ClientError::is_retryable`] any call then continues where the stream broke: batches that were not answered
-    /// is sent again with its numbers, and what of it had been published is not published a second time. A new process goes
-    /// on as exactly by sending the same events from the same number on.
+    /// After an error that [`ClientError::is_retryable`] any call then continues where the stream broke: batches that
+    /// were not answered is sent again with its numbers, and what of it had been published is not published a second
+    /// time. A new process goes on as exactly by sending the same events from the same number on.
     #[must_use]
     pub fn numbered(mut self, producer: &str, first_sequence: u64) -> Self {
         self.numbering = Some(Numbering { producer: producer.to_owned(), first_sequence, began_ns: None });
@@ -133,12 +132,12 @@ impl Publishing {
         self.busy.as_ref()
     }
 
-    /// Sends a batch, waiting for answers first where the window is full. Returns the answers that have come meanwhile, in
-    /// the order of the batches. The batch is taken in any case, also where this fails or is dropped.
+    /// Sends a batch, waiting for answers first where the window is full. Returns the answers that have come meanwhile,
+    /// in the order of the batches. The batch is taken in any case, also where this fails or is dropped.
     ///
     /// # Errors
-    /// [`ClientError`]: the first refusal. Batches up to [`Self::answered_events`] are published. Of the rest, nothing is
-    /// if [`ClientError::has_no_side_effects`] says so.
+    /// [`ClientError`]: the first refusal. Batches up to [`Self::answered_events`] are published. Of the rest, nothing
+    /// is if [`ClientError::has_no_side_effects`] says so.
     pub async fn send(&mut self, batch: Vec<Bytes>) -> Result<Vec<Published>, ClientError> {
         let mut answers = Vec::new();
         if self.unanswered.is_empty() {
@@ -219,8 +218,8 @@ impl Publishing {
         v1::PublishStreamRequest { topic, events: batch.to_vec(), numbering }
     }
 
-    /// One step towards the next answer, or that answer, or the end of the patience with the bus: with one that says nothing,
-    /// and with one that says that it is busy.
+    /// One step towards the next answer, or that answer, or the end of the patience with the bus: with one that says
+    /// nothing, and with one that says that it is busy.
     async fn answer(&mut self) -> Result<Option<Published>, ClientError> {
         let Patience { usual, busy, .. } = self.client.patience;
         let (since, patience) = match (&self.stream, &self.busy) {

@@ -47,7 +47,6 @@ pub enum Start {
 /// The next position to read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Position {
-    /// The partition.
     pub partition: u32,
     /// The offset to read next.
     pub offset: Offset,
@@ -58,7 +57,6 @@ pub struct Position {
 /// An event that was read.
 #[derive(Debug, Clone)]
 pub struct Received {
-    /// Its partition.
     pub partition: u32,
     /// Its offset there.
     pub offset: Offset,

@@ -29,7 +29,6 @@ pub enum ShadowOver {
     },
     /// The events after a snapshot, with its state.
     Behind {
-        /// Its number.
         snapshot: u64,
         /// At most N of them.
         events: u32,
@@ -44,8 +43,8 @@ pub enum ShadowOver {
 }
 
 impl Client {
-    /// Compares a component with the running version, over events that the subscriber has handled. Changes nothing. Over
-    /// future events it also ends, with the results by then, when `enough` resolves.
+    /// Compares a component with the running version, over events that the subscriber has handled. Changes nothing.
+    /// Over future events it also ends, with the results by then, when `enough` resolves.
     ///
     /// # Errors
     /// [`ClientError`].

@@ -5,7 +5,6 @@ use crate::wasm::{Host, Plugin, PluginSpec, RegisterError};
 
 /// Makes handlers from components: the sandbox, or a fast replacement in tests.
 pub trait Compile: Clone + Send + Sync + 'static {
-    /// The handlers.
     type Handler: Handler;
 
     /// Compiles and checks a component as fast as possible. Blocks.

@@ -127,8 +127,8 @@ impl Disk for DiskFolder {
     }
 }
 
-/// A quota that is used up, and a limit on the size of files (`ulimit -f`), are a full disk to those who write: an operator can
-/// make room, and nothing is lost meanwhile.
+/// A quota that is used up, and a limit on the size of files (`ulimit -f`), are a full disk to those who write: an
+/// operator can make room, and nothing is lost meanwhile.
 fn as_full(error: io::Error) -> io::Error {
     match error.kind() {
         io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => io::Error::new(io::ErrorKind::StorageFull, error),

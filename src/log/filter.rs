@@ -155,7 +155,6 @@ mod tests {
     use super::*;
     use std::collections::BTreeSet;
 
-    /// SplitMix64.
     fn hash(number: u64) -> u64 {
         let mut z = number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);

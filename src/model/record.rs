@@ -57,7 +57,8 @@ pub enum RecordError {
     Malformed,
     /// The ordering key is too long.
     #[error(
-        "the ordering key is {0} bytes long, at most {KEY_BYTES_MAX} are accepted; it is the id of an event that has no other"
+        "the ordering key is {0} bytes long, at most {KEY_BYTES_MAX} are accepted; it is the id of an event that has \
+         no other"
     )]
     KeyTooLong(usize),
     /// The event in it is invalid.

@@ -1,7 +1,7 @@
 //! Durations and sizes with units, as people write them (`10m`, `1m30s`, `1.5GiB`), and as they are shown.
 //!
-//! Promises: keys of topologies, flags and attributes of events accept and refuse the same texts, with the same words; what
-//! [`show_duration`] and [`show_size`] write is read back as the same value.
+//! Promises: keys of topologies, flags and attributes of events accept and refuse the same texts, with the same words;
+//! what [`show_duration`] and [`show_size`] write is read back as the same value.
 //!
 //! A number without a unit is refused, since nobody agrees on what it would mean; so are units that some people read
 //! one way and some another (`M` of time, `G` of size).

@@ -40,8 +40,8 @@ pub(super) const KEEPALIVE_WITHIN: Duration = Duration::from_secs(10);
 pub(super) const PIPELINE_REQUESTS_MAX: usize = 64;
 /// Bytes of events in them, unless one request alone has more.
 pub(super) const PIPELINE_BYTES_MAX: usize = 2 * limits::MESSAGE_BYTES_MAX;
-/// Bytes of requests that wait for room in their topics (`when_full: wait`), all together. Those past that are told to come
-/// again.
+/// Bytes of requests that wait for room in their topics (`when_full: wait`), all together. Those past that are told to
+/// come again.
 pub(super) const WAITING_BYTES_MAX: u64 = 64 << 20;
 
 /// Events that one answer of a read has at the most.
@@ -66,8 +66,8 @@ pub(super) const NOTE_BYTES_MAX: usize = 200;
 /// Entries of a state that are taken in one unit: as many as a publish may have events.
 pub(super) const IMPORTED_MAX: usize = limits::PUBLISH_EVENTS_MAX;
 
-/// Listings of capsules, and capsules and components that are given out, at once: each holds a file open, and a listing reads as
-/// much as one capsule may have.
+/// Listings of capsules, and capsules and components that are given out, at once: each holds a file open, and a listing
+/// reads as much as one capsule may have.
 pub(super) const CAPSULE_READERS_MAX: usize = 4;
 /// Bytes of a capsule or a component in one message.
 pub(super) const CAPSULE_PART_BYTES: u64 = 1 << 20;

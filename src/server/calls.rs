@@ -5,8 +5,8 @@
 //!                                            └── for UNTAKEN_AFTER, while closing: it is no longer waited for
 //! ```
 //!
-//! The transport polls a stream only while its caller takes what there is. So a stream that was woken and is not polled has
-//! an answer that its caller does not take, while a stream that was polled and not woken waits for the bus.
+//! The transport polls a stream only while its caller takes what there is. So a stream that was woken and is not polled
+//! has an answer that its caller does not take, while a stream that was polled and not woken waits for the bus.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -47,7 +47,8 @@ impl Calls {
         StreamCall { bell, _token: self.token() }
     }
 
-    /// Waits until no call is under way, or only such whose callers take nothing. Whether all were answered within a time.
+    /// Waits until no call is under way, or only such whose callers take nothing. Whether all were answered within a
+    /// time.
     pub(super) async fn answered(&self, within: Duration) -> bool {
         self.tracker.close();
         let is_untaken = async {

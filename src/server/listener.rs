@@ -58,7 +58,6 @@ impl Stream for Incoming {
     }
 }
 
-/// A connection.
 pub(super) struct Connection {
     stream: TcpStream,
     peer: SocketAddr,

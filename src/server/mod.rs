@@ -1,7 +1,7 @@
 //! The service: gRPC on one port.
 //!
-//! Promises: bad input gets the right code and harms no other caller; every connection, stream and reader is bounded; health
-//! says NOT_SERVING before anything is refused; [`Server::stop`] answers what was admitted.
+//! Promises: bad input gets the right code and harms no other caller; every connection, stream and reader is bounded;
+//! health says NOT_SERVING before anything is refused; [`Server::stop`] answers what was admitted.
 //!
 //! ```floors
 //! grpc
@@ -47,8 +47,8 @@ use crate::wasm::Host;
 use calls::Calls;
 pub use grpc::capsule::{Capsules, Listed, Opened};
 
-/// A runtime for a service. It has a thread for every two processors: a request takes it a few tens of microseconds, less than
-/// two of its threads would spend to wake each other for it, and the lanes need the processors more.
+/// A runtime for a service. It has a thread for every two processors: a request takes it a few tens of microseconds,
+/// less than two of its threads would spend to wake each other for it, and the lanes need the processors more.
 ///
 /// # Errors
 /// As the operating system says.
@@ -69,8 +69,8 @@ pub struct Options {
 
 /// An address that is taken but does not answer yet: connections wait until [`Server::start`].
 ///
-/// So that an address which cannot be had is known before anything slow is done. It is listened on at once, since a socket
-/// that is only bound keeps no other from being bound to the same address (`SO_REUSEADDR`).
+/// So that an address which cannot be had is known before anything slow is done. It is listened on at once, since a
+/// socket that is only bound keeps no other from being bound to the same address (`SO_REUSEADDR`).
 pub struct Port {
     listener: TcpListener,
     listen: SocketAddr,
@@ -102,19 +102,16 @@ impl Port {
 pub enum StartError {
     /// The address can be reached from other machines.
     #[error(
-        "refusing to listen on {0}: other machines can reach it, and there is neither encryption nor authentication yet; \
-         listen on 127.0.0.1, or say --insecure-allow-remote if everybody who can reach it may do all that this bus can: publish, read, run plugins \
+        "refusing to listen on {0}: other machines can reach it, and there is neither encryption nor authentication \
+         yet; \
+         listen on 127.0.0.1, or say --insecure-allow-remote if everybody who can reach it may do all that this bus \
+         can: publish, read, run plugins \
          of their own, and have them told what is in the files below its folders of secrets (--secrets)"
     )]
     Remote(SocketAddr),
     /// The address cannot be listened on.
     #[error("cannot listen on {listen}: {source}{}", hint(source))]
-    Bind {
-        /// The address.
-        listen: SocketAddr,
-        /// Why.
-        source: std::io::Error,
-    },
+    Bind { listen: SocketAddr, source: std::io::Error },
     /// The contract in the binary is damaged: a fault of the build.
     #[error("the gRPC contract in this binary cannot be read: {0}")]
     Contract(String),
@@ -167,7 +164,8 @@ impl Server {
         Self::start_with(port, tree, None::<Reloader<E, Host>>, None).await
     }
 
-    /// As [`Self::start`], with the versions of its plugins, which can be changed, and with the recordings of failed events.
+    /// As [`Self::start`], with the versions of its plugins, which can be changed, and with the recordings of failed
+    /// events.
     ///
     /// # Errors
     /// [`StartError`]; nothing was started then.
@@ -198,8 +196,8 @@ impl Server {
     }
 
     /// Stops: says NOT_SERVING, admits nothing more, answers what was admitted, ends all reads, closes all connections.
-    /// Says whether everything that was admitted had been answered by the deadline. A caller that takes no answers is not
-    /// waited for.
+    /// Says whether everything that was admitted had been answered by the deadline. A caller that takes no answers is
+    /// not waited for.
     pub async fn stop(self, deadline: Duration) -> bool {
         self.watching.abort();
         let _ = self.watching.await;

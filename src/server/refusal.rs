@@ -1,8 +1,8 @@
 //! The one translation of errors inside into refusals of calls.
 //!
-//! Promises: every error of a floor below has a class, a stable reason and a message; if a retry can succeed, it says when;
-//! if a field is at fault, it names the field. A new error does not compile until it has all that.
-//! Must not know: protocols. [`super::grpc`] renders a status.
+//! Promises: every error of a floor below has a class, a stable reason and a message; if a retry can succeed, it says
+//! when; if a field is at fault, it names the field. A new error does not compile until it has all that. Must not know:
+//! protocols. [`super::grpc`] renders a status.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -107,7 +107,8 @@ pub(super) enum ReadRefused {
     Expired { partition: u32, offset: Offset, start: Offset },
     /// The position does not exist yet, or not any more.
     #[error(
-        "offset {offset} is past the end of partition {partition} (next offset: {end}): either events at the end were lost, or the \
+        "offset {offset} is past the end of partition {partition} (next offset: {end}): either events at the end were \
+         lost, or the \
          position is of another topic; read from the latest"
     )]
     BeyondEnd { partition: u32, offset: Offset, end: Offset },
@@ -445,7 +446,8 @@ pub(super) fn silence(time: Duration) -> Refusal {
     Refusal::new(Class::Conflict, reason::TOO_SLOW, &words)
 }
 
-/// Requests that wait for room in their topics have used up the memory for that, so this one is refused, though its topic waits.
+/// Requests that wait for room in their topics have used up the memory for that, so this one is refused, though its
+/// topic waits.
 pub(super) fn too_many_wait() -> Refusal {
     let words = "as much waits for room in its topics as may: try again later";
     Refusal::new(Class::Exhausted, reason::BACKLOG_FULL, &words).retry_after(limits::FULL_RETRY_AFTER)

@@ -26,8 +26,8 @@ pub fn is_plugin_folder(path: &Path) -> bool {
     path.is_dir() && Language::of(path).is_some()
 }
 
-/// Builds a plugin folder in release mode. The language follows from its manifest. `progress` is given the output of the tools,
-/// line by line, while they print it.
+/// Builds a plugin folder in release mode. The language follows from its manifest. `progress` is given the output of
+/// the tools, line by line, while they print it.
 ///
 /// Blocks for as long as the compiler takes.
 ///

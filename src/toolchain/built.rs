@@ -1,7 +1,7 @@
 //! The build results of a plugin folder, and their sources.
 //!
-//! Cargo goes by the time of a file alone. So the sources of each package on this machine are remembered by their contents, next
-//! to the component: a source with other contents that cargo did not compile is stale.
+//! Cargo goes by the time of a file alone. So the sources of each package on this machine are remembered by their
+//! contents, next to the component: a source with other contents that cargo did not compile is stale.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -120,8 +120,8 @@ pub(super) fn compiled(stdout: Option<impl Read>, manifest: &Path) -> Compiled {
     compiled
 }
 
-/// The component that was built of a folder, where there is no cargo to ask: in its own target folder, or in that of the
-/// workspace around it.
+/// The component that was built of a folder, where there is no cargo to ask: in its own target folder, or in that of
+/// the workspace around it.
 pub(super) fn before(folder: &Path) -> Option<PathBuf> {
     let manifest = std::fs::read_to_string(folder.join("Cargo.toml")).ok()?;
     let file = format!("{}.wasm", library(&manifest)?.replace('-', "_"));
@@ -129,8 +129,8 @@ pub(super) fn before(folder: &Path) -> Option<PathBuf> {
     folder.canonicalize().ok()?.ancestors().map(|above| above.join(&target)).find(|wasm| wasm.is_file())
 }
 
-/// The component that was built of a folder last, where it is not older than the sources in it. Runs nothing: a component that
-/// is found only adds details about a topology.
+/// The component that was built of a folder last, where it is not older than the sources in it. Runs nothing: a
+/// component that is found only adds details about a topology.
 pub(crate) fn lately(folder: &Path) -> Option<PathBuf> {
     let wasm = before(folder)?;
     let folder = folder.canonicalize().ok()?;

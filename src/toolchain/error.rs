@@ -10,23 +10,16 @@ use super::built::TARGET;
 pub enum BuildError {
     /// There is no such folder.
     #[error("{} is not a folder", folder.display())]
-    NoFolder {
-        /// The folder.
-        folder: PathBuf,
-    },
+    NoFolder { folder: PathBuf },
     /// Nothing in the folder tells its language.
     #[error(
         "{} is not a plugin folder: it has no Cargo.toml. `wattle new NAME` writes one that builds",
         folder.display()
     )]
-    NoManifest {
-        /// The folder.
-        folder: PathBuf,
-    },
+    NoManifest { folder: PathBuf },
     /// The language has no support in this release.
     #[error("{} is written in {language}, and this release builds plugins in Rust only", folder.display())]
     Language {
-        /// The folder.
         folder: PathBuf,
         /// What its manifest says.
         language: &'static str,
@@ -36,7 +29,6 @@ pub enum BuildError {
         "`{tool}` cannot be run, and building a Rust plugin needs it: install Rust from https://rustup.rs ({source})"
     )]
     NoTool {
-        /// Its name.
         tool: &'static str,
         /// What the system says.
         source: io::Error,
@@ -50,7 +42,6 @@ pub enum BuildError {
     /// The manifest cannot be read, or the compiler refuses the code.
     #[error("{} does not build:\n{output}", folder.display())]
     Compile {
-        /// The folder.
         folder: PathBuf,
         /// What the compiler said last.
         output: String,
@@ -60,20 +51,14 @@ pub enum BuildError {
         "{} builds, but not to a component: its Cargo.toml needs\n    [lib]\n    crate-type = [\"cdylib\"]",
         folder.display()
     )]
-    NoComponent {
-        /// The folder.
-        folder: PathBuf,
-    },
+    NoComponent { folder: PathBuf },
     /// It was not built yet.
-    #[error("{} was not built yet, and this command builds nothing: run `wattle build {}` first", folder.display(), folder.display())]
-    NotBuilt {
-        /// The folder.
-        folder: PathBuf,
-    },
+    #[error("{} was not built yet, and this command builds nothing: run `wattle build {}` \
+        first", folder.display(), folder.display())]
+    NotBuilt { folder: PathBuf },
     /// A file or a pipe failed.
     #[error("{}: {source}", path.display())]
     Io {
-        /// The file.
         path: PathBuf,
         /// What the system says.
         source: io::Error,

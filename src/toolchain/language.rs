@@ -42,7 +42,7 @@ impl Language {
         }
     }
 
-    /// Its name.
+    /// The name as `--lang` takes it.
     pub fn name(self) -> &'static str {
         match self {
             Self::Rust => "Rust",

@@ -1,7 +1,8 @@
 //! Plugin projects on this machine: created, recognised by their manifests, and built by the tools of their language.
 //!
-//! Promises: a folder is built by its language's own tools, and an earlier result is found without running a build; nothing
-//! that exists is overwritten. Another language is a variant of [`Language`], a module next to `rust`, and a scaffold.
+//! Promises: a folder is built by its language's own tools, and an earlier result is found without running a build;
+//! nothing that exists is overwritten. Another language is a variant of [`Language`], a module next to `rust`, and a
+//! scaffold.
 //!
 //! Relies on tools that the user has installed, which run with the user's environment.
 //!

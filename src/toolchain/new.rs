@@ -21,9 +21,7 @@ use crate::deploy::sources;
 /// A plugin that is to be created.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewPlugin {
-    /// Its name.
     pub name: String,
-    /// Its language.
     pub language: Language,
     /// The folder around its own.
     pub parent: PathBuf,
@@ -35,23 +33,16 @@ pub enum NewError {
     /// The name cannot be one.
     #[error("`{name}` cannot be a plugin's name: {why}")]
     Name {
-        /// The name.
         name: String,
         /// The problem with it.
         why: &'static str,
     },
     /// The language is not supported.
     #[error("plugins in {language} are not supported in this release")]
-    Language {
-        /// The language.
-        language: &'static str,
-    },
+    Language { language: &'static str },
     /// There is something already.
     #[error("{} exists and is not empty: choose another name, or remove it first", folder.display())]
-    Exists {
-        /// The folder.
-        folder: PathBuf,
-    },
+    Exists { folder: PathBuf },
     /// A file could not be written.
     #[error("{} cannot be written: {source}", path.display())]
     Write {
@@ -76,7 +67,6 @@ pub enum Workspace {
 /// A folder that was written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Created {
-    /// Its path.
     pub folder: PathBuf,
     /// Where it belongs.
     pub workspace: Workspace,

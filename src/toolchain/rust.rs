@@ -182,8 +182,8 @@ const KEPT: [&str; 6] = ["CARGO_HOME", "CARGO_NET_", "CARGO_HTTP_", "CARGO_REGIS
 /// Flags meant for the machine's own code.
 const NOT_FOR_GUESTS: [&str; 2] = ["RUSTFLAGS", "RUSTDOCFLAGS"];
 
-/// A tool of Rust, run in a folder, as if from a shell: `cargo run` passes its own toolchain, target folder and flags on
-/// to this process, and they are not for plugins.
+/// A tool of Rust, run in a folder, as if from a shell: `cargo run` passes its own toolchain, target folder and flags
+/// on to this process, and they are not for plugins.
 fn tool(name: &'static str, folder: &Path) -> Command {
     let mut command = Command::new(name);
     command.current_dir(folder);

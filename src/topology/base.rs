@@ -5,10 +5,10 @@
 //!   files ───────────────────────────────────────────────────┴──check_on──▶ one plan, and what of it the files declare
 //! ```
 //!
-//! Promises: a declaration of a file replaces the applied one of the same name, whole. Applied nodes
-//! that are not declared stay as they are; with `prune` they go, where a file names their namespace, and never elsewhere. What a
-//! file calls otherwise (`renamed_from`) is called so by all that is applied as well. The whole is checked as if one hand had
-//! written it; a problem with a part that is applied is shown in that part's text.
+//! Promises: a declaration of a file replaces the applied one of the same name, whole. Applied nodes that are not
+//! declared stay as they are; with `prune` they go, where a file names their namespace, and never elsewhere. What a
+//! file calls otherwise (`renamed_from`) is called so by all that is applied as well. The whole is checked as if one
+//! hand had written it; a problem with a part that is applied is shown in that part's text.
 //!
 //! Must not know: where the applied topology is stored, who asks.
 
@@ -30,7 +30,6 @@ const AS_APPLIED: &str = "as applied";
 /// A plan of files and what is applied.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Merged {
-    /// The plan.
     pub plan: Plan,
     /// The namespaces that the files name.
     pub namespaces: BTreeSet<String>,
@@ -95,8 +94,8 @@ impl Merged {
         }
     }
 
-    /// The declarations of the files as YAML texts, one for each of their namespaces, complete except for their references.
-    /// Values of variables are in them.
+    /// The declarations of the files as YAML texts, one for each of their namespaces, complete except for their
+    /// references. Values of variables are in them.
     pub fn documents(&self) -> Vec<String> {
         show::part(&self.plan, &self.namespaces, &self.topics, &self.subscribers)
     }
@@ -121,8 +120,8 @@ impl Merged {
         self
     }
 
-    /// How settings of the files' subscribers are written whose values, in the texts of [`Self::documents`], come out of the
-    /// environment.
+    /// How settings of the files' subscribers are written whose values, in the texts of [`Self::documents`], come out
+    /// of the environment.
     pub fn written(&self) -> BTreeMap<(String, String), String> {
         let mut written = BTreeMap::new();
         for subscriber in self.plan.subscribers.iter().filter(|of| self.subscribers.contains(&of.label())) {
@@ -188,7 +187,8 @@ fn say_what_is_applied(diagnostic: &mut Diagnostic, applied_from: u32) {
     if !is_applied || diagnostic.severity == Severity::Warning {
         return;
     }
-    let more = "what is shown as applied is in none of these files: declare it in one to change it, or --prune to have all \
+    let more = "what is shown as applied is in none of these files: declare it in one to change it, or --prune to have \
+        all \
                 that they do not declare removed from their namespaces";
     diagnostic.help = Some(match diagnostic.help.take() {
         Some(help) => format!("{help}; {more}"),
@@ -258,7 +258,8 @@ struct Merge {
     prune: bool,
     /// Namespaces of which the files may leave nothing.
     emptied: BTreeSet<String>,
-    /// Where more is applied than the files declare it keeps its order, so that a plan in which nothing changes is the same.
+    /// Where more is applied than the files declare it keeps its order, so that a plan in which nothing changes is the
+    /// same.
     order: BTreeMap<String, Order>,
 }
 

@@ -61,7 +61,8 @@ pub(crate) const CYCLES_REPORTED_MAX: usize = 8;
 pub const TRIAL_EVENTS_DEFAULT: u32 = 1_000;
 /// How long a trial lasts at least: long enough for people to look.
 pub const TRIAL_TIME_DEFAULT: Duration = Duration::from_secs(60);
-/// How long a trial lasts at most, however few events there are: a topic that is quiet for that long tells nothing more.
+/// How long a trial lasts at most, however few events there are: a topic that is quiet for that long tells nothing
+/// more.
 pub const TRIAL_AT_MOST_DEFAULT: Duration = Duration::from_secs(60 * 60);
 
 /// Most patterns in the schema of a plugin's configuration: each is compiled on its own.
@@ -82,7 +83,8 @@ pub const RETENTION_AGE_DEFAULT: Duration = Duration::from_secs(7 * 24 * 60 * 60
 /// Time during which a root that does not say recognises events: longer than a producer keeps trying to get rid of one
 /// whose outcome it does not know.
 pub const DEDUPE_WINDOW_DEFAULT: Duration = Duration::from_secs(2 * 60);
-/// Most later events for which an event is recognised: each takes some 3 bytes of memory and 44 of the disk, for every root.
+/// Most later events for which an event is recognised: each takes some 3 bytes of memory and 44 of the disk, for every
+/// root.
 pub const DEDUPE_COUNT_MAX: u32 = 1_000_000_000;
 
 /// The shortest time after which producers may be forgotten: the clock of a new producer may be late by as much.
@@ -135,8 +137,8 @@ pub const CAPSULES_DEFAULT: u32 = 10;
 pub const CAPSULES_MAX: u32 = 1_000;
 const _: () = assert!(CAPSULES_DEFAULT <= CAPSULES_MAX);
 
-/// Events of a lane that may wait for another attempt, or parked: more means that something is broken for everybody, and
-/// then it is better that the lane stands still.
+/// Events of a lane that may wait for another attempt, or parked: more means that something is broken for everybody,
+/// and then it is better that the lane stands still.
 pub const WAITING_EVENTS_DEFAULT: u32 = 10_000;
 /// Most events that may wait: each is looked at when its key comes again, so something is remembered of all.
 pub const WAITING_EVENTS_MAX: u32 = 1_000_000;
@@ -149,8 +151,8 @@ pub const WAITING_BYTES_MIN: u64 = limits::EVENT_BYTES_MAX as u64;
 pub const WAITING_BYTES_MAX: u64 = 1 << 30;
 const _: () = assert!(WAITING_BYTES_MIN <= WAITING_BYTES_DEFAULT && WAITING_BYTES_DEFAULT <= WAITING_BYTES_MAX);
 
-/// How long a member of a group that is paused or halted keeps what it has claimed and not begun: longer than a deploy or a
-/// look at what is wrong takes, and short enough for those events not to be given up by whoever waits for them.
+/// How long a member of a group that is paused or halted keeps what it has claimed and not begun: longer than a deploy
+/// or a look at what is wrong takes, and short enough for those events not to be given up by whoever waits for them.
 pub const QUEUE_GROUP_TIMEOUT_DEFAULT: Duration = Duration::from_secs(5 * 60);
 
 /// Longest that a call waits for more events. Longer waits are for timers, not for lanes.

@@ -1,13 +1,14 @@
 //! What one evaluation of an expression or a schema may cost, in steps.
 //!
-//! The producer of an event chooses how long lists are, and the author of a topology chooses how they are gone through: together
-//! they can ask for more work than any machine has. So an evaluation counts its steps, and past the budget it is left.
+//! The producer of an event chooses how long lists are, and the author of a topology chooses how they are gone through:
+//! together they can ask for more work than any machine has. So an evaluation counts its steps, and past the budget it
+//! is left.
 //!
-//! Promises: the same expression or schema takes the same number of steps for the same event, on every machine and each time.
-//! Memory that an evaluation takes is bounded as well, since its results count.
+//! Promises: the same expression or schema takes the same number of steps for the same event, on every machine and each
+//! time. Memory that an evaluation takes is bounded as well, since its results count.
 //!
-//! It is left by unwinding, past everything that would take an error for a reason to look further (`||`, `anyOf`). Nothing is
-//! printed, and nothing that evaluates holds a lock or leaves anything half done.
+//! It is left by unwinding, past everything that would take an error for a reason to look further (`||`, `anyOf`).
+//! Nothing is printed, and nothing that evaluates holds a lock or leaves anything half done.
 
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};

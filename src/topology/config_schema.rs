@@ -1,10 +1,10 @@
 //! The JSON Schema that a plugin declares for its configuration: what a topology tells it is held against that.
 //!
-//! A plugin reads texts, so a value fits if it does as the type that it looks like (a number, a boolean), or as a text. Of a secret only
-//! its name is looked at.
+//! A plugin reads texts, so a value fits if it does as the type that it looks like (a number, a boolean), or as a text.
+//! Of a secret only its name is looked at.
 //!
-//! Promises: the schema is a stranger's. It refers to nothing outside itself, compiling it and a check cost bounded time, and
-//! the shown part is short and on one line. Values are in no message.
+//! Promises: the schema is a stranger's. It refers to nothing outside itself, compiling it and a check cost bounded
+//! time, and the shown part is short and on one line. Values are in no message.
 //!
 //! Does not know where a component keeps its schema, files, YAML.
 
@@ -39,21 +39,16 @@ pub type ConfigTexts = BTreeMap<String, Option<String>>;
 pub enum ConfigMisfit {
     /// A setting that the plugin does not have.
     Unknown {
-        /// Its name.
         name: String,
         /// The one that was probably meant.
         nearest: Option<String>,
     },
     /// A setting that the plugin cannot do without.
-    Missing {
-        /// Its name.
-        name: String,
-    },
+    Missing { name: String },
     /// A value that cannot be.
     Value {
         /// The name of the setting; none where it is about several.
         name: Option<String>,
-        /// The problem.
         reason: String,
     },
 }
@@ -252,7 +247,8 @@ mod tests {
     const SHOP: &str = r#"{
         "type": "object", "additionalProperties": false, "required": ["key"],
         "properties": {
-            "currency": { "type": "string", "pattern": "^[A-Z]{3}$" }, "per_order": { "type": "integer", "maximum": 100 },
+            "currency": { "type": "string", "pattern": "^[A-Z]{3}$" },
+            "per_order": { "type": "integer", "maximum": 100 },
             "express": { "type": "boolean" }, "key": { "type": "string", "minLength": 20 }, "any": {},
             "code": { "type": "string", "maxLength": 3 }
         }

@@ -1,9 +1,9 @@
 //! The JSON Schema of a topic's data: compiled once when the topology is checked, asked for each event.
 //!
-//! Promises: a schema that compiled refers to nothing outside itself, and checking reads nothing but the data. Patterns are
-//! matched in time linear in the data, which strangers choose; so look-around and back-references are not among them.
-//! `format` is checked, whatever the schema's draft says of it, where it is one that the drafts name. A check takes a bounded
-//! number of steps (`topology/budget.rs`): how often subschemas are applied, each time to how much.
+//! Promises: a schema that compiled refers to nothing outside itself, and checking reads nothing but the data. Patterns
+//! are matched in time linear in the data, which strangers choose; so look-around and back-references are not among
+//! them. `format` is checked, whatever the schema's draft says of it, where it is one that the drafts name. A check
+//! takes a bounded number of steps (`topology/budget.rs`): how often subschemas are applied, each time to how much.
 //!
 //! Does not know files, YAML, topics, or the handling of data that does not conform.
 
@@ -56,13 +56,11 @@ pub enum Misfit {
     },
     /// It cannot be read.
     #[error("the data is not JSON: {reason}")]
-    NotJson {
-        /// Why.
-        reason: String,
-    },
+    NotJson { reason: String },
     /// It would take too long to say.
     #[error(
-        "to check the data takes more than the {steps} steps that it may take for this event; the schema goes through it too often"
+        "to check the data takes more than the {steps} steps that it may take for this event; the schema goes through \
+         it too often"
     )]
     TooManySteps {
         /// What it may take.
@@ -73,7 +71,6 @@ pub enum Misfit {
     Part {
         /// Where it is: a JSON Pointer (RFC 6901), empty for all of the data.
         pointer: String,
-        /// The problem.
         reason: String,
     },
 }
@@ -91,7 +88,7 @@ impl DataSchema {
         Ok(Self(Arc::new(Inner { path: path.to_owned(), text: text.to_owned(), validator })))
     }
 
-    /// Its text.
+    /// The schema as its author wrote it.
     pub fn text(&self) -> &str {
         &self.0.text
     }
@@ -150,8 +147,8 @@ pub(super) fn compiled(
     options.build(&schema).map_err(|error| refused(&error))
 }
 
-/// A keyword that no schema has: it counts how often a subschema is applied, and what it may look at each time. Its value is the
-/// number of subschemas that are applied to the same part of the data.
+/// A keyword that no schema has: it counts how often a subschema is applied, and what it may look at each time. Its
+/// value is the number of subschemas that are applied to the same part of the data.
 const APPLIED: &str = "!applied";
 /// Bytes of a text that are looked at in one step.
 const SEEN_BYTES: u64 = 16;
@@ -190,8 +187,8 @@ impl<'i> Keyword<'i> for Applied {
     }
 }
 
-/// Puts the counting into a schema and into all in it, as what has to fit first of all that may refer to something. What is no
-/// schema, but looks like one, takes no harm.
+/// Puts the counting into a schema and into all in it, as what has to fit first of all that may refer to something.
+/// What is no schema, but looks like one, takes no harm.
 fn count_applied(schema: &mut Value, is_first: bool) {
     let Value::Object(keywords) = schema else { return };
     let counted = serde_json::json!({ APPLIED: schemas_applied(keywords) });
@@ -282,7 +279,8 @@ mod tests {
 
     const ORDER: &str = r##"{
         "type": "object", "required": ["id"], "additionalProperties": false,
-        "properties": { "id": { "type": "string", "pattern": "^o-[0-9]+$" }, "items": { "items": { "$ref": "#/$defs/item" } } },
+        "properties": { "id": { "type": "string", "pattern": "^o-[0-9]+$" },
+            "items": { "items": { "$ref": "#/$defs/item" } } },
         "$defs": { "item": { "properties": { "qty": { "type": "integer", "minimum": 1 } } } }
     }"##;
 

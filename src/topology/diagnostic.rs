@@ -119,7 +119,6 @@ impl Severity {
 /// A place, and its part in the problem.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Label {
-    /// The place.
     pub span: Span,
     /// A note on the place; may be empty.
     pub message: String,
@@ -128,7 +127,6 @@ pub struct Label {
 /// One problem.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Diagnostic {
-    /// Its kind.
     pub code: Code,
     /// Whether it is in the way.
     pub severity: Severity,

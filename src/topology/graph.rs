@@ -1,9 +1,9 @@
 //! Whether topics and subscribers form a forest, and if not, the evidence.
 //!
-//! Vertices are topics and subscribers; edges go from a topic to the subscribers that take from it and to the topic that it
-//! diverts to, and from a subscriber to the topics that it publishes to. A forest has no cycle, and at most one parent for
-//! each vertex. A subscriber has one `from`, so only topics can have more; several ports of one subscriber to one topic are
-//! one parent.
+//! Vertices are topics and subscribers; edges go from a topic to the subscribers that take from it and to the topic
+//! that it diverts to, and from a subscriber to the topics that it publishes to. A forest has no cycle, and at most one
+//! parent for each vertex. A subscriber has one `from`, so only topics can have more; several ports of one subscriber
+//! to one topic are one parent.
 //!
 //! Promises: no fault exactly when it is a forest; every edge of a witness is an edge of the graph, the end of each is
 //! the beginning of the next, cycles close and the paths to a topic end there. Knows numbers, not names or files.
@@ -41,7 +41,6 @@ pub(crate) struct Links {
     pub(crate) to: Vec<Option<usize>>,
 }
 
-/// An edge.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Edge {
     /// From a topic to a subscriber.

@@ -1,10 +1,10 @@
 //! A plan as it is kept: data with names of its own, complete, whatever topologies are written like meanwhile.
 //!
-//! Promises: the plan that is read is the plan that was written. Nothing is left out and nothing has a default, so a release with other
-//! defaults, or with other names for keys, reads the same plan. Additions of a later release come with their meaning where they are
-//! missing (`serde(default)`); what this one does not know is refused. The numbers and names below are on disks: a golden
-//! record in `tests/formats/` holds them still.
-//! Values out of the environment are not in it: the caller that keeps a plan says what is written in their place.
+//! Promises: the plan that is read is the plan that was written. Nothing is left out and nothing has a default, so a
+//! release with other defaults, or with other names for keys, reads the same plan. Additions of a later release come
+//! with their meaning where they are missing (`serde(default)`); what this one does not know is refused. The numbers
+//! and names below are on disks: a golden record in `tests/formats/` holds them still. Values out of the environment
+//! are not in it: the caller that keeps a plan says what is written in their place.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
@@ -24,30 +24,18 @@ use crate::model::{self, Time};
 /// Why a record has no plan.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum KeptError {
-    /// An expression.
     #[error("the expression `{text}` of `{of}` cannot be read: {why}")]
-    Expression {
-        /// Whose.
-        of: String,
-        /// Its text.
-        text: String,
-        /// Why.
-        why: String,
-    },
-    /// A schema.
+    Expression { of: String, text: String, why: String },
     #[error("the schema {} {why}", path.display())]
     Schema {
         /// Where it was.
         path: PathBuf,
-        /// Why.
         why: String,
     },
     /// The value of a variable.
     #[error("what `{written}` stands for in `config.{setting}` of `{of}` is not kept any more")]
     Value {
-        /// Whose.
         of: String,
-        /// The setting.
         setting: String,
         /// How it is written.
         written: String,
@@ -191,7 +179,8 @@ struct Subscriber {
     retry: Retry,
     on_failure: OnFailure,
     capsules: u32,
-    /// Missing in earlier records, which have this default. The default is left out, for releases that do not know the field.
+    /// Missing in earlier records, which have this default. The default is left out, for releases that do not know the
+    /// field.
     #[serde(default, skip_serializing_if = "Trial::is_default")]
     trial: Trial,
     #[serde(alias = "waiting_events")] // in version 2

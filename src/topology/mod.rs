@@ -71,7 +71,6 @@ use crate::api::Base;
 pub struct Source {
     /// What diagnostics call the file, and what relative paths in it start from.
     pub path: PathBuf,
-    /// Its text.
     pub text: String,
 }
 
@@ -91,8 +90,8 @@ pub trait Surroundings {
         Err("there is nothing to read it with".to_owned())
     }
 
-    /// The JSON Schema that a plugin declares for its configuration, as text; none where it declares none, or is not there. Else
-    /// the problem of the declaration, in words.
+    /// The JSON Schema that a plugin declares for its configuration, as text; none where it declares none, or is not
+    /// there. Else the problem of the declaration, in words.
     ///
     /// # Errors
     /// A reason for the author of the topology.
@@ -100,8 +99,8 @@ pub trait Surroundings {
         Ok(None)
     }
 
-    /// The ports that a plugin says it has where it is told this, in its order; empty where it leaves them to the topology. None
-    /// where they are not known here.
+    /// The ports that a plugin says it has where it is told this, in its order; empty where it leaves them to the
+    /// topology. None where they are not known here.
     fn ports(&self, _plugin: &PluginSource, _told: &BTreeMap<String, ConfigValue>) -> Option<Vec<String>> {
         None
     }
@@ -116,13 +115,10 @@ pub trait Surroundings {
 /// The kind of a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Found {
-    /// Nothing.
     Nothing,
     /// It cannot be told: who runs this may not look there.
     Unreadable,
-    /// A file.
     File,
-    /// A folder.
     Folder {
         /// Whether it is the source of a plugin.
         manifest: bool,

@@ -37,10 +37,9 @@ pub struct TopicIndex(pub u32);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SubscriberIndex(pub u32);
 
-/// A topic.
+/// A topic with all its settings filled in.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TopicPlan {
-    /// Its namespace.
     pub namespace: String,
     /// Its name within the namespace.
     pub name: String,
@@ -122,10 +121,9 @@ pub enum WhenFull {
     Wait,
 }
 
-/// A subscriber.
+/// A subscriber with all its settings filled in.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SubscriberPlan {
-    /// Its namespace.
     pub namespace: String,
     /// Its name within the namespace.
     pub name: String,
@@ -190,10 +188,7 @@ pub enum Runs {
     /// It calls a plugin.
     Plugin(PluginSource),
     /// It sends them to a URL. Refused by the check of this release.
-    Push {
-        /// The address.
-        url: String,
-    },
+    Push { url: String },
     /// It waits for a consumer outside. Refused by the check of this release.
     Pull,
 }
@@ -207,7 +202,6 @@ pub enum PluginSource {
     Wasm(PathBuf),
     /// A plugin that is stored already. Refused by the check of this release.
     Stored {
-        /// Its name.
         name: String,
         /// Its digest, or the start of it, as lower-case hexadecimal digits.
         digest: String,
@@ -221,7 +215,6 @@ pub enum ConfigValue {
     Text(String),
     /// The value, into which variables of the environment were put: it may be a secret.
     Variable {
-        /// The value.
         text: String,
         /// As it is written, with `${NAME}`.
         written: String,
@@ -307,8 +300,8 @@ pub enum OnFailure {
     Halt,
 }
 
-/// When the trial of a new version of a plugin ends, where it does not fail: after `events` and `time`, whichever is later, and
-/// after `at_most` however few events there are.
+/// When the trial of a new version of a plugin ends, where it does not fail: after `events` and `time`, whichever is
+/// later, and after `at_most` however few events there are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TrialPlan {
     /// Events that it has to handle.
@@ -365,11 +358,8 @@ pub struct Rate {
 /// What a rate counts in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Per {
-    /// A second.
     Second,
-    /// A minute.
     Minute,
-    /// An hour.
     Hour,
 }
 

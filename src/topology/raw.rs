@@ -1,7 +1,7 @@
 //! What a topology file says, before anything is made of it: the one list of keys.
 //!
-//! The keys, their descriptions in editors, and unsupported keys are declared here and nowhere else.
-//! Adding a key here is enough for it to be read, checked, suggested and documented; [`super::resolve`] gives it meaning.
+//! The keys, their descriptions in editors, and unsupported keys are declared here and nowhere else. Adding a key here
+//! is enough for it to be read, checked, suggested and documented; [`super::resolve`] gives it meaning.
 
 use super::bounds::{
     ATTEMPTS_MAX, BACKOFF_FACTOR_MAX, BATCH_WAIT_MAX, CAPSULES_MAX, DEDUPE_COUNT_MAX, FORGET_MIN, HELD_MAX,
@@ -249,7 +249,7 @@ keys! {
 keys! {
     /// Push events to a URL.
     struct Push {
-        /// The address.
+        /// Where events are sent: http or https.
         url(required): Url,
     }
 }

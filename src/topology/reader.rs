@@ -45,8 +45,8 @@ pub(crate) struct Shared {
 const SECRET_BYTES_MIN: usize = 4;
 
 impl Shared {
-    /// Puts the names of variables where their values are: the author of a topology may not be allowed to see the environment that
-    /// it is checked in, and messages go into logs.
+    /// Puts the names of variables where their values are: the author of a topology may not be allowed to see the
+    /// environment that it is checked in, and messages go into logs.
     pub(crate) fn hide_variables(&self, diagnostics: &mut [Diagnostic]) {
         let mut values: Vec<(Cow<'_, str>, String)> = Vec::new();
         for (value, name) in self.variables.iter().filter(|(value, _)| value.trim().len() >= SECRET_BYTES_MIN) {
@@ -435,9 +435,13 @@ impl Reader<'_> {
         DataSchema::compile(path, &text).map_err(|error| {
             let help = match &error {
                 SchemaError::NotJson(_) => "a schema is a JSON document, such as `{ \"type\": \"object\" }`",
-                SchemaError::External { .. } => "put what it refers to below `$defs` in the same file: nothing is fetched",
+                SchemaError::External { .. } => {
+                    "put what it refers to below `$defs` in the same file: nothing is \
+                    fetched"
+                }
                 SchemaError::Invalid { .. } => {
-                    "patterns are without look-around and back-references; all else is JSON Schema as of its `$schema`, \
+                    "patterns are without look-around and back-references; all else is JSON Schema as of its \
+                     `$schema`, \
                      2020-12 where there is none"
                 }
             };
@@ -467,12 +471,16 @@ fn first_sentence(doc: &str) -> String {
 ///
 /// A key is `name: Type`. `name(required): Type` must be there; `name(later): Type` is read and checked, and then
 /// refused as something that this release does not do yet. `name as "type": Type` is for keys that are words of Rust;
-/// `name formerly "old": Type` is refused under its old name, which is read all the same, so that nothing else is reported.
+/// `name formerly "old": Type` is refused under its old name, which is read all the same, so that nothing else is
+/// reported.
 macro_rules! keys {
     (
         $(#[doc = $doc:literal])*
         struct $name:ident {
-            $( $(#[doc = $field_doc:literal])* $field:ident $( ($mark:ident) )? $( as $key:literal )? $( formerly $former:literal )? : $type:ty, )*
+            $(
+                $(#[doc = $field_doc:literal])*
+                $field:ident $( ($mark:ident) )? $( as $key:literal )? $( formerly $former:literal )? : $type:ty,
+            )*
         }
     ) => {
         $(#[doc = $doc])*
@@ -483,7 +491,9 @@ macro_rules! keys {
 
         impl $name {
             /// The keys, in the order of their declaration.
-            pub(crate) const KEYS: &'static [&'static str] = &[$( $crate::topology::reader::keys!(@name $field $($key)?) ),*];
+            pub(crate) const KEYS: &'static [&'static str] = &[
+                $( $crate::topology::reader::keys!(@name $field $($key)?) ),*
+            ];
 
             /// What a key means.
             fn doc(key: &str) -> &'static str {
@@ -511,7 +521,8 @@ macro_rules! keys {
                             let value = <$type as Read>::read(entry.value, inner, reader);
                             $( $crate::topology::reader::keys!(@read $mark reader, entry); )?
                             $( reader.has_former_name(entry.key_span, stringify!($field), $former); )?
-                            read.$field = Some(Box::new(Field { key: entry.key_span, span: entry.value.span(), value }));
+                            let span = entry.value.span();
+                            read.$field = Some(Box::new(Field { key: entry.key_span, span, value }));
                         } )*
                         $( $( $former => {
                             let inner = Owner { key: entry.key, span: entry.key_span };
@@ -543,7 +554,8 @@ macro_rules! keys {
                 $(
                     let marks: &[&str] = &[$( stringify!($mark) )?];
                     let of = generator.subschema_for::<$type>();
-                    schema.key($crate::topology::reader::keys!(@name $field $($key)?), $name::doc($crate::topology::reader::keys!(@name $field $($key)?)), marks, of);
+                    let key = $crate::topology::reader::keys!(@name $field $($key)?);
+                    schema.key(key, $name::doc(key), marks, of);
                 )*
                 schema.finish()
             }

@@ -30,7 +30,6 @@ pub(crate) enum Missed {
     Nothing,
     /// Those that its text has somewhere as `name:`.
     Some,
-    /// Any.
     All,
 }
 
@@ -203,8 +202,8 @@ impl Elsewhere<'_> {
     }
 }
 
-/// The words of a text that could not be read that have a colon behind them. Goes through the text once, however many names
-/// are looked for.
+/// The words of a text that could not be read that have a colon behind them. Goes through the text once, however many
+/// names are looked for.
 fn seemingly_declared(text: &str) -> impl Iterator<Item = &str> {
     let between = |char: char| char.is_whitespace() || "{,\"'".contains(char);
     let mut rest = text;
@@ -324,7 +323,8 @@ fn check_roots(namespace: &Namespace, shape: &Shape, problems: &mut Problems) {
             let help = match is_of_groups {
                 true => {
                     format!(
-                        "remove `{key}`: what a plugin publishes is there once. Queue groups (`queue_group`) may have it"
+                        "remove `{key}`: what a plugin publishes is there once. Queue groups (`queue_group`) may have \
+                         it"
                     )
                 }
                 false => format!("remove `{key}`"),

@@ -1,8 +1,8 @@
 //! The digest of files: of their own bytes, and of the files that they refer to.
 //!
-//! Promises: the same files in the same place, with the same variables and schemas, have the same digest, whatever a release
-//! makes of them. Whether a plugin is there is no part of it. Files in which only keys were renamed, as a release asked for, can be
-//! recognised ([`Said::with_former_keys`]).
+//! Promises: the same files in the same place, with the same variables and schemas, have the same digest, whatever a
+//! release makes of them. Whether a plugin is there is no part of it. Files in which only keys were renamed, as a
+//! release asked for, can be recognised ([`Said::with_former_keys`]).
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -86,8 +86,8 @@ pub fn check_said(
     (merged.map(|merged| merged.plan), diagnostics, said)
 }
 
-/// As [`super::check_on`], and what the files say by themselves, whatever is applied. Relative paths start from `here`, which is a part
-/// of that.
+/// As [`super::check_on`], and what the files say by themselves, whatever is applied. Relative paths start from `here`,
+/// which is a part of that.
 pub fn check_said_on(
     sources: &[Source],
     surroundings: &dyn Surroundings,

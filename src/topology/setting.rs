@@ -30,7 +30,8 @@ inline_schema!(
             { "type": ["string", "number", "boolean"] },
             {
                 "type": "object",
-                "properties": { "file": { "type": "string", "description": "The file with the secret, below a folder of secrets of the bus, where relative paths start from." } },
+                "properties": { "file": { "type": "string", "description": "The file with the secret, below a folder \
+                    of secrets of the bus, where relative paths start from." } },
                 "required": ["file"],
                 "additionalProperties": false,
             },
@@ -61,7 +62,8 @@ impl Read for Setting {
         if reader.surroundings.at(&path) != Found::File {
             let message = format!("there is no file `{}`", path.display());
             let missing = Diagnostic::warning(Code::BadValue, file.span, "no such file here", message);
-            let help = "it has to be below a folder of secrets where the topology runs (`wattle run --secrets`): the folder of \
+            let help = "it has to be below a folder of secrets where the topology runs (`wattle run --secrets`): the \
+                folder of \
                         its file, where nothing else is said";
             reader.report(missing.help(help));
         }

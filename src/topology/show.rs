@@ -1,7 +1,7 @@
 //! A plan as the YAML that it stands for, with every default written out.
 //!
-//! Promises: checking the shown text, from the same folder and in the same environment, gives the same plan. What variables
-//! were put into is shown with their names; [`documents`] need no environment.
+//! Promises: checking the shown text, from the same folder and in the same environment, gives the same plan. What
+//! variables were put into is shown with their names; [`documents`] need no environment.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
@@ -45,8 +45,8 @@ pub(super) fn part(
 const APPLIED_NODES_MAX: usize = 1_000;
 
 /// The requested namespaces of an applied plan: without what only means something once (`renamed_from`), without what
-/// plugins are told (`config`), which concerns nobody else, and with what roots have by themselves only where it is another than
-/// they have by default, since they may become something else. Several texts may be of one namespace.
+/// plugins are told (`config`), which concerns nobody else, and with what roots have by themselves only where it is
+/// another than they have by default, since they may become something else. Several texts may be of one namespace.
 pub(super) fn applied(plan: &Plan, is_asked_for: impl Fn(&str) -> bool) -> Vec<String> {
     let mut whole = Part::whole(plan);
     whole.namespaces.retain(|name, _| is_asked_for(name));
@@ -327,8 +327,8 @@ fn scalar(text: &str) -> String {
     key(&text.replace('$', "$$"))
 }
 
-/// A text as YAML: bare where every reader takes it for that text, quoted elsewhere. As a key it is that text: nothing is
-/// replaced there.
+/// A text as YAML: bare where every reader takes it for that text, quoted elsewhere. As a key it is that text: nothing
+/// is replaced there.
 fn key(text: &str) -> String {
     let bare = |char: char| char.is_ascii_alphanumeric() || "._-/".contains(char);
     let starts = text.starts_with(|char: char| char.is_ascii_alphabetic() || char == '.' || char == '/');
@@ -342,8 +342,8 @@ fn key(text: &str) -> String {
     quoted(text)
 }
 
-/// A text in double quotes: a JSON string, in which YAML also wants what it does not print, and what it takes for the end of a
-/// line, to be escaped.
+/// A text in double quotes: a JSON string, in which YAML also wants what it does not print, and what it takes for the
+/// end of a line, to be escaped.
 fn quoted(text: &str) -> String {
     let mut quoted = String::with_capacity(text.len() + 2);
     for char in serde_json::Value::from(text).to_string().chars() {

@@ -440,7 +440,6 @@ impl Read for Plugin {
     }
 }
 
-/// `name@digest`.
 fn stored(name: &str, digest: &str, span: Span, reader: &mut Reader<'_>) -> Option<Plugin> {
     Name::check(name, span, reader);
     let hex = digest.strip_prefix("blake3:").unwrap_or(digest);
@@ -452,7 +451,6 @@ fn stored(name: &str, digest: &str, span: Span, reader: &mut Reader<'_>) -> Opti
     Some(Plugin(plan::PluginSource::Stored { name: name.into(), digest: hex.into() }))
 }
 
-/// A list.
 #[derive(Debug, Clone)]
 pub(crate) struct List<T>(pub(crate) Vec<(Span, T)>);
 

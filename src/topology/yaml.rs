@@ -198,7 +198,6 @@ struct Open {
     height: u32,
 }
 
-/// An anchor.
 #[derive(Clone, Copy)]
 struct Anchor {
     node: u32,

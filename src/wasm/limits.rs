@@ -17,11 +17,12 @@ pub(super) const CONFIG_SCHEMA_BYTES_MAX: usize = 64 << 10;
 /// the size of a function, and cannot be interrupted: see the test `functions_that_are_large_are_compiled_in_bounds`.
 pub(super) const FUNCTION_BYTES_MAX: usize = 1 << 20;
 
-/// A function of this size is a large one: compiling 48 KiB of jumps takes 0.1 s of a processor, 160 KiB 0.6 s, 500 KiB 4 s.
+/// A function of this size is a large one: compiling 48 KiB of jumps takes 0.1 s of a processor, 160 KiB 0.6 s, 500 KiB
+/// 4 s.
 pub(super) const LARGE_FUNCTION_BYTES: usize = 128 << 10;
 
-/// The bytes of all large functions of a component: at the worst about a minute of a processor, while later deploys wait. Interpreters
-/// have one or two of them.
+/// The bytes of all large functions of a component: at the worst about a minute of a processor, while later deploys
+/// wait. Interpreters have one or two of them.
 pub(super) const LARGE_FUNCTIONS_BYTES_MAX: usize = 4 << 20;
 
 /// How often a running plugin yields, and the resolution of its time. A yield costs about a microsecond, so a shorter

@@ -59,8 +59,10 @@ pub enum RegisterError {
     },
     /// Its large functions are too many.
     #[error(
-        "the large functions of the component ({LARGE_FUNCTION_BYTES} bytes or more) have {bytes} bytes together, and at most \
-         {LARGE_FUNCTIONS_BYTES_MAX} are accepted, since compiling them would take too long: split what generates them, or \
+        "the large functions of the component ({LARGE_FUNCTION_BYTES} bytes or more) have {bytes} bytes together, and \
+         at most \
+         {LARGE_FUNCTIONS_BYTES_MAX} are accepted, since compiling them would take too long: split what generates \
+         them, or \
          keep large tables as data"
     )]
     LargeFunctions {

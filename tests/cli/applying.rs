@@ -114,7 +114,8 @@ fn the_first_thing_to_try_goes_as_the_readme_tells() {
     let mut bus = Bus::spawn_dev(command);
     bus.wait_for("published the input");
     let plan = bus.run(&told("wattle plan topologies/orders-sms.yaml")).ok();
-    let added = "+ topic shop/texts: added\n    a child of shop/sms\n+ subscriber shop/sms: added\n    takes from shop/parcels, \
+    let added = "+ topic shop/texts: added\n    a child of shop/sms\n+ subscriber shop/sms: added\n    takes from \
+        shop/parcels, \
                  all stored events\n";
     assert!(plan.starts_with(added), "{plan}");
     assert!(plan.contains("= topic shop/orders: would be removed with --prune\n"), "{plan}");
@@ -317,7 +318,8 @@ fn what_is_renamed_is_found_by_its_new_name_with_all_that_it_has() {
     let words = "its lanes end their calls and continue at their positions";
     let called = "its input topic is called shop/tasks, and was shop/jobs";
     let expected = format!(
-        "~ topic shop/jobs -> shop/tasks: renamed\n~ subscriber shop/work -> shop/worker: renamed\n    {called}\n    {words}\n"
+        "~ topic shop/jobs -> shop/tasks: renamed\n~ subscriber shop/work -> shop/worker: renamed\n    {called}\n    \
+         {words}\n"
     );
     assert_eq!(plan, expected);
     assert_eq!(bus.run(&["apply", &shop.file()]).ok(), plan);

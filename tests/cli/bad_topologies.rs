@@ -47,7 +47,8 @@ type Mistake = (&'static str, &'static str, &'static str);
 #[rustfmt::skip]
 const IN_THE_TEXT: &[Mistake] = &[
     ("to: [sent]", "to: [sent", "this is not YAML: illegal placement of ':' indicator"),
-    ("{ done: done }", "{ done: done", "this is not YAML: while parsing a flow mapping, did not find expected ',' or '}'"),
+    ("{ done: done }", "{ done: done", "this is not YAML: while parsing a flow mapping, did not find expected ',' or \
+        '}'"),
     ("name: shop", "name: \"shop", "this is not YAML: invalid indentation in multiline quoted scalar"),
     ("    from: jobs", "	from: jobs", "this is not YAML: tabs disallowed within this context (block indentation)"),
     ("    from: done\n", "    from: done\n    from: done\n", "`from` is declared twice: a key can be there once"),
@@ -86,13 +87,17 @@ const IN_THE_TEXT: &[Mistake] = &[
     ("  done: {}", "  done: []", "a mapping is needed here, this is a list"),
     ("key: data.id", "key: data.", "`.` does not fit here in a CEL expression"),
     ("key: data.id", "key: dat.id", "there is no variable `dat`"),
-    ("key: data.id", "key: data.id, lifecycle: { state: data.s, allow: { a: [b] } }", "`lifecycle` needs the key `start`"),
-    ("key: data.id", "key: data.id, lifecycle: { state: data.s, start: [a], allow: { a: [b] }, restart: true, remember: 1h }", "`remember` with `restart: true`"),
-    ("key: data.id", "key: data.id, lifecycle: { state: \"data.s +\", start: [a], allow: { a: [b] } }", "something is missing at the end of this expression"),
+    ("key: data.id", "key: data.id, lifecycle: { state: data.s, allow: { a: [b] } }", "`lifecycle` needs the key \
+        `start`"),
+    ("key: data.id", "key: data.id, lifecycle: { state: data.s, start: [a], allow: { a: [b] }, restart: true, \
+        remember: 1h }", "`remember` with `restart: true`"),
+    ("key: data.id", "key: data.id, lifecycle: { state: \"data.s +\", start: [a], allow: { a: [b] } }", "something is \
+        missing at the end of this expression"),
     ("key: data.id", "key: data.id, compression: zip", "`compression` cannot be `zip`"),
     ("key: data.id", "key: data.id, backlog: -5", "`backlog` is a whole number from 1, not `-5`"),
     ("key: data.id", "key: data.id, when_full: drop", "`when_full` cannot be `drop`"),
-    ("key: data.id", "key: data.id, renamed_from: done", "`done` is still declared, so nothing else can have been called so"),
+    ("key: data.id", "key: data.id, renamed_from: done", "`done` is still declared, so nothing else can have been \
+        called so"),
     ("attempts: 2", "attempts: 0", "`attempts` is a whole number from 1 to 1000, not `0`"),
     ("attempts: 2", "attempts: many", "`attempts` is a whole number from 1 to 1000, not `many`"),
     ("factor: 2", "factor: 0", "`factor` is a number from 1 to 100, not `0`"),
@@ -110,14 +115,16 @@ const IN_THE_TEXT: &[Mistake] = &[
     ("on_failure: dead_letter", "concurrency: 0", "`concurrency` is a whole number from 1, not `0`"),
     ("on_failure: dead_letter", "batch: { max: 0 }", "`max` is a whole number from 1 to 256, not `0`"),
     ("on_failure: dead_letter", "start: yesterday", "`start` is `earliest`, `latest` or a time, not `yesterday`"),
-    ("on_failure: dead_letter", "state: { ttl: long }", "`ttl` is a duration, not `long`: a number with a unit is needed"),
+    ("on_failure: dead_letter", "state: { ttl: long }", "`ttl` is a duration, not `long`: a number with a unit is \
+        needed"),
     ("on_failure: dead_letter", "capsules: -1", "`capsules` is a whole number from 0 to 1000, not `-1`"),
     ("on_failure: dead_letter", "retry_queue: { max: 0 }", "`max` is a whole number from 1 to 1000000, not `0`"),
     ("on_failure: dead_letter", "when: data.a >", "something is missing at the end of this expression"),
     ("on_failure: dead_letter", "when: [a]", "an expression is needed here, this is a list"),
     ("config: { describe: sent }", "config: [sent]", "a mapping is needed here, this is a list"),
     ("config: { describe: sent }", "config: { describe: { a: b } }", "`describe` has no key `a`"),
-    ("config: { describe: sent }", "config: { describe: sent, a: \"${NOWHERE_SET}\" }", "the environment variable `NOWHERE_SET` is not set"),
+    ("config: { describe: sent }", "config: { describe: sent, a: \"${NOWHERE_SET}\" }", "the environment variable \
+        `NOWHERE_SET` is not set"),
     ("to: [sent]", "to: [sent, sent]", "`sent` is declared twice: in a list, each topic is a port"),
     ("to: [sent]", "to: sent", "topics by port are needed here, this is a text"),
     ("    from: done", "    from: [done]", "a text is needed here, this is a list"),
@@ -129,16 +136,21 @@ const IN_THE_TEXT: &[Mistake] = &[
     ("from: jobs", "from: sent", "events would go in a circle: done → tell → sent → work → done"),
     ("from: done", "from: sent", "`tell` publishes to the topic that it takes from, `sent`"),
     ("    to: [sent]", "    to: [sent, done]", "`tell` publishes to the topic that it takes from, `done`"),
-    ("subscribers:", "subscribers:\n  third: { from: jobs, plugin: work.wasm, to: { done: done } }", "the topic `done` has two parents, `third` and `work`"),
+    ("subscribers:", "subscribers:\n  third: { from: jobs, plugin: work.wasm, to: { done: done } }", "the topic `done` \
+        has two parents, `third` and `work`"),
     ("    to: [sent]", "    to: [sent, jobs]", "events would go in a circle: jobs → work → done → tell → jobs"),
-    ("  sent: {}", "  sent: {}\n  work.dead: {}", "`work.dead` is reserved: topics that end with `.dead` have dead letters"),
+    ("  sent: {}", "  sent: {}\n  work.dead: {}", "`work.dead` is reserved: topics that end with `.dead` have dead \
+        letters"),
     ("  tell:", "  work:", "`work` is declared twice: a key can be there once"),
     ("  sent: {}", "  sent: {}\n  sent: {}", "`sent` is declared twice: a key can be there once"),
     ("    plugin: work.wasm\n    to: [sent]", "    to: [sent]", "`tell` needs the key `plugin`"),
-    ("    to: [sent]", "    to: [sent]\n    push: { url: \"https://example.test/\" }", "`tell` has both `plugin` and `push`"),
-    ("    plugin: work.wasm\n    to: [sent]", "    push: { url: \"https://example.test/\" }", "`config` does not go with `push`: only a plugin has it"),
+    ("    to: [sent]", "    to: [sent]\n    push: { url: \"https://example.test/\" }", "`tell` has both `plugin` and \
+        `push`"),
+    ("    plugin: work.wasm\n    to: [sent]", "    push: { url: \"https://example.test/\" }", "`config` does not go \
+        with `push`: only a plugin has it"),
     ("    plugin: work.wasm\n    to: [sent]", "    pull: {}", "`config` does not go with `pull`: only a plugin has it"),
-    ("    plugin: work.wasm\n    to: [sent]", "    plugin: work@0123456789abcdef\n    to: [sent]", "this release does not do `plugin: name@digest` yet"),
+    ("    plugin: work.wasm\n    to: [sent]", "    plugin: work@0123456789abcdef\n    to: [sent]", "this release does \
+        not do `plugin: name@digest` yet"),
 ];
 
 /// Where it takes a look at files, or at what runs.
@@ -146,9 +158,11 @@ const IN_THE_TEXT: &[Mistake] = &[
 const AROUND_IT: &[Mistake] = &[
     ("key: data.id", "key: data.id, schema: nowhere.json", "nowhere.json` does not exist"),
     ("key: data.id", "key: data.id, schema: broken.json", "broken.json` is not JSON"),
-    ("key: data.id", "key: data.id, schema: remote.json", "refers to `https://example.test/a.json`, which is not in the file"),
+    ("key: data.id", "key: data.id, schema: remote.json", "refers to `https://example.test/a.json`, which is not in \
+        the file"),
     ("plugin: work.wasm\n    to: [sent]", "plugin: gone.wasm\n    to: [sent]", "there is nothing at"),
-    ("plugin: work.wasm\n    to: [sent]", "plugin: .\n    to: [sent]", "is not the source of a plugin: it has no manifest"),
+    ("plugin: work.wasm\n    to: [sent]", "plugin: .\n    to: [sent]", "is not the source of a plugin: it has no \
+        manifest"),
     ("plugin: work.wasm\n    to: [sent]", "plugin: shop.yaml\n    to: [sent]", "is a file, but not a Wasm component"),
     ("partitions: 2", "partitions: 3", "topic `shop/jobs` has 2 partitions and cannot have 3"),
     ("partitions: 2, ", "", "topic `shop/jobs` has 2 partitions and cannot have 1"),
@@ -166,12 +180,15 @@ const IN_A_PLUGIN: &[Mistake] = &[
     ("to: [sent]", "to: { other: sent }", "`other`"),
     ("describe: sent", "describe: panic", "no ports today"),
     ("describe: sent", "describe: loop", "shop/tell"),
-    ("plugin: work.wasm\n    to: [sent]", "plugin: empty.wasm\n    to: [sent]", "empty.wasm is refused: this is not a WebAssembly file"),
-    ("plugin: work.wasm\n    to: [sent]", "plugin: script.wasm\n    to: [sent]", "script.wasm is refused: this is not a WebAssembly file"),
+    ("plugin: work.wasm\n    to: [sent]", "plugin: empty.wasm\n    to: [sent]", "empty.wasm is refused: this is not a \
+        WebAssembly file"),
+    ("plugin: work.wasm\n    to: [sent]", "plugin: script.wasm\n    to: [sent]", "script.wasm is refused: this is not \
+        a WebAssembly file"),
     ("plugin: work.wasm\n    to: [sent]", "plugin: module.wasm\n    to: [sent]", "module.wasm is refused: "),
     ("plugin: work.wasm\n    to: [sent]", "plugin: world.wasm\n    to: [sent]", "world.wasm is refused: "),
     ("plugin: work.wasm\n    to: [sent]", "plugin: cut.wasm\n    to: [sent]", "cut.wasm is refused: "),
-    ("plugin: work.wasm\n    to: [sent]", "plugin: validate.wasm\n    to: [sent]", "the plugin has no setting `describe`"),
+    ("plugin: work.wasm\n    to: [sent]", "plugin: validate.wasm\n    to: [sent]", "the plugin has no setting \
+        `describe`"),
 ];
 
 /// A file, and words that are said of it.

@@ -59,7 +59,6 @@ pub(crate) fn run_with(arguments: &[&str], input: &str) -> Ran {
     child.wait_with_output().unwrap().into()
 }
 
-/// A bus.
 pub(crate) struct Bus {
     pub(crate) address: String,
     process: Process,

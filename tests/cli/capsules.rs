@@ -11,7 +11,8 @@ use crate::common::guests::guest_path;
 fn handled(folder: &Path, more: &str, data: &[&str]) {
     let plugin = guest_path("hostile");
     let topology = format!(
-        "wattle: v1\nname: lab\ntopics: {{ orders: {{}}, done: {{}} }}\nsubscribers:\n  do:\n    from: orders\n    plugin: \
+        "wattle: v1\nname: lab\ntopics: {{ orders: {{}}, done: {{}} }}\nsubscribers:\n  do:\n    from: orders\n    \
+         plugin: \
          {}\n    to: [done]\n    retry: {{ attempts: 2, backoff: {{ initial: 1ms }} }}\n    config: {{ public: told, \
          secret: {{ file: key }} }}\n{more}",
         plugin.display()

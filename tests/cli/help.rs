@@ -1,4 +1,5 @@
-//! The help of every command, as a file: `UPDATE_EXPECT=1 cargo test --test cli help` rewrites it, and the difference is reviewed.
+//! The help of every command, as a file: `UPDATE_EXPECT=1 cargo test --test cli help` rewrites it, and the difference
+//! is reviewed.
 
 use std::fmt::Write as _;
 use std::path::Path;

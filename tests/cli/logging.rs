@@ -8,7 +8,8 @@ use crate::common::guests::guest_path;
 fn start(folder: &Path, more: &str) -> Bus {
     let plugin = guest_path("hostile");
     let topology = format!(
-        "wattle: v1\nname: lab\ntopics: {{ jobs: {{}}, done: {{}} }}\nsubscribers:\n  do:\n    from: jobs\n    plugin: {}\n    \
+        "wattle: v1\nname: lab\ntopics: {{ jobs: {{}}, done: {{}} }}\nsubscribers:\n  do:\n    from: jobs\n    plugin: \
+         {}\n    \
          to: [done]\n    retry: {{ attempts: 2, backoff: {{ initial: 1ms }} }}\n{more}",
         plugin.display()
     );

@@ -178,7 +178,8 @@ fn a_mistyped_setting_is_refused_by_every_command_with_its_place() {
     let bus = shop.start(&[]);
     let mistyped = shop.path("mistyped.yaml").display().to_string();
     std::fs::write(&mistyped, TOPOLOGY.replace("describe: done", "decribe: done")).unwrap();
-    let case = "topology: mistyped.yaml\ncases: [{ name: one, events: [{ data: { a: 1 } }], expect: { outputs: { done: [] } } }]\n";
+    let case = "topology: mistyped.yaml\ncases: [{ name: one, events: [{ data: { a: 1 } }], expect: { outputs: { done: \
+        [] } } }]\n";
     std::fs::write(shop.path("mistyped.test.yaml"), case).unwrap();
     for command in ["check", "plan", "apply", "test"] {
         let refused = bus.run(&[command, &mistyped]);
@@ -424,7 +425,8 @@ fn dev_builds_the_sources_of_what_was_applied_while_it_runs() {
     command.current_dir(shop.folder.path()).args(["dev", "shop.yaml", "--listen", "127.0.0.1:0"]);
     command.env("RUST_LOG", "info").args(["--log-format", "json"]);
     let mut bus = Bus::spawn_dev(command);
-    let added = "wattle: v1\nname: shop\ntopics: { more: {} }\nsubscribers:\n  added: { from: jobs, plugin: applied, to: { done: more } }\n";
+    let added = "wattle: v1\nname: shop\ntopics: { more: {} }\nsubscribers:\n  added: { from: jobs, plugin: applied, \
+        to: { done: more } }\n";
     std::fs::write(shop.path("added.yaml"), added).unwrap();
     let [shop_file, added_file] = ["shop.yaml", "added.yaml"].map(|name| shop.path(name).display().to_string());
     bus.run(&["apply", &shop_file, &added_file]).ok();

@@ -95,7 +95,8 @@ fn files_are_added_to_what_is_applied_and_nothing_goes_that_they_do_not_name() {
     assert!(bus.run(&["apply", &other]).ok().contains("+ subscriber other/keep: added"));
     assert_eq!(subscribers(&bus), ["other/keep", "shop/sms", "shop/work"]);
     let plan = bus.run(&["plan", &sms]).ok();
-    let stay = "nothing changes\n= topic shop/done: would be removed with --prune\n= topic shop/jobs: would be removed with \
+    let stay = "nothing changes\n= topic shop/done: would be removed with --prune\n= topic shop/jobs: would be removed \
+        with \
                 --prune\n= subscriber shop/work: would be removed with --prune\n";
     assert_eq!(plan, stay);
     let plan = bus.run(&["plan", &sms, "-o", "json"]).json().remove(0);

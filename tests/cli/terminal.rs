@@ -19,9 +19,12 @@ fn obeyed(text: &str) -> Vec<&str> {
 fn start(folder: &Path) -> Bus {
     let plugin = guest_path("hostile").display().to_string();
     let topology = format!(
-        "wattle: v1\nname: lab\ntopics: {{ jobs: {{}}, slow: {{}}, done: {{}}, more: {{}} }}\nsubscribers:\n  do: {{ from: jobs, \
-         plugin: {plugin}, to: {{ done: done }}, config: {{ describe: done }}, retry: {{ attempts: 1 }} }}\n  hold: {{ from: \
-         slow, plugin: {plugin}, to: {{ done: more }}, config: {{ describe: done }}, on_failure: park, retry: {{ attempts: 1 \
+        "wattle: v1\nname: lab\ntopics: {{ jobs: {{}}, slow: {{}}, done: {{}}, more: {{}} }}\nsubscribers:\n  do: {{ \
+         from: jobs, \
+         plugin: {plugin}, to: {{ done: done }}, config: {{ describe: done }}, retry: {{ attempts: 1 }} }}\n  hold: {{ \
+         from: \
+         slow, plugin: {plugin}, to: {{ done: more }}, config: {{ describe: done }}, on_failure: park, retry: {{ \
+         attempts: 1 \
          }} }}\n"
     );
     std::fs::write(folder.join("lab.yaml"), topology).unwrap();

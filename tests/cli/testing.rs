@@ -13,7 +13,8 @@ fn write(folder: &Path, more: &str, cases: &str) {
     let topology = format!(
         "wattle: v1\nname: lab\ntopics: {{ orders: {{ partitions: 4 }}, done: {{}}, totals: {{}}, log: {{}} }}\n\
          subscribers:\n  do:\n    from: orders\n    plugin: {}\n    to: [done]\n    retry: {{ attempts: 3, backoff: \
-         {{ initial: 1h, max: 1h }} }}\n    rate: 1/h\n{more}  count:\n    from: log\n    plugin: {}\n    to: [totals]\n    \
+         {{ initial: 1h, max: 1h }} }}\n    rate: 1/h\n{more}  count:\n    from: log\n    plugin: {}\n    to: \
+         [totals]\n    \
          state: {{ ttl: 1h }}\n",
         hostile.display(),
         counter.display(),
@@ -75,7 +76,8 @@ fn a_case_begins_with_fresh_instances() {
     let folder = tempfile::tempdir().unwrap();
     let case = |name: &str| {
         format!(
-            "- name: {name}\n  events: [{{ topic: orders, data: count }}]\n  expect: {{ outputs: {{ done: [{{ data: '1' }}] }} }}\n"
+            "- name: {name}\n  events: [{{ topic: orders, data: count }}]\n  expect: {{ outputs: {{ done: [{{ data: \
+             '1' }}] }} }}\n"
         )
     };
     write(folder.path(), "", &format!("cases:\n{}{}", case("a"), case("b")));
@@ -133,7 +135,8 @@ fn outputs_are_compared_as_a_whole_and_shown_with_what_differs() {
 
 #[test]
 fn order_counts_within_a_key_only() {
-    let events = "  events:\n  - { topic: orders, key: a, data: echo 1 }\n  - { topic: orders, key: b, data: echo 2 }\n  - \
+    let events = "  events:\n  - { topic: orders, key: a, data: echo 1 }\n  - { topic: orders, key: b, data: echo 2 \
+        }\n  - \
                   { topic: orders, key: a, data: echo 3 }\n";
     let expect = |order: [u32; 3]| {
         let outputs: Vec<String> = order.iter().map(|number| format!("{{ data: echo {number} }}")).collect();
@@ -147,7 +150,8 @@ fn order_counts_within_a_key_only() {
 
 #[test]
 fn attributes_types_and_parts_of_the_data_can_be_asked_for() {
-    let events = "  events:\n  - { topic: log, key: a, data: { amount: 5 } }\n  - { topic: orders, data: attribute subject=x }\n";
+    let events = "  events:\n  - { topic: log, key: a, data: { amount: 5 } }\n  - { topic: orders, data: attribute \
+        subject=x }\n";
     one(
         "",
         &format!(
@@ -168,11 +172,13 @@ fn attributes_types_and_parts_of_the_data_can_be_asked_for() {
 
 #[test]
 fn state_is_given_and_compared_and_expires_as_time_goes_on() {
-    let given = "  subscriber: count\n  state: { count: { default: { totals/a: { count: 2, sum: 7 } } } }\n  events:\n  - \
+    let given = "  subscriber: count\n  state: { count: { default: { totals/a: { count: 2, sum: 7 } } } }\n  \
+        events:\n  - \
                  { key: a, data: { amount: 1 } }\n";
     let kept = |more: &str, sum: u32, count: u32| {
         format!(
-            "{given}{more}  expect: {{ state: {{ count: {{ default: {{ totals/a: {{ count: {count}, sum: {sum} }} }} }} }} }}\n"
+            "{given}{more}  expect: {{ state: {{ count: {{ default: {{ totals/a: {{ count: {count}, sum: {sum} }} }} \
+             }} }} }}\n"
         )
     };
     one("", &kept("", 8, 3)).ok();
@@ -223,7 +229,8 @@ fn a_case_that_goes_on_and_on_is_ended() {
 #[test]
 fn what_is_wrong_with_a_file_is_shown_with_its_place_and_nothing_runs() {
     let folder = tempfile::tempdir().unwrap();
-    let cases = "cases:\n- name: a\n  subscriber: dot\n  evens: []\n  events: [{ topic: done, after: 5 }]\n- name: a\n  events: \
+    let cases = "cases:\n- name: a\n  subscriber: dot\n  evens: []\n  events: [{ topic: done, after: 5 }]\n- name: \
+        a\n  events: \
                  [{ data: 1 }]\n  expect: { outputs: { orders: [] } }\n";
     write(folder.path(), "", cases);
     let ran = test(folder.path(), &["lab.test.yaml"]);
@@ -233,7 +240,8 @@ fn what_is_wrong_with_a_file_is_shown_with_its_place_and_nothing_runs() {
     {
         assert!(ran.notices.contains(said), "{said}: {ran:?}");
     }
-    let cases = "cases:\n- name: a\n  subscriber: dot\n  expect: {}\n  events: [{ data: 1 }]\n- name: b\n  events: [{ data: 1 }]\n  \
+    let cases = "cases:\n- name: a\n  subscriber: dot\n  expect: {}\n  events: [{ data: 1 }]\n- name: b\n  events: [{ \
+        data: 1 }]\n  \
                  expect: { outputs: { orders: [] } }\n- name: b\n  expect: {}\n";
     write(folder.path(), "", cases);
     let ran = test(folder.path(), &["lab.test.yaml"]);
@@ -267,7 +275,8 @@ fn results_are_for_programs_too_and_cases_are_chosen_by_name() {
     let folder = tempfile::tempdir().unwrap();
     let case = |name: &str, data: u32| {
         format!(
-            "- {{ name: {name}, subscriber: do, events: [{{ data: echo 1 }}], expect: {{ outputs: {{ done: [{{ data: echo {data} }}] }} }} }}\n"
+            "- {{ name: {name}, subscriber: do, events: [{{ data: echo 1 }}], expect: {{ outputs: {{ done: [{{ data: \
+             echo {data} }}] }} }} }}\n"
         )
     };
     write(folder.path(), "", &format!("cases:\n{}{}", case("good <one>", 1), case("bad", 2)));
@@ -339,11 +348,13 @@ fn an_event_that_comes_later_comes_at_its_time_without_waiting() {
 #[test]
 fn an_event_that_is_not_taken_in_is_expected_or_fails_the_case() {
     let folder = tempfile::tempdir().unwrap();
-    let topology = "wattle: v1\nname: lab\ntopics: { orders: { key: data.id, lifecycle: { state: data.is, start: [new], allow: \
+    let topology = "wattle: v1\nname: lab\ntopics: { orders: { key: data.id, lifecycle: { state: data.is, start: \
+        [new], allow: \
                     { new: [old] } } } }\n";
     std::fs::write(folder.path().join("lab.yaml"), topology).unwrap();
     let run = |expect: &str| {
-        let events = "events: [{ data: { id: a, is: new } }, { id: early, data: { id: b, is: old } }, { data: { is: new } }, \
+        let events = "events: [{ data: { id: a, is: new } }, { id: early, data: { id: b, is: old } }, { data: { is: \
+            new } }, \
                       { data: { id: a, is: old } }]";
         let cases = format!("cases:\n- name: it\n  {events}\n  expect: {expect}\n");
         std::fs::write(folder.path().join("lab.test.yaml"), cases).unwrap();

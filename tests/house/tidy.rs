@@ -15,9 +15,9 @@ const ITEMS: [&str; 10] =
     ["fn", "async fn", "const fn", "struct", "enum", "trait", "type", "const", "static", "unsafe fn"];
 
 /// Lines that are too wide: break the line.
-const WIDE: usize = 617;
+const WIDE: usize = 0;
 /// Comments of one noun: say what must hold, or remove it (fields and variants need none).
-const NOUNS: usize = 196;
+const NOUNS: usize = 0;
 /// Public items without a comment.
 const UNDOCUMENTED: usize = 0;
 /// Derives in another order.
@@ -127,9 +127,11 @@ fn sources() -> Vec<Source> {
     sources
 }
 
+/// A raw string on one line is data of a test, and as wide as that.
 fn too_wide(source: &Source) -> Vec<Fault> {
     let fix = format!("wider than {COLUMNS_MAX} columns: break the line");
-    let wide = source.text.lines().enumerate().filter(|(_, line)| line.chars().count() > COLUMNS_MAX);
+    let is_data = |line: &str| ["r\"", "r#\"", "r##\""].iter().any(|raw| line.contains(raw));
+    let wide = source.text.lines().enumerate().filter(|(_, line)| line.chars().count() > COLUMNS_MAX && !is_data(line));
     wide.map(|(at, _)| source.fault(at, &fix)).collect()
 }
 
@@ -279,7 +281,8 @@ fn each_rule_finds_what_it_is_for() {
     let of = |text: &str| source("src/log/window.rs", text);
     assert_eq!(too_wide(&of(&format!("// {}\n// {}\n", "ä".repeat(117), "x".repeat(118)))).len(), 1);
     assert_eq!(nouns(&of("/// The folder.\npub a: u8,\n/// The folder\n/// of all.\n/// Opened twice.\n")).len(), 1);
-    let items = "/// It is.\n#[derive(Debug)]\n#[allow(\n    dead_code,\n    reason = \"r\"\n)]\npub struct A {\n    pub b: u8,\n}\n\
+    let items = "/// It is.\n#[derive(Debug)]\n#[allow(\n    dead_code,\n    reason = \"r\"\n)]\npub struct A {\n    \
+        pub b: u8,\n}\n\
                  pub fn c() {}\npub(crate) fn d() {}\npub use e::F;\n";
     assert_eq!(
         undocumented(&of(items)),

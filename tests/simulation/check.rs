@@ -24,7 +24,10 @@ pub(crate) fn units_held(model: &Model, log: &Log, catalogue: &[bytes::Bytes]) -
             && LANES.iter().zip(&cursors).all(|(id, cursor)| model.cursor(*id, *units) == *cursor)
             && model.catalogue(*units).iter().eq(catalogue.iter())
             // a unit may change nothing else; what cannot be read tells nothing
-            && LANES.iter().zip(&kept).all(|(id, kept)| kept.as_ref().is_none_or(|kept| model.entries(*id, *units) == *kept))
+            && LANES
+                .iter()
+                .zip(&kept)
+                .all(|(id, kept)| kept.as_ref().is_none_or(|kept| model.entries(*id, *units) == *kept))
     });
     let shown = || {
         let expected: Vec<u64> = PARTITIONS.iter().map(|id| model.end(*id, model.must)).collect();

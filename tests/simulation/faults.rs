@@ -46,7 +46,6 @@ pub(crate) struct Fired {
     pub(crate) hard: u64,
     /// For want of room, which passes.
     pub(crate) soft: u64,
-    /// Reads.
     pub(crate) reads: u64,
 }
 

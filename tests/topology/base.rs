@@ -174,7 +174,8 @@ fn what_a_root_has_by_itself_is_no_reason_not_to_publish_to_it() {
     let merged = on(&applied, &[file], false);
     let b = merged.plan.topics.iter().find(|topic| topic.name == "b").unwrap();
     assert!(b.parent.is_some() && b.settings.dedupe.is_none() && b.partitions == 1, "{b:?}");
-    let said = "wattle: v1\nname: shop\ntopics: { a: {}, b: { dedupe: { window: 1h } } }\nsubscribers: { s: { from: a, plugin: /s.wasm }, \
+    let said = "wattle: v1\nname: shop\ntopics: { a: {}, b: { dedupe: { window: 1h } } }\nsubscribers: { s: { from: a, \
+        plugin: /s.wasm }, \
                 t: { from: b, plugin: /s.wasm } }\n";
     let said = try_on(&plan(&[said]), &[file], false).unwrap_err();
     assert!(said.contains("`dedupe` is for roots") && said.contains("as applied:"), "{said}");
@@ -184,7 +185,8 @@ fn what_a_root_has_by_itself_is_no_reason_not_to_publish_to_it() {
 fn what_is_called_otherwise_is_called_so_by_all_that_is_applied() {
     let more = "wattle: v1\nname: shop\nsubscribers: { mourn: { from: ship.dead, plugin: /m.wasm } }\n";
     let applied = plan(&[ORDERS, SMS, more]);
-    let file = "wattle: v1\nname: shop\ntopics: { boxes: { renamed_from: parcels } }\nsubscribers:\n  post: { renamed_from: ship, from: orders, plugin: \
+    let file = "wattle: v1\nname: shop\ntopics: { boxes: { renamed_from: parcels } }\nsubscribers:\n  post: { \
+        renamed_from: ship, from: orders, plugin: \
                 /ship.wasm, to: { parcels: boxes } }\n";
     let merged = on(&applied, &[file], false);
     let named = |name: &str| merged.plan.subscribers.iter().find(|of| of.name == name).unwrap();

@@ -43,7 +43,8 @@ fn good() -> (TempDir, PathBuf) {
     write(
         &path,
         "a.yaml",
-        "wattle: v1\nname: n\ntopics: { t: {}, u: {} }\nsubscribers: { s: { from: t, plugin: ../plugins/a, to: [u] } }\n",
+        "wattle: v1\nname: n\ntopics: { t: {}, u: {} }\nsubscribers: { s: { from: t, plugin: ../plugins/a, to: [u] } \
+         }\n",
     );
     (folder, path)
 }

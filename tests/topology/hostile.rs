@@ -10,7 +10,7 @@ use wattle::api::Proposal;
 use wattle::topology::bounds::{ALIASES_MAX, NODES_MAX, TEXT_BYTES_MAX};
 use wattle::topology::kept::KeptPlan;
 use wattle::topology::render::{self, Style};
-use wattle::topology::{Code, Found, Source, Surroundings, check, show};
+use wattle::topology::{Code, Found, Source, SubscriberPlan, Surroundings, check, show};
 
 struct World;
 
@@ -236,7 +236,8 @@ proptest! {
             let kept: KeptPlan = serde_json::from_str(&record).unwrap();
             let read = kept.read(&|sealed| Some(sealed.to_owned())).map_err(|error| format!("{error:?}"));
             prop_assert_eq!(read.as_ref(), Ok(plan), "{}", record);
-            let components: Vec<PathBuf> = plan.subscribers.iter().map(|of| format!("{}.wasm", of.name).into()).collect();
+            let component = |of: &SubscriberPlan| PathBuf::from(format!("{}.wasm", of.name));
+            let components: Vec<PathBuf> = plan.subscribers.iter().map(component).collect();
             let sent = Proposal::of(plan, &components).read().map_err(|error| format!("{error:?}"));
             prop_assert_eq!(sent, Ok((plan.clone(), components)));
         }

@@ -15,7 +15,7 @@ use wattle::deploy::{Store, adopt};
 use wattle::effects::MemoryDisk;
 use wattle::engine::memory::MemoryEngine;
 use wattle::topology::kept::KeptPlan;
-use wattle::topology::{Found, Plan, Source, Surroundings, check, check_on, show};
+use wattle::topology::{Found, Plan, Source, SubscriberPlan, Surroundings, check, check_on, show};
 
 const SCHEMA: &str = "{ \"type\": \"object\", \"description\": \"\u{7f} \u{2028}\" }";
 
@@ -50,7 +50,8 @@ fn yaml(value: &Value) -> String {
 }
 
 fn any_text() -> impl Strategy<Value = String> {
-    let odd = "\u{7f}\u{80}\u{85}\u{9f}\u{a0}\u{2028}\u{2029}\u{d7ff}\u{e000}\u{feff}\u{fffd}\u{fffe}\u{ffff}\u{10000}\u{10ffff}";
+    let odd = "\u{7f}\u{80}\u{85}\u{9f}\u{a0}\u{2028}\u{2029}\
+        \u{d7ff}\u{e000}\u{feff}\u{fffd}\u{fffe}\u{ffff}\u{10000}\u{10ffff}";
     let odd: Vec<char> = odd.chars().chain("\"'\\$ {}:#-\n\r\t\0\u{1}%&*!|>@`,[]?~".chars()).collect();
     let char = prop_oneof![3 => select(odd), 2 => any::<char>(), 2 => prop::char::range('a', 'z')];
     prop::collection::vec(char, 0..12).prop_map(|chars| chars.into_iter().collect())
@@ -271,7 +272,8 @@ proptest! {
         let read = serde_json::from_str::<KeptPlan>(&kept).unwrap().read(&|sealed| Some(sealed.to_owned())).unwrap();
         prop_assert_eq!(all(&read), all(&plan));
         // as a record
-        let components: Vec<PathBuf> = plan.subscribers.iter().map(|of| format!("/there/{}.wasm", of.name).into()).collect();
+        let component = |of: &SubscriberPlan| PathBuf::from(format!("/there/{}.wasm", of.name));
+            let components: Vec<PathBuf> = plan.subscribers.iter().map(component).collect();
         let disk = MemoryDisk::default();
         let (engine, mut store) = (MemoryEngine::default(), Store::open(disk.clone()).unwrap());
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();

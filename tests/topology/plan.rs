@@ -508,7 +508,8 @@ fn values_of_variables_are_in_no_message_and_not_shown() {
     let checked = |text: &str| check(&[Source { path: "t.yaml".into(), text: text.to_owned() }], &Environment);
     let told = |value: &str| {
         format!(
-            "wattle: v1\nname: n\ntopics: {{ t: {{}} }}\nsubscribers:\n  s:\n    from: t\n    plugin: p\n    config:\n      k: {value}\n"
+            "wattle: v1\nname: n\ntopics: {{ t: {{}} }}\nsubscribers:\n  s:\n    from: t\n    plugin: p\n    \
+             config:\n      k: {value}\n"
         )
     };
     for (value, is) in [

@@ -156,12 +156,16 @@ fn sbom(packages: &[Value]) -> Value {
         let (name, version) = (text(package, "name"), text(package, "version"));
         let purl = format!("pkg:cargo/{name}@{version}");
         let licences = json!([{ "expression": text(package, "license").replace('/', " OR ") }]);
-        json!({ "type": "library", "bom-ref": purl, "name": name, "version": version, "purl": purl, "licenses": licences })
+        json!({
+            "type": "library", "bom-ref": purl, "name": name, "version": version, "purl": purl, "licenses": licences,
+        })
     };
     let (own, others): (Vec<_>, Vec<_>) = packages.iter().partition(|package| text(package, "name") == "wattle");
     let own: Vec<Value> = own.into_iter().map(|package| json!({ "component": component(package) })).collect();
     let others: Vec<Value> = others.into_iter().map(component).collect();
-    json!({ "bomFormat": "CycloneDX", "specVersion": "1.5", "version": 1, "metadata": own.first(), "components": others })
+    json!({
+        "bomFormat": "CycloneDX", "specVersion": "1.5", "version": 1, "metadata": own.first(), "components": others,
+    })
 }
 
 fn checksums(archives: &[PathBuf]) -> Outcome<String> {

@@ -127,16 +127,19 @@ fn main() -> ExitCode {
                 "\ncargo xtask sim --seeds N [--first M]   N simulated histories of the log, from seed M on (0)\n"
             );
             println!(
-                "  A seed that fails is printed with its options and its last steps, and is seen again, step by step, with"
+                "  A seed that fails is printed with its options and its last steps, and is seen again, step by step, \
+                 with"
             );
             println!("  WATTLE_SIM_SEED=n cargo test --release --test simulation");
             println!("\ncargo xtask prove NAME… | --all   an example of topologies/ against a real bus:\n");
             prove::list();
             println!(
-                "\ncargo xtask upgrade [COMMIT]   a data folder that an older commit wrote under load, until it was killed"
+                "\ncargo xtask upgrade [COMMIT]   a data folder that an older commit wrote under load, until it was \
+                 killed"
             );
             println!(
-                "cargo xtask dist [TARGET…]     archives of a release, with completions, manual pages, licences and checksums"
+                "cargo xtask dist [TARGET…]     archives of a release, with completions, manual pages, licences and \
+                 checksums"
             );
             println!("\ncargo xtask words [--lower]   phrases in documents and doc comments that are hard to read");
             ExitCode::SUCCESS

@@ -1,8 +1,8 @@
 //! How often documents and doc comments use phrases that readers understand only at the second reading.
 //!
-//! `cargo xtask words` counts them per 1,000 words, in each of a few texts by itself, and fails where a text has more than its
-//! limit in `xtask/words.txt`. `cargo xtask words --lower` writes today's numbers there where they are lower; none is ever raised
-//! beyond what it is, and none below [`TARGET`] is needed.
+//! `cargo xtask words` counts them per 1,000 words, in each of a few texts by itself, and fails where a text has more
+//! than its limit in `xtask/words.txt`. `cargo xtask words --lower` writes today's numbers there where they are lower;
+//! none is ever raised beyond what it is, and none below [`TARGET`] is needed.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -121,8 +121,8 @@ fn docs(folder: &Path) -> Outcome<String> {
     Ok(docs)
 }
 
-/// Adds the doc comments of a module and of its public items: those that begin with `pub `, and all in public enums and traits.
-/// Relies on the layout of rustfmt.
+/// Adds the doc comments of a module and of its public items: those that begin with `pub `, and all in public enums and
+/// traits. Relies on the layout of rustfmt.
 fn of_public_items(source: &str, docs: &mut String) {
     let mut block: Vec<&str> = Vec::new();
     // The indentation of the public enum or trait around a line.
@@ -171,7 +171,8 @@ mod tests {
 
     #[test]
     fn only_docs_of_modules_and_public_items_are_counted() {
-        let source = "//! module\n\n/// seen\n#[derive(Debug)]\npub enum A {\n    /// variant\n    B,\n}\n\n/// hidden\nstruct C;\n\n\
+        let source = "//! module\n\n/// seen\n#[derive(Debug)]\npub enum A {\n    /// variant\n    B,\n}\n\n/// \
+            hidden\nstruct C;\n\n\
                       /// crate\npub(crate) fn f() {}\n\n/// function\npub fn g() {}\n";
         let mut docs = String::new();
         of_public_items(source, &mut docs);

@@ -1,9 +1,9 @@
 //! The subscriber's `config:` in the topology. It is fixed for as long as an instance lives, so that a `static`
 //! `LazyLock` may keep what was made of it.
 //!
-//! [`config!`](crate::config!) declares it as a type: what the topology says is read as that, and the bus refuses what does not
-//! fit before the plugin runs, also a mistyped name. [`config`], [`config_or`] and [`config_required`] are for plugins that
-//! declare nothing.
+//! [`config!`](crate::config!) declares it as a type: what the topology says is read as that, and the bus refuses what
+//! does not fit before the plugin runs, also a mistyped name. [`config`], [`config_or`] and [`config_required`] are for
+//! plugins that declare nothing.
 
 use std::fmt::Display;
 use std::str::FromStr;
@@ -34,8 +34,9 @@ use crate::failure::Failure;
 /// }
 /// ```
 ///
-/// A plugin declares one. The component says it as a JSON Schema, with the comments as descriptions, in the custom section
-/// `wattle:config-schema`: `wattle check`, `plan`, `apply`, `test`, `dev` and a deploy hold the topology against it.
+/// A plugin declares one. The component says it as a JSON Schema, with the comments as descriptions, in the custom
+/// section `wattle:config-schema`: `wattle check`, `plan`, `apply`, `test`, `dev` and a deploy hold the topology
+/// against it.
 #[macro_export]
 macro_rules! config {
     (

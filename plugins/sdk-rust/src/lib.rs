@@ -19,8 +19,9 @@
 //! ```
 //!
 //! A handler is called for one event after the other and should depend on nothing else, but for what it keeps in
-//! [`state`]: what it keeps in statics is a cache that may be gone at the next event. Time is the event's time, random bytes follow from the event, and
-//! `println!` writes a log line. A panic loses the event's outputs and nothing else; the bus goes on with the next one.
+//! [`state`]: what it keeps in statics is a cache that may be gone at the next event. Time is the event's time, random
+//! bytes follow from the event, and `println!` writes a log line. A panic loses the event's outputs and nothing else;
+//! the bus goes on with the next one.
 //!
 //! Whatever ends in an output should come out in the same order every time: prefer `BTreeMap` to `HashMap`.
 
@@ -81,8 +82,8 @@ macro_rules! plugin {
 
 /// Declares the version of the state that the handler keeps: `state_version!(2)`. Without it the version is 0.
 ///
-/// Raise it when a handler of the version before could not read what this one writes. When a reload goes from one version of
-/// the state to another and the new handler fails, the bus does not go back by itself: it halts and asks.
+/// Raise it when a handler of the version before could not read what this one writes. When a reload goes from one
+/// version of the state to another and the new handler fails, the bus does not go back by itself: it halts and asks.
 #[macro_export]
 macro_rules! state_version {
     ($version:literal) => {

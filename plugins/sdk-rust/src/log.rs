@@ -1,4 +1,5 @@
-//! Log lines. They carry the event that they were written for; `println!` and `eprintln!` work too, as info and warning.
+//! Log lines. They carry the event that they were written for; `println!` and `eprintln!` work too, as info and
+//! warning.
 
 use crate::contract::wasi::logging::logging;
 

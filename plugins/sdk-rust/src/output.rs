@@ -83,8 +83,8 @@ impl Output {
     /// Adds an attribute: `subject`, `dataschema`, or an extension, whose name is lower-case letters and digits. The
     /// bus rejects the event when it is none of these, or when the value has line ends or other control characters.
     pub fn attribute(mut self, name: &str, value: &str) -> Output {
-        // A line end would begin a further attribute, which could be anything, such as `delay`. A zero byte in its place is
-        // what the bus refuses, and names.
+        // A line end would begin a further attribute, which could be anything, such as `delay`. A zero byte in its
+        // place is what the bus refuses, and names.
         self.attributes.extend(name.chars().map(|char| if matches!(char, '\n' | '\r' | '=') { '\0' } else { char }));
         self.attributes.push('=');
         self.attributes.extend(value.chars().map(|char| if matches!(char, '\n' | '\r') { '\0' } else { char }));

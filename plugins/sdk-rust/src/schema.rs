@@ -1,5 +1,5 @@
-//! The JSON Schema of a configuration, put together while the plugin is compiled: the macro [`config!`](crate::config!) says of
-//! which pieces.
+//! The JSON Schema of a configuration, put together while the plugin is compiled: the macro [`config!`](crate::config!)
+//! says of which pieces.
 
 /// A piece of it.
 #[doc(hidden)]

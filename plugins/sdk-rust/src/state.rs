@@ -5,8 +5,8 @@
 //! ```
 //!
 //! Each partition has a state of its own, so that events with the same key always meet the same state, and nobody else
-//! writes it meanwhile. What an event wrote is committed together with its outputs; when the event fails, it is as if it
-//! had written nothing.
+//! writes it meanwhile. What an event wrote is committed together with its outputs; when the event fails, it is as if
+//! it had written nothing.
 //!
 //! Keys have 1 to 1,024 bytes, values at most 1 MiB; one event may write 4 MiB and 10,000 keys. An error is a
 //! [`Failure`] that tries again: trouble with state may pass.
@@ -82,7 +82,8 @@ pub fn keys() -> Result<Keys<'static>, Failure> {
     Ok(default()?.keys())
 }
 
-/// A bucket with a name of up to 64 bytes: keys of their own. The functions of this module are about the bucket `default`.
+/// A bucket with a name of up to 64 bytes: keys of their own. The functions of this module are about the bucket
+/// `default`.
 ///
 /// # Errors
 /// Retries when the name is longer.

@@ -40,7 +40,6 @@ impl Found {
         format!("{}/{}", self.subscriber, self.id)
     }
 
-    /// Its summary.
     fn shown(&self, size_bytes: u64) -> v1::Capsule {
         let (subscriber, id) = (self.subscriber.clone(), self.id.clone());
         let capsule = match read(&self.path) {

@@ -32,7 +32,7 @@ pub enum DiffLine {
     Extra(String),
 }
 
-/// All differences.
+/// Compares what happened in a case with what it expects; empty where they agree.
 pub fn compare(plan: &Plan, expected: &Expected, happened: &Happened) -> Vec<Mismatch> {
     let mut mismatches = Vec::new();
     // A topic without possible senders is included if something is expected there.

@@ -298,7 +298,7 @@ impl TestBed {
 }
 
 impl Loaded {
-    /// The topology.
+    /// The checked topology that the cases run on.
     pub fn plan(&self) -> &Plan {
         &self.plan
     }

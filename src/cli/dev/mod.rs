@@ -216,8 +216,8 @@ fn build_all(plan: &Plan) -> Result<Built, Failure> {
     Ok(Built { components, of_folders: all, from })
 }
 
-/// Builds plugin folders of the topology that runs whose sources change, or those of what they depend on, for as long as this
-/// is polled. What comes of it is watched for.
+/// Builds plugin folders of the topology that runs whose sources change, or those of what they depend on, for as long
+/// as this is polled. What comes of it is watched for.
 async fn rebuild(mut topology: Receiver<Arc<Proposal>>, mut from: BuiltFrom) {
     let mut watch = Watch::default();
     let mut followed = topology.borrow_and_update().folders.clone();
@@ -261,8 +261,8 @@ async fn rebuild(mut topology: Receiver<Arc<Proposal>>, mut from: BuiltFrom) {
     }
 }
 
-/// Starts the bus with exactly what the files say of their namespaces. Where no address is given and the default port is
-/// taken, another one will do.
+/// Starts the bus with exactly what the files say of their namespaces. Where no address is given and the default port
+/// is taken, another one will do.
 fn start(
     args: &Args,
     sources: &[topology::Source],
@@ -420,8 +420,8 @@ impl Data {
 /// What the name of a fresh data folder begins with; the number of its process and a random one follow.
 const FRESH: &str = "wattle-dev-";
 
-/// Removes the fresh data folders of this user whose processes are gone: one that was killed, or stopped twice, has left its
-/// own behind.
+/// Removes the fresh data folders of this user whose processes are gone: one that was killed, or stopped twice, has
+/// left its own behind.
 fn remove_left(all: &Path) {
     let Ok(entries) = std::fs::read_dir(all) else { return };
     for entry in entries.flatten() {

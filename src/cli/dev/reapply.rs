@@ -1,5 +1,5 @@
-//! Files of topologies that change while they run: checked, built and applied, or reported with their problems while the topology
-//! before runs on.
+//! Files of topologies that change while they run: checked, built and applied, or reported with their problems while
+//! the topology before runs on.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -12,8 +12,8 @@ use crate::telemetry;
 use crate::toolchain;
 use crate::topology::Source;
 
-/// Applies the files each time that they say something else, for as long as this is polled. `built` has the component of each
-/// folder that was built.
+/// Applies the files each time that they say something else, for as long as this is polled. `built` has the component
+/// of each folder that was built.
 pub(super) async fn reapply(
     running: &Running,
     topologies: &[PathBuf],
@@ -70,7 +70,8 @@ fn tell_left_behind(before: &[Source], now: &[Source]) {
     for name in components::namespaces(before).iter().filter(|name| !declared.contains(name)) {
         tracing::warn!(
             namespace = name,
-            "no file declares this namespace any more; its topics and subscribers run until `wattle dev` is started again"
+            "no file declares this namespace any more; its topics and subscribers run until `wattle dev` is started \
+             again"
         );
     }
 }

@@ -83,8 +83,8 @@ struct Show {
 
 /// Redrive dead letters: the subscriber handles them once more
 ///
-/// Dead letters of a key keep their order, after events of the key that wait already. An event that fails again is a new
-/// dead letter.
+/// Dead letters of a key keep their order, after events of the key that wait already. An event that fails again is a
+/// new dead letter.
 #[derive(Debug, Clone, clap::Args)]
 #[command(after_help = "Examples:
   wattle dead redrive validate --id o-17
@@ -214,7 +214,8 @@ async fn redrive(of: &Of) -> Result<u64, Failure> {
             Some(next) if done.count == 0 && !is_said => {
                 is_said = true;
                 say(&format!(
-                    "redrove {redriven} so far; the others wait until the subscriber has room for them: `wattle parked list {} \
+                    "redrove {redriven} so far; the others wait until the subscriber has room for them: `wattle parked \
+                     list {} \
                      --all` shows what waits there",
                     of.subscriber
                 ));

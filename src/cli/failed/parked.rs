@@ -51,7 +51,8 @@ enum Command {
     #[command(after_help = "Examples:
   wattle parked drop inventory --id o-17
   wattle parked drop inventory --key order-17 --retry-queue    with later events of the key
-  wattle parked drop inventory --retry-queue --id o-18         an event that is still retried, or that halted its partition")]
+  wattle parked drop inventory --retry-queue --id o-18         an event that is still retried, or that halted its \
+  partition")]
     Drop(Change),
 }
 

@@ -1,11 +1,12 @@
 //! New events, also across connections: after a lost connection, the next one continues at the same position.
 //!
 //! ```text
-//!   read ──> events, each of which moves its partition's place ──> it breaks ──> connect again ──> read from the places
+//!   read ──> events, each of which moves its partition's place ──> it breaks ──> connect again ──> read again
 //! ```
 //!
-//! A partition of which nothing has come yet is read again from where it was begun, which has to be a place as well: the end
-//! moves. So it is asked for before the first read, and so is what an offset stands for where a partition is shorter.
+//! A partition of which nothing has come yet is read again from where it was begun, which has to be a place as well:
+//! the end moves. So it is asked for before the first read, and so is what an offset stands for where a partition is
+//! shorter.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

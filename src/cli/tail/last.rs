@@ -6,8 +6,8 @@
 //!                                  └ the end
 //! ```
 //!
-//! A bus reads forwards only. So a window before each end is read, and a larger one where too few of its events match: in all
-//! no more than twice what lies behind the first event that is looked for.
+//! A bus reads forwards only. So a window before each end is read, and a larger one where too few of its events match:
+//! in all no more than twice what lies behind the first event that is looked for.
 
 use std::collections::{BTreeMap, VecDeque};
 

@@ -95,7 +95,8 @@ pub(super) fn start(text: &str) -> Result<Start, String> {
         return Ok(Start::Time(time));
     }
     let ago: Duration = args::duration(text).map_err(|_| {
-        "write `earliest`, `latest`, an offset such as 42, a time such as 2026-01-31T12:00:00Z, or how long ago, such as 10m"
+        "write `earliest`, `latest`, an offset such as 42, a time such as 2026-01-31T12:00:00Z, or how long ago, such \
+         as 10m"
     })?;
     jiff::Timestamp::now().checked_sub(ago).map(Start::Time).map_err(|_| "that is too long ago".to_owned())
 }

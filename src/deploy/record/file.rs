@@ -31,7 +31,6 @@ pub(super) fn failed(what: &'static str) -> impl Fn(io::Error) -> StoreError {
 
 /// The format of a record.
 pub(crate) trait Written: Sized + PartialEq {
-    /// Its file.
     const FILE: &'static str;
     /// The beginning of its file.
     const MAGIC: &'static str;

@@ -89,8 +89,8 @@ impl Store {
         }
     }
 
-    /// What stands for what files say, first as it is remembered, then as it may have been: to prune is something to say, not to
-    /// prune is nothing new, nor is a key that has another name now.
+    /// What stands for what files say, first as it is remembered, then as it may have been: to prune is something to
+    /// say, not to prune is nothing new, nor is a key that has another name now.
     fn sealed(&self, said: Said, prune: bool) -> Vec<String> {
         let both = [said.as_bytes(), said.with_former_keys()];
         let with_prune = both.iter().map(|said| [said.as_slice(), b"prune"].concat());

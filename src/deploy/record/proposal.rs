@@ -142,7 +142,8 @@ impl Surroundings for Alone<'_> {
     }
 }
 
-/// Makes the paths of a plan absolute, starting from a folder, except those of secrets ([`SecretFolders`](crate::deploy::SecretFolders)).
+/// Makes the paths of a plan absolute, starting from a folder, except those of secrets
+/// ([`SecretFolders`](crate::deploy::SecretFolders)).
 #[must_use]
 pub fn rooted(mut plan: Plan, at: &Path) -> Plan {
     for topic in &mut plan.topics {

@@ -7,8 +7,8 @@
 //!
 //! A producer is refused, or queues and then waits for room. Its room stays reserved until its events are durable, so
 //! that concurrent producers together never exceed the limit; they may fall slightly short of it, since written but not
-//! yet durable events count twice. A lane waits before a call, since the number of its outputs is not known in advance: the
-//! outputs of one call per lane may exceed the limit.
+//! yet durable events count twice. A lane waits before a call, since the number of its outputs is not known in advance:
+//! the outputs of one call per lane may exceed the limit.
 //!
 //! Cannot deadlock: subscribers of the topic free the room, and they wait only for topics further down the tree. A call
 //! with events for several topics reserves room in all of them at once, and locks them in one order. Must not know:

@@ -129,7 +129,8 @@ pub enum Refusal {
     Waits { waiting: usize },
     /// The lane's events are shared, and nothing tells which later events were its own.
     #[error(
-        "it shares its events with others (`queue_group: {group}`), and nothing tells which of the earlier ones were its own"
+        "it shares its events with others (`queue_group: {group}`), and nothing tells which of the earlier ones were \
+         its own"
     )]
     Shared { group: String },
     /// An interrupted seek has left an incomplete state.

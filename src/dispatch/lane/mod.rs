@@ -14,12 +14,12 @@
 //!                                            └─ for the last time: dead letter, parked, or the lane halts
 //! ```
 //!
-//! Promises: every event has its end once, as handled, passed over or a dead letter, in the order of its key; a failing key
-//! holds up nobody else. Position, outputs, state, waiting set and what the lane was told are one unit. An event is only
-//! blamed for what happened when it ran alone; a handler's own word for a failure is taken as it is.
+//! Promises: every event has its end once, as handled, passed over or a dead letter, in the order of its key; a failing
+//! key holds up nobody else. Position, outputs, state, waiting set and what the lane was told are one unit. An event is
+//! only blamed for what happened when it ran alone; a handler's own word for a failure is taken as it is.
 //!
-//! Where the waiting set has no room for an event that has to wait, the lane reads nothing more until there is some. Where a
-//! topic that it publishes to is full, it makes no call.
+//! Where the waiting set has no room for an event that has to wait, the lane reads nothing more until there is some.
+//! Where a topic that it publishes to is full, it makes no call.
 
 mod alarm;
 pub(super) mod batch;
@@ -154,7 +154,6 @@ pub(super) struct Parts<S, K> {
     pub(super) stop: CancellationToken,
 }
 
-/// A lane.
 pub(super) struct Lane<S, K> {
     parts: Box<Parts<S, K>>,
     taken: Taken,

@@ -47,11 +47,9 @@ pub(crate) struct Emitter {
     pub(crate) name: String,
     /// Full name of the topic that it consumes.
     pub(crate) from: String,
-    /// `/namespace/subscriber`.
     pub(crate) source: String,
     pub(crate) partition: u32,
     pub(crate) version: VersionId,
-    /// Hexadecimal.
     pub(crate) digest: String,
     /// By port.
     pub(crate) targets: Vec<Target>,

@@ -67,7 +67,8 @@ impl<S: Session, K: Entries> Lane<S, K> {
         let failure = self.trial_failure(event, failure);
         let (subscriber, from, back_to) =
             (&*self.parts.subscriber, &*on_trial.version.digest, &*self.taken.version.digest);
-        tracing::warn!(subscriber, from, back_to, %failure, "the new version failed where the stable one does not: rolled back");
+        tracing::warn!(subscriber, from, back_to, %failure, "the new version failed where the stable one does not: \
+            rolled back");
         self.parts.counters.failed(&failure.to_string());
         self.parts.roster.fail(&trial, failure);
         Ok(true)

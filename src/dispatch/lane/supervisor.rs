@@ -41,7 +41,6 @@ pub(crate) trait Supervised: Sized + Send {
 
 /// What a lane is built from.
 pub(crate) trait SupervisedParts: Send {
-    /// Its session.
     type Session: Send;
 
     /// Replaces the session after the lane was acquired again.

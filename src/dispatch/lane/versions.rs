@@ -149,7 +149,7 @@ impl Trial {
         &self.version
     }
 
-    /// Its terms.
+    /// The terms under which this version was deployed.
     pub fn terms(&self) -> Terms {
         self.terms
     }

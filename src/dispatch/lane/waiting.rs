@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!            fails, may pass              becomes due            passes, or is given up
-//!   position ────────────────> waiting ─────────────────> called ──────────────────────> gone, the next of its key is due
+//!   position ────────────────> waiting ─────────────────> called ──────────────────────> gone, next of its key
 //!      │  its key waits         ^  │ last attempt, `park`
 //!      └────────────────────────┘  └──────────────────────> parked, until it is released
 //! ```
@@ -116,7 +116,6 @@ impl Waiter {
 /// An entry that cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum WaitingError {
-    /// The disk.
     #[error(transparent)]
     Read(#[from] ReadError),
     /// The content is not of this release.
@@ -124,7 +123,6 @@ pub enum WaitingError {
     Malformed {
         /// Number of the snapshot.
         number: u64,
-        /// The cause.
         reason: String,
     },
 }

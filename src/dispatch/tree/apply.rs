@@ -46,7 +46,6 @@ pub enum PrepareError {
         subscriber: String,
         /// Partition of the lane.
         partition: u32,
-        /// The cause.
         error: SessionError,
     },
 }

@@ -153,7 +153,8 @@ impl<E: Engine> Looker<'_, E> {
         if written > 0 {
             let key = after.map_or("no `key`".to_owned(), |key| format!("`key: {key}`"));
             let what = format!(
-                "with {key} sends events to other partitions than the {written} before, so that their order with those and the \
+                "with {key} sends events to other partitions than the {written} before, so that their order with those \
+                 and the \
                  state that was kept for them are lost"
             );
             lost.add(what, "write a new topic to change the key");

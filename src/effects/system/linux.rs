@@ -10,8 +10,8 @@ use rustix::fs::{Advice, FallocateFlags, fadvise, fallocate, syncfs};
 use rustix::io::Errno;
 use rustix::time::{ClockId, clock_gettime};
 
-/// Makes everything in a folder's file system durable. Reports also what failed since the folder was opened, also of files
-/// that another process wrote and closed.
+/// Makes everything in a folder's file system durable. Reports also what failed since the folder was opened, also of
+/// files that another process wrote and closed.
 pub(in crate::effects) fn sync_all(folder: &File, _: &Path) -> io::Result<()> {
     Ok(syncfs(folder)?)
 }

@@ -296,7 +296,6 @@ impl Changes {
     }
 }
 
-/// The store.
 pub(super) struct Store {
     shelf: Arc<Shelf>,
     catalogue_entries: u32,

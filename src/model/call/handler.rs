@@ -15,7 +15,6 @@ pub trait Handler: Clone + Send + Sync + 'static {
         None
     }
 
-    /// Its settings.
     fn settings(&self) -> Arc<PluginSettings> {
         Arc::default()
     }

@@ -18,7 +18,6 @@ pub use state::{Keys, NoState, Reads, STATE_READS_BYTES_MAX, StateError, StateRe
 /// The events of one call, with their common properties.
 #[derive(Clone)]
 pub struct Batch<'a> {
-    /// Their topic.
     pub topic: &'a str,
     pub partition: u32,
     /// The content type of their data; "" when there is none.

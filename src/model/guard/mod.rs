@@ -60,7 +60,7 @@ impl Lifecycle {
         listed.or_else(|| among(&self.start)).or_else(|| self.allow.values().find_map(among))
     }
 
-    /// All states.
+    /// Every state that the rule names, from or to.
     pub fn states(&self) -> BTreeSet<&str> {
         let followed = self.allow.keys().chain(&self.start);
         followed.chain(self.allow.values().flatten()).map(AsRef::as_ref).collect()

@@ -9,7 +9,6 @@ use crate::deploy::{Compile, Reloader};
 use crate::dispatch::Tree;
 use crate::engine::{Engine, Health, Stopped};
 
-/// The service.
 pub(super) struct Admin<E, C> {
     pub(super) tree: Tree<E>,
     pub(super) reloader: Option<Reloader<E, C>>,

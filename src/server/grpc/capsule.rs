@@ -22,8 +22,8 @@ use crate::server::{bounds, refusal};
 
 /// What a bus keeps of events that failed.
 pub trait Capsules: Send + Sync + 'static {
-    /// Capsules of a subscriber, or of all, by subscriber and id: those after a place, at most a number and fewer where they are
-    /// large, and the token of the next page; `None`: there are no more. Reads from a disk.
+    /// Capsules of a subscriber, or of all, by subscriber and id: those after a place, at most a number and fewer where
+    /// they are large, and the token of the next page; `None`: there are no more. Reads from a disk.
     ///
     /// # Errors
     /// Those of reading.
@@ -48,7 +48,6 @@ pub type Listed = (Vec<v1::Capsule>, Option<String>);
 /// A file, to be read from its beginning.
 pub type Opened = Box<dyn Read + Send>;
 
-/// The service.
 pub(super) struct Fetching<E> {
     tree: Tree<E>,
     capsules: Arc<dyn Capsules>,

@@ -1,8 +1,8 @@
 //! The layer of every service: the deadlines of calls, and the code of a message that is too large.
 //!
-//! The transport honours `grpc-timeout` only until the headers of the answer, and says CANCELLED then; a stream would never
-//! end. Here the deadline is fixed when the call comes in, calls end with DEADLINE_EXCEEDED, and streams find it in
-//! the extensions of their request.
+//! The transport honours `grpc-timeout` only until the headers of the answer, and says CANCELLED then; a stream would
+//! never end. Here the deadline is fixed when the call comes in, calls end with DEADLINE_EXCEEDED, and streams find it
+//! in the extensions of their request.
 
 use std::convert::Infallible;
 use std::task::{Context, Poll};
@@ -65,7 +65,8 @@ where
 
 /// Gives a message that is too large its right code.
 fn recode(answer: http::Response<Body>) -> http::Response<Body> {
-    // The transport says OUT_OF_RANGE where gRPC says RESOURCE_EXHAUSTED. A status among the headers means that there is no body.
+    // The transport says OUT_OF_RANGE where gRPC says RESOURCE_EXHAUSTED. A status among the headers means that there
+    // is no body.
     match Status::from_header_map(answer.headers()) {
         Some(status) if status.code() == Code::OutOfRange => {
             Status::from(refusal::oversize(status.message())).into_http()

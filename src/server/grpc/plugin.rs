@@ -1,7 +1,7 @@
 //! Looking after the versions of plugins.
 //!
-//! Promises: a component comes in whole or not at all; components have a budget of memory together, each no more than one
-//! may have, and who sends nothing gives its part of that away.
+//! Promises: a component comes in whole or not at all; components have a budget of memory together, each no more than
+//! one may have, and who sends nothing gives its part of that away.
 
 use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::CancellationToken;
@@ -19,7 +19,6 @@ use crate::server::calls::Calls;
 use crate::server::room::Room;
 use crate::server::{bounds, refusal};
 
-/// The service.
 pub(super) struct Plugins<E, C> {
     reloader: Reloader<E, C>,
     closing: CancellationToken,

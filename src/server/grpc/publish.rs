@@ -2,8 +2,8 @@
 //!
 //! Promises: the answers of a stream come in the order of its requests; after the first refusal nothing more of it is
 //! published. It holds because a request is not even read before its predecessor has been admitted and polled once,
-//! when [`Publisher::publish_admitted`] refuses it or hands its events to the engine, and because what the engine refuses
-//! later shuts the stream's fence: what is behind it in the engine by then is not stored.
+//! when [`Publisher::publish_admitted`] refuses it or hands its events to the engine, and because what the engine
+//! refuses later shuts the stream's fence: what is behind it in the engine by then is not stored.
 
 use std::collections::VecDeque;
 use std::pin::{Pin, pin};
@@ -26,7 +26,6 @@ use crate::server::calls::{Calls, StreamCall};
 use crate::server::room::Room;
 use crate::server::{bounds, refusal};
 
-/// The service.
 pub(super) struct Publishing<E> {
     pub(super) publisher: Publisher<E>,
     pub(super) closing: CancellationToken,

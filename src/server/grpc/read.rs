@@ -1,8 +1,8 @@
 //! Events out: by range, or followed for as long as the reader stays.
 //!
 //! Promises: events of a partition in order, each once, only durable ones; partitions take turns; a position that is no
-//! longer what it was is refused. A reader costs one answer at a time, made when the transport has room for it: a slow one
-//! delays no other caller and fills no buffer.
+//! longer what it was is refused. A reader costs one answer at a time, made when the transport has room for it: a slow
+//! one delays no other caller and fills no buffer.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -25,7 +25,6 @@ use crate::model::{Offset, PartitionId, Record, partition_of};
 use crate::server::bounds;
 use crate::server::refusal::{self, ReadRefused};
 
-/// The service.
 pub(super) struct Reading<E> {
     pub(super) tree: Tree<E>,
     pub(super) engine: E,

@@ -1,7 +1,8 @@
 //! Comparing versions of plugins.
 //!
-//! Promises: one comparison at a time, since it takes processors from lanes, and at the same time one over future events, which
-//! takes long; the component is received when the comparison has its permit; it ends when its caller goes away.
+//! Promises: one comparison at a time, since it takes processors from lanes, and at the same time one over future
+//! events, which takes long; the component is received when the comparison has its permit; it ends when its caller goes
+//! away.
 
 use std::sync::Arc;
 
@@ -22,7 +23,6 @@ use crate::limits::{self, COMPONENT_BYTES_MAX};
 use crate::server::calls::Calls;
 use crate::server::{bounds, refusal};
 
-/// The service.
 pub(super) struct Shadows<E, C> {
     reloader: Reloader<E, C>,
     closing: CancellationToken,

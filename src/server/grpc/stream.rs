@@ -1,7 +1,7 @@
 //! Streams of answers, and requests that come in parts.
 //!
-//! Promises: an answer is made when the transport asks for it: nothing is buffered. A caller that sends nothing for long is
-//! refused.
+//! Promises: an answer is made when the transport asks for it: nothing is buffered. A caller that sends nothing for
+//! long is refused.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -13,7 +13,6 @@ use crate::server::{bounds, refusal};
 
 /// What makes the items of a stream.
 pub(super) trait Source: Send + Sized + 'static {
-    /// An item.
     type Item: Send + 'static;
 
     /// The next item; `None` at the end. An error is the last item.

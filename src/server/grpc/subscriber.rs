@@ -1,7 +1,7 @@
 //! Operations on subscribers: failed events, positions, state, snapshots.
 //!
-//! Promises: an answer is bounded in bytes and, but for a lane that is in a long call, in time; what reads a disk is done
-//! on blocking threads.
+//! Promises: an answer is bounded in bytes and, but for a lane that is in a long call, in time; what reads a disk is
+//! done on blocking threads.
 
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
@@ -19,7 +19,6 @@ use crate::wasm::{STATE_BUCKET_BYTES_MAX, STATE_KEY_BYTES_MAX, STATE_VALUE_BYTES
 /// The bucket of a handler that names none.
 const DEFAULT_BUCKET: &str = "default";
 
-/// The service.
 pub(super) struct Subscribers<E> {
     pub(super) tree: Tree<E>,
     pub(super) closing: CancellationToken,
@@ -50,8 +49,9 @@ impl<E: Engine> Subscribers<E> {
         read.map_err(|error| refusal::control(&error).into())
     }
 
-    /// Does what changes something, and is answered also where the bus is told to stop meanwhile. Where the caller goes away, what
-    /// a lane has begun by then is done, and nothing else. The operation and its subscriber are logged before, its result after.
+    /// Does what changes something, and is answered also where the bus is told to stop meanwhile. Where the caller goes
+    /// away, what a lane has begun by then is done, and nothing else. The operation and its subscriber are logged
+    /// before, its result after.
     async fn changing<T, F>(
         &self,
         (what, subscriber): (&'static str, &str),

@@ -12,7 +12,6 @@ use crate::engine::Engine;
 use crate::server::calls::Calls;
 use crate::server::refusal;
 
-/// The service.
 pub(super) struct Topologies<E, C> {
     pub(super) reloader: Reloader<E, C>,
     pub(super) closing: CancellationToken,

@@ -1,8 +1,8 @@
 //! What `wattle new` writes: a plugin folder that needs nothing but its language's compiler, because the contract and
 //! the SDK come out of this binary.
 
-/// A file: its path in its folder, and its text. `{{name}}` in the text stands for the plugin's name, and `{{sdk}}` for where the
-/// SDK is.
+/// A file: its path in its folder, and its text. `{{name}}` in the text stands for the plugin's name, and `{{sdk}}` for
+/// where the SDK is.
 pub(super) type File = (&'static str, &'static str);
 
 /// A plugin in Rust.
@@ -12,15 +12,14 @@ pub(super) const RUST: [File; 3] = [
     ("topology.yaml", include_str!("rust/topology.yaml")),
 ];
 
-/// Its manifest.
 pub(super) const MEMBER: File = ("Cargo.toml", include_str!("rust/member.toml.in"));
 /// How it is built, in the manifest of its workspace.
 pub(super) const PROFILE: &str = include_str!("rust/profile.toml.in");
 /// The manifest of a workspace.
 pub(super) const WORKSPACE: &str = include_str!("rust/workspace.toml.in");
 
-/// Next to the manifest of a workspace. The versions in the lock file are those of this release: cargo drops what of it is not
-/// needed.
+/// Next to the manifest of a workspace. The versions in the lock file are those of this release: cargo drops what of it
+/// is not needed.
 pub(super) const BESIDE: [File; 2] =
     [("Cargo.lock", include_str!("../../../plugins/Cargo.lock")), (".gitignore", "/target/\n")];
 

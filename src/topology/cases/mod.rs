@@ -1,9 +1,8 @@
 //! Test files: from the text of a `*.test.yaml` next to a topology to cases with their names looked up.
 //!
-//! Promises: everything that is wrong with a file is said at once, each with its place and what to do, as for topologies;
-//! there are cases exactly when there is no error.
-//! Relies on the caller for the topologies that a file names.
-//! Must not know: how a case is run, what its outcome is compared with.
+//! Promises: everything that is wrong with a file is said at once, each with its place and what to do, as for
+//! topologies; there are cases exactly when there is no error. Relies on the caller for the topologies that a file
+//! names. Must not know: how a case is run, what its outcome is compared with.
 
 mod raw;
 
@@ -39,10 +38,9 @@ pub struct TestFile {
     raw: raw::TestFile,
 }
 
-/// A case.
+/// One case of a test file: what is published, and what must come of it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Case {
-    /// Its name.
     pub name: String,
     /// Where its name is written.
     pub span: Span,
@@ -69,10 +67,7 @@ pub enum Given {
         events: Vec<GivenEvent>,
     },
     /// A capsule: an event that failed, with what its plugin had read.
-    Capsule {
-        /// Its file.
-        path: PathBuf,
-    },
+    Capsule { path: PathBuf },
 }
 
 /// An event that is published.
@@ -82,7 +77,6 @@ pub struct GivenEvent {
     pub topic: TopicIndex,
     /// The time of the append, if everything before it is to be handled first.
     pub at_ns: Option<u64>,
-    /// The event.
     pub event: Event,
 }
 
@@ -109,11 +103,9 @@ pub struct Expected {
 pub struct ExpectedOutput {
     /// Its CloudEvents type.
     pub r#type: Option<String>,
-    /// Its key.
     pub key: Option<String>,
     /// Attributes that it has among others; `None` for a missing one.
     pub attributes: BTreeMap<String, Option<String>>,
-    /// Its data.
     pub data: Option<Value>,
     /// A part of its data.
     pub has: Option<Value>,
@@ -130,7 +122,6 @@ pub struct ExpectedFailure {
     pub kind: Option<String>,
     /// A part of its reason.
     pub reason: Option<String>,
-    /// Attempts.
     pub attempts: Option<u32>,
     /// What became of it.
     pub end: Option<End>,

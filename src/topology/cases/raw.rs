@@ -13,8 +13,8 @@ use crate::topology::yaml::{NodeRef, View};
 keys! {
     /// Cases for topologies: input events and the expected results of the real plugins.
     struct TestFile {
-        /// The topologies that the cases are about: a file, or a list of files. Default: the topology next to it, `shop.yaml` for
-        /// `shop.test.yaml`.
+        /// The topologies that the cases are about: a file, or a list of files. Default: the topology next to it,
+        /// `shop.yaml` for `shop.test.yaml`.
         topology: OneOrMore<FilePath>,
         /// The cases, each by itself: nothing of one is left for the next.
         cases(required): List<Case>,
@@ -31,8 +31,8 @@ keys! {
         subscriber: Word,
         /// `1`: the case runs with one partition for every topic only, since its results depend on that.
         partitions: Count<1, 1>,
-        /// A file that was saved when an event failed: the case is one attempt at that event, with what its plugin had read
-        /// of its state. Plugin, configuration and limits are those of the topology.
+        /// A file that was saved when an event failed: the case is one attempt at that event, with what its plugin had
+        /// read of its state. Plugin, configuration and limits are those of the topology.
         capsule: FilePath,
         /// The time at which the events are appended, unless they say. Default 2026-01-01T00:00:00Z.
         at: Time,
@@ -75,11 +75,12 @@ keys! {
 keys! {
     /// Expected results of the events of a case.
     struct Expect {
-        /// Content of topics afterwards, by topic, in order per key: all events of each listed topic. `none`: no
-        /// topic has anything that a subscriber sent. Of a case with a `subscriber`, topics that are not named are empty. Without
-        /// this key no topic is looked at.
+        /// Content of topics afterwards, by topic, in order per key: all events of each listed topic. `none`: no topic
+        /// has anything that a subscriber sent. Of a case with a `subscriber`, topics that are not named are empty.
+        /// Without this key no topic is looked at.
         outputs: Outputs,
-        /// What the subscribers keep afterwards, by subscriber, bucket and key: all of it in the buckets that are named.
+        /// What the subscribers keep afterwards, by subscriber, bucket and key: all of it in the buckets that are
+        /// named.
         state: Table<Table<Table<Json>>>,
         /// The events that are not handled in the end: all of them.
         failures: List<Failure>,
@@ -112,7 +113,8 @@ keys! {
         subscriber: Word,
         /// The id of the event.
         event: Word,
-        /// What kind of failure it is: `reject`, `retry`, `trap`, `timeout`, `memory`, `stack`, `refused`, `when` and others.
+        /// What kind of failure it is: `reject`, `retry`, `trap`, `timeout`, `memory`, `stack`, `refused`, `when` and
+        /// others.
         kind: Word,
         /// What its reason has in it.
         reason: Word,
@@ -208,8 +210,8 @@ impl Read for Time {
     }
 }
 
-/// Any value, as JSON: the value, and its text with the numbers and the order that it was written with. Variables are not
-/// replaced in it: it is data, not a setting.
+/// Any value, as JSON: the value, and its text with the numbers and the order that it was written with. Variables are
+/// not replaced in it: it is data, not a setting.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Json(pub(crate) serde_json::Value, pub(crate) String);
 

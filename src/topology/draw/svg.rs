@@ -63,7 +63,6 @@ struct Shape {
     port: f64,
     width: f64,
     height: f64,
-    /// The middle.
     x: f64,
     y: f64,
 }

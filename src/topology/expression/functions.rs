@@ -1,4 +1,5 @@
-//! Functions that no expression can name, and that compiling puts into it: they count steps, and go through maps in order.
+//! Functions that no expression can name, and that compiling puts into it: they count steps, and go through maps in
+//! order.
 //!
 //! | function | gives |
 //! |---|---|

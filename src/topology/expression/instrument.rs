@@ -5,7 +5,8 @@ use cel::common::types::CelInt;
 
 use super::functions::{MADE, MATCHES, RANGE, SEEN, STEP};
 
-/// The expression as it is evaluated. It has the same results, but for patterns too large and for more steps than it may take.
+/// The expression as it is evaluated. It has the same results, but for patterns too large and for more steps than it
+/// may take.
 pub(super) fn instrumented(expression: &IdedExpr, is_namespace: &dyn Fn(&str, &str) -> bool) -> IdedExpr {
     let mut instrumented = expression.clone();
     Instrument { is_namespace }.visit(&mut instrumented);

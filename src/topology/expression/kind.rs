@@ -1,7 +1,7 @@
 //! What an expression can be at all, as far as it shows without an event.
 //!
-//! Promises: an expression that is refused here has no usable result for any event. What depends on data is not refused:
-//! data may be anything.
+//! Promises: an expression that is refused here has no usable result for any event. What depends on data is not
+//! refused: data may be anything.
 
 use std::ops::Range;
 
@@ -44,7 +44,6 @@ impl Wanted {
 /// The known kind of a result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
-    /// Nothing.
     Any,
     Bool,
     Text,
@@ -259,8 +258,8 @@ impl<'p> Search<'p> {
     }
 }
 
-/// A range with what belongs to its ends: places of nodes are those of their operators, so the name of a function may be
-/// missing in front, and the rest of a name, or a closing bracket, behind.
+/// A range with what belongs to its ends: places of nodes are those of their operators, so the name of a function may
+/// be missing in front, and the rest of a name, or a closing bracket, behind.
 fn whole_words(text: &str, Range { start, end }: Range<usize>) -> Range<usize> {
     let in_name = |char: char| char.is_ascii_alphanumeric() || char == '_';
     let before = text.get(..start).unwrap_or_default();

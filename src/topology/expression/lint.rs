@@ -1,8 +1,8 @@
-//! What shows without an event that an expression does not do what it was written for: parts that always fail, comparisons that
-//! are always false, and loops within loops.
+//! What shows without an event that an expression does not do what it was written for: parts that always fail,
+//! comparisons that are always false, and loops within loops.
 //!
-//! Promises: a part that is called an error fails for each event that gets there. Nothing here changes what an expression is: one that
-//! was taken before such a thing was known is evaluated as ever.
+//! Promises: a part that is called an error fails for each event that gets there. Nothing here changes what an
+//! expression is: one that was taken before such a thing was known is evaluated as ever.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -36,7 +36,8 @@ pub(super) fn lints(expression: &Expression) -> Vec<Lint> {
     if program.loops > 1 {
         let message = "this goes through a list for each item of another one".to_owned();
         let help = format!(
-            "an event whose lists are long takes more than the {} steps that an expression may take, and is refused or fails",
+            "an event whose lists are long takes more than the {} steps that an expression may take, and is refused or \
+             fails",
             budget::STEPS_MIN
         );
         let range = 0..expression.text.len();

@@ -7,18 +7,18 @@
 //! | `subject`, `time`, `key` | text, or null if the event has none |
 //! | `attributes` | the extension attributes by name, as text |
 //!
-//! One [`Expression`] has two typed fronts: a [`KeyExpression`] is a text, a [`Condition`] is `true` or `false`. What can
-//! never be that is a mistake that compiling finds; what depends on the event is an error of evaluating.
+//! One [`Expression`] has two typed fronts: a [`KeyExpression`] is a text, a [`Condition`] is `true` or `false`. What
+//! can never be that is a mistake that compiling finds; what depends on the event is an error of evaluating.
 //!
 //! Promises: an expression that compiled names only these variables and known functions; evaluating never changes
-//! anything and reads nothing but the event. What most topologies have, a plain path such as `data.order_id`, reads that
-//! one value out of the JSON text without building anything else, with the same result as the full evaluation.
+//! anything and reads nothing but the event. What most topologies have, a plain path such as `data.order_id`, reads
+//! that one value out of the JSON text without building anything else, with the same result as the full evaluation.
 //!
-//! An evaluation takes a bounded number of steps (`topology/budget.rs`), and looks at the data only where its result depends on
-//! it: `type == 'x' || data.n == 1` is true for an event of type `x`, whatever its data is.
+//! An evaluation takes a bounded number of steps (`topology/budget.rs`), and looks at the data only where its result
+//! depends on it: `type == 'x' || data.n == 1` is true for an event of type `x`, whatever its data is.
 //!
-//! Goes through maps in the order of their keys (numbers, then booleans, then texts), so that one event has one result; JSON
-//! says nothing of an order, and what CEL has is another one each time.
+//! Goes through maps in the order of their keys (numbers, then booleans, then texts), so that one event has one result;
+//! JSON says nothing of an order, and what CEL has is another one each time.
 //!
 //! Does not know YAML, topics or what the result is for.
 
@@ -140,7 +140,6 @@ pub struct EventFields<'e> {
     pub key: Option<&'e str>,
     /// Media type of `data`; JSON if there is none.
     pub content_type: Option<&'e str>,
-    /// The data.
     pub data: &'e [u8],
     /// The extension attributes.
     pub attributes: &'e dyn ExtensionAttributes,
@@ -180,7 +179,6 @@ impl<N: AsRef<str>, V: AsRef<str>> ExtensionAttributes for BTreeMap<N, V> {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct CompileError {
-    /// The problem.
     pub message: String,
     /// The part of the text that is meant, in bytes.
     pub range: Range<usize>,
@@ -194,7 +192,6 @@ pub enum ExpressionError {
     /// The data is of another media type.
     #[error("`{expression}` needs data in JSON, this event's is `{content_type}`")]
     NotJson {
-        /// The expression.
         expression: String,
         /// The media type of the event's data.
         content_type: String,
@@ -202,7 +199,6 @@ pub enum ExpressionError {
     /// The data says to be JSON, but is not.
     #[error("`{expression}` needs data in JSON, this event's is broken: {reason}")]
     BrokenJson {
-        /// The expression.
         expression: String,
         /// What the JSON parser says.
         reason: String,
@@ -210,7 +206,6 @@ pub enum ExpressionError {
     /// The event has nothing there.
     #[error("this event has no `{path}`{}", in_expression(path, expression))]
     Missing {
-        /// The expression.
         expression: String,
         /// The missing name.
         path: String,
@@ -218,7 +213,6 @@ pub enum ExpressionError {
     /// The event has something there that has no stable text.
     #[error("`{expression}` is {found}; a text, a whole number or a boolean is needed")]
     NotText {
-        /// The expression.
         expression: String,
         /// The kind that is there, with its article.
         found: &'static str,
@@ -226,7 +220,6 @@ pub enum ExpressionError {
     /// The event has something there that is no boolean.
     #[error("`{expression}` is {found}; `true` or `false` is needed")]
     NotBool {
-        /// The expression.
         expression: String,
         /// The kind that is there, with its article.
         found: &'static str,
@@ -236,7 +229,6 @@ pub enum ExpressionError {
         "`{expression}` takes more than the {steps} steps that it may take for this event; it goes through too much"
     )]
     TooManySteps {
-        /// The expression.
         expression: String,
         /// What it may take.
         steps: u64,
@@ -244,7 +236,6 @@ pub enum ExpressionError {
     /// The evaluation failed.
     #[error("`{expression}` failed: {reason}")]
     Failed {
-        /// The expression.
         expression: String,
         /// What the evaluator says.
         reason: String,

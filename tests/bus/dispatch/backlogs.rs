@@ -257,7 +257,8 @@ async fn full_topics_at_every_level_all_empty_again() {
     const DEEP: &str = "
 wattle: v1
 name: t
-topics: { in: { backlog: 4, when_full: wait, partitions: 2 }, a: { backlog: 2 }, b: { backlog: 1, partitions: 3 }, c: { backlog: 3 } }
+topics: { in: { backlog: 4, when_full: wait, partitions: 2 }, a: { backlog: 2 }, b: { backlog: 1, partitions: 3 }, c: \
+{ backlog: 3 } }
 subscribers:
   one: { from: in, plugin: p.wasm, to: { x: a, y: c } }
   two: { from: a, plugin: p.wasm, to: [b] }

@@ -23,7 +23,8 @@ fn yaml(more: &str) -> String {
 fn yaml_of(names: &[&str], more: &str) -> String {
     let worker = |name: &str| {
         format!(
-            "  {name}:\n    from: in\n    plugin: work.wasm\n    to: {{ out: {name}s }}\n    queue_group: workers\n    batch: {{ max: 2 }}\n    retry: {{ attempts: 2, backoff: {{ initial: 10ms, max: 10ms }} }}\n{more}"
+            "  {name}:\n    from: in\n    plugin: work.wasm\n    to: {{ out: {name}s }}\n    queue_group: workers\n    \
+             batch: {{ max: 2 }}\n    retry: {{ attempts: 2, backoff: {{ initial: 10ms, max: 10ms }} }}\n{more}"
         )
     };
     let topics: String = names.iter().map(|name| format!(", {name}s: {{}}")).collect();
@@ -276,7 +277,8 @@ async fn what_was_claimed_by_who_stands_still_is_given_back_also_after_a_restart
 
 #[tokio::test(start_paused = true)]
 async fn what_has_been_given_under_its_identity_is_given_to_nobody_again() {
-    let yaml = "wattle: v1\nname: t\ntopics: { in: {}, mid: { id: data.o, dedupe: { window: 1h } }, as: {}, bs: {} }\nsubscribers:\n  \
+    let yaml = "wattle: v1\nname: t\ntopics: { in: {}, mid: { id: data.o, dedupe: { window: 1h } }, as: {}, bs: {} \
+        }\nsubscribers:\n  \
                 work: { from: in, plugin: w.wasm, to: { out: mid } }\n  \
                 a: { from: mid, plugin: w.wasm, queue_group: both, to: { out: as } }\n  \
                 b: { from: mid, plugin: w.wasm, queue_group: both, to: { out: bs } }\n";

@@ -53,7 +53,8 @@ impl Promise {
         let delivery = format!("delivery: {name}");
         let shares = format!("{delivery}\n    queue_group: group");
         plan_of(&[&format!(
-            "wattle: v1\nname: t\ntopics:\n  in: {{ lifecycle: {lifecycle} }}\n  out: {{ lifecycle: {lifecycle} }}\n  as: {{}}\n  bs: {{}}\nsubscribers:\n{}{}{}",
+            "wattle: v1\nname: t\ntopics:\n  in: {{ lifecycle: {lifecycle} }}\n  out: {{ lifecycle: {lifecycle} }}\n  \
+             as: {{}}\n  bs: {{}}\nsubscribers:\n{}{}{}",
             subscriber("work", "in", "out", &delivery),
             subscriber("a", "out", "as", &shares),
             subscriber("b", "out", "bs", &shares),

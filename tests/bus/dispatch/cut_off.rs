@@ -222,7 +222,8 @@ impl Diverts {
     fn after(published: u64) -> Self {
         let topic = |name: &str, more: &str, late: &str| {
             let lifecycle = format!(
-                "state: data.s, start: [new], allow: {{ new: [paid], paid: [done] }}, out_of_order: {{ divert: {late} }}"
+                "state: data.s, start: [new], allow: {{ new: [paid], paid: [done] }}, out_of_order: {{ divert: {late} \
+                 }}"
             );
             format!("  {name}: {{ {more}lifecycle: {{ {lifecycle} }} }}\n")
         };
@@ -332,11 +333,13 @@ impl Shares {
     fn after(begun: BTreeSet<(&'static str, String)>) -> Self {
         let member = |name: &str, more: &str| {
             format!(
-                "  {name}: {{ from: mid, plugin: p.wasm, queue_group: both, queue_group_timeout: 2ms, batch: {{ max: 4 }}, to: {{ out: {name}s }}{more} }}\n"
+                "  {name}: {{ from: mid, plugin: p.wasm, queue_group: both, queue_group_timeout: 2ms, batch: {{ max: 4 \
+                 }}, to: {{ out: {name}s }}{more} }}\n"
             )
         };
         let plan = plan_of(&[&format!(
-            "wattle: v1\nname: t\ntopics: {{ in: {{}}, mid: {{ id: data.o, dedupe: {{ window: 1h }} }}, as: {{}}, bs: {{}} }}\n\
+            "wattle: v1\nname: t\ntopics: {{ in: {{}}, mid: {{ id: data.o, dedupe: {{ window: 1h }} }}, as: {{}}, bs: \
+             {{}} }}\n\
              subscribers:\n  work: {{ from: in, plugin: p.wasm, to: {{ out: mid }} }}\n{}{}",
             member("a", ", on_failure: halt"),
             member("b", "")

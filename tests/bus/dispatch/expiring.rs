@@ -1,5 +1,5 @@
-//! Where events and dead letters expire: a reader that goes back to them misses none, and nothing is kept of those that are
-//! gone.
+//! Where events and dead letters expire: a reader that goes back to them misses none, and nothing is kept of those that
+//! are gone.
 
 use std::collections::HashSet;
 use std::future::{Future, poll_fn};

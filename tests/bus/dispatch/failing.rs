@@ -278,7 +278,8 @@ async fn without_an_instance_nobody_is_blamed_and_it_goes_on_when_there_is_one()
     let left = missing.clone();
     let work = Script::calls(move |call| {
         let none = left.fetch_update(SeqCst, SeqCst, |left| left.checked_sub(1)).is_ok();
-        async move { crate::dispatch::script::by_event(&call, |given| if none { Step::NoInstance } else { copy(given) }) }
+        let step = move |given: &_| if none { Step::NoInstance } else { copy(given) };
+        async move { crate::dispatch::script::by_event(&call, step) }
     });
     use std::sync::atomic::Ordering::SeqCst;
     let tree = one(&work, &FIVE).await;

@@ -20,7 +20,8 @@ fn yaml(input: bool, output: bool, more: &str) -> String {
         false => format!("  {name}: {{}}\n"),
     };
     format!(
-        "wattle: v1\nname: t\ntopics:\n{}{}subscribers:\n  work:\n    from: in\n    plugin: work.wasm\n    to: {{ out: out }}\n    retry: {{ attempts: 2, backoff: {{ initial: 10ms, max: 10ms }} }}\n{more}",
+        "wattle: v1\nname: t\ntopics:\n{}{}subscribers:\n  work:\n    from: in\n    plugin: work.wasm\n    to: {{ out: \
+         out }}\n    retry: {{ attempts: 2, backoff: {{ initial: 10ms, max: 10ms }} }}\n{more}",
         topic("in", input),
         topic("out", output)
     )
@@ -478,7 +479,8 @@ fn diverting(topic: &str) -> String {
     let lifecycle = LIFECYCLE.replace("start: [new]", "start: [new], out_of_order: { divert: late }");
     let of = |name: &str| if name == topic { format!("{{ lifecycle: {lifecycle} }}") } else { "{}".to_owned() };
     format!(
-        "wattle: v1\nname: t\ntopics:\n  in: {}\n  out: {}\n  late: {{}}\n  seen: {{}}\nsubscribers:\n  work: {{ from: in, plugin: work.wasm, to: [out] }}\n  look: {{ from: late, plugin: look.wasm, to: [seen] }}\n",
+        "wattle: v1\nname: t\ntopics:\n  in: {}\n  out: {}\n  late: {{}}\n  seen: {{}}\nsubscribers:\n  work: {{ from: \
+         in, plugin: work.wasm, to: [out] }}\n  look: {{ from: late, plugin: look.wasm, to: [seen] }}\n",
         of("in"),
         of("out")
     )

@@ -17,7 +17,8 @@ const HOUR: Duration = Duration::from_secs(3_600);
 /// `in` -> `keep` -> `kept`, with what is said of the topic and of the subscriber.
 fn yaml(topic: &str, subscriber: &str) -> String {
     format!(
-        "wattle: v1\nname: t\ntopics: {{ in: {{ partitions: 1, {topic} }}, kept: {{}} }}\nsubscribers:\n  keep: {{ from: in, \
+        "wattle: v1\nname: t\ntopics: {{ in: {{ partitions: 1, {topic} }}, kept: {{}} }}\nsubscribers:\n  keep: {{ \
+         from: in, \
          plugin: keep.wasm, to: {{ out: kept }}, {subscriber} }}\n"
     )
 }
@@ -51,7 +52,8 @@ async fn four_hours(topic: &str) -> (Tree<EmbeddedEngine>, Hand, MemoryDisk) {
 async fn another_key_loses_order_where_there_are_partitions_and_events() {
     let yaml = |partitions: u32, key: &str| {
         format!(
-            "wattle: v1\nname: t\ntopics: {{ in: {{ partitions: {partitions}{key} }}, kept: {{}} }}\nsubscribers:\n  keep: {{ from: in, \
+            "wattle: v1\nname: t\ntopics: {{ in: {{ partitions: {partitions}{key} }}, kept: {{}} }}\nsubscribers:\n  \
+             keep: {{ from: in, \
              plugin: keep.wasm, to: {{ out: kept }} }}\n"
         )
     };
@@ -151,7 +153,8 @@ async fn a_shorter_dedupe_forgets_what_was_taken() {
 #[tokio::test(start_paused = true)]
 async fn keys_whose_ends_are_forgotten_are_counted() {
     let lifecycle = |more: &str| {
-        let text = "wattle: v1\nname: t\ntopics: { in: { partitions: 1, lifecycle: { state: type, start: [test], allow: {} MORE } \
+        let text = "wattle: v1\nname: t\ntopics: { in: { partitions: 1, lifecycle: { state: type, start: [test], \
+            allow: {} MORE } \
                     DEDUPE }, kept: {} }\nsubscribers:\n  keep: { from: in, plugin: keep.wasm, to: { out: kept } }\n";
         let (more, dedupe) = more.split_once('|').unwrap_or((more, ""));
         text.replace("MORE", more).replace("DEDUPE", dedupe)

@@ -19,13 +19,15 @@ const START_S: u64 = 1_700_000_000;
 fn yaml(lifecycle: bool, partitions: u32) -> String {
     let lifecycle = match lifecycle {
         true => {
-            ", lifecycle: { state: data.s, start: [new], allow: { new: [paid], paid: [done] }, out_of_order: { hold: 1h, \
+            ", lifecycle: { state: data.s, start: [new], allow: { new: [paid], paid: [done] }, out_of_order: { hold: \
+             1h, \
              max: 200000 } }"
         }
         false => "",
     };
     format!(
-        "wattle: v1\nname: t\ntopics:\n  in: {{ partitions: {partitions}{lifecycle} }}\n  out: {{}}\nsubscribers:\n  work: {{ from: in, \
+        "wattle: v1\nname: t\ntopics:\n  in: {{ partitions: {partitions}{lifecycle} }}\n  out: {{}}\nsubscribers:\n  \
+         work: {{ from: in, \
          plugin: w.wasm, to: {{ out: out }} }}\n"
     )
 }

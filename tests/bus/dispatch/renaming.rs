@@ -22,7 +22,8 @@ wattle: v1
 name: t
 topics: { in: {}, mid: {}, end: {}, letters: {} }
 subscribers:
-  work: { from: in, plugin: work.wasm, to: { out: mid }, retry: { attempts: 1000, backoff: { initial: 100ms, max: 100ms } } }
+  work: { from: in, plugin: work.wasm, to: { out: mid }, retry: { attempts: 1000, backoff: { initial: 100ms, max: \
+  100ms } } }
   tail: { from: mid, plugin: tail.wasm, to: { out: end } }
   mourn: { from: work.dead, plugin: mourn.wasm, to: { out: letters } }
 ";
@@ -199,7 +200,8 @@ async fn a_name_that_was_given_up_is_free() {
 
 #[tokio::test(start_paused = true)]
 async fn whoever_only_publishes_to_what_is_renamed_is_not_touched() {
-    let yaml = "wattle: v1\nname: t\ntopics: { in: {}, out: { backlog: 9 } }\nsubscribers:\n  keep: { from: in, plugin: k.wasm, to: [out] }\n";
+    let yaml = "wattle: v1\nname: t\ntopics: { in: {}, out: { backlog: 9 } }\nsubscribers:\n  keep: { from: in, \
+        plugin: k.wasm, to: [out] }\n";
     let (keep, gate): (Script, Arc<Semaphore>) = gated();
     let tree = start(yaml, &[("keep", &keep)]).await;
     publish(&tree, "in", &["a"]).await;

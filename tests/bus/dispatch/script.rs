@@ -108,7 +108,6 @@ pub(crate) struct Given {
     pub(crate) state: State,
 }
 
-/// A call.
 #[derive(Debug, Clone)]
 pub(crate) struct Call {
     pub(crate) at: Instant,
@@ -170,7 +169,6 @@ pub(crate) fn copy(event: &Given) -> Step {
 pub(crate) type Answer = Result<Handled, HandleError>;
 type Answering = Pin<Box<dyn Future<Output = Answer> + Send>>;
 
-/// A handler.
 #[derive(Clone)]
 pub(crate) struct Script {
     digest: [u8; 32],

@@ -181,7 +181,8 @@ async fn a_checkpoint_without_room_ends_no_lane_and_all_goes_on_once_there_is_so
     // It is tried at once, and said why that fails.
     let told = tokio::time::timeout(Duration::from_secs(10), tree.pause("t/work")).await.expect("an answer");
     assert!(
-        matches!(&told, Err(ControlError::Refused { refusal: Refusal::Stopped { reason }, .. }) if reason.contains("at the moment")),
+        matches!(&told, Err(ControlError::Refused { refusal: Refusal::Stopped { reason }, .. }) if reason.contains("at \
+            the moment")),
         "{told:?}"
     );
 

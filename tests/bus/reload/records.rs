@@ -202,7 +202,8 @@ async fn a_later_release_is_believed_that_this_one_cannot_read_it_and_nothing_is
         put(&disk, file, &record(magic, "{ \"version\": 9, \"reader\": 7, \"what\": [\"it\", \"says\"] }"));
         let error = Store::open(disk.clone()).unwrap_err().to_string();
         let words = format!(
-            "was written by a later release: it has version 9, which needs a reader of version 7, and this release reads \
+            "was written by a later release: it has version 9, which needs a reader of version 7, and this release \
+             reads \
              version {ours}"
         );
         assert!(error.contains(file) && error.contains(&words), "{error}");
@@ -374,7 +375,8 @@ async fn an_upgrade_that_renames_keys_changes_nothing_that_runs() {
         assert_eq!(store.applied_since(&files_of(&source(&text.replace(from, to)), &USUAL)), None, "{from}");
     }
 
-    // The record that is written then has the names of now, and means the same; the files are remembered as they are now.
+    // The record that is written then has the names of now, and means the same; the files are remembered as they are
+    // now.
     let (engine, mut store) = (MemoryEngine::default(), Store::open(disk.clone()).unwrap());
     adopt(&engine, &mut store, &live.plan, &live.components, (false, &[])).await.unwrap();
     assert!(store.has_seen(said, false), "an unreadable file is still what it was");

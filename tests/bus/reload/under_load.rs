@@ -85,7 +85,8 @@ async fn a_thousand_reloads_under_load_lose_double_and_reorder_nothing() {
     let published = producer.await.unwrap();
     settled(&bus.tree).await;
     println!(
-        "{reloads} reloads over {} events, {rolled_back} rollbacks seen; longest pause of a lane {during:?}, {before:?} without",
+        "{reloads} reloads over {} events, {rolled_back} rollbacks seen; longest pause of a lane {during:?}, \
+         {before:?} without",
         published * KEYS
     );
 

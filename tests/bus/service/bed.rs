@@ -349,7 +349,6 @@ pub(crate) async fn bed() -> Bed {
     Bed { engine, server, address, client, tree, healed }
 }
 
-/// An event.
 pub(crate) fn event(id: impl Into<String>, key: &str) -> Bytes {
     let mut event = Event { id: id.into(), source: "/test".into(), r#type: "test".into(), ..Event::default() };
     event.attributes.insert("partitionkey".into(), Attribute::String(key.into()));

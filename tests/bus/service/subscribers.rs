@@ -412,7 +412,8 @@ impl std::io::Write for Log {
 async fn what_is_not_begun_when_its_caller_goes_away_is_not_done() {
     let log = Log::default();
     let writer = log.clone();
-    // While only one subscriber is known, a log line that another test reaches first on its own thread is switched off for all.
+    // While only one subscriber is known, a log line that another test reaches first on its own thread is switched off
+    // for all.
     let _ = tracing::subscriber::set_global_default(tracing_subscriber::registry());
     let logging = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
     let _logging = tracing::subscriber::set_default(logging);

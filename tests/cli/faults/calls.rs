@@ -85,8 +85,8 @@ async fn a_disk_that_is_full_for_a_moment_ends_nothing() {
     }
 }
 
-/// The journal is full for a few writes: the publish that meets it waits, and is acknowledged when there is room. A quota and a
-/// limit on the size of files are a full disk as well.
+/// The journal is full for a few writes: the publish that meets it waits, and is acknowledged when there is room. A
+/// quota and a limit on the size of files are a full disk as well.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_publish_waits_for_room_in_the_journal() {
     for no_room in ["ENOSPC", "EDQUOT", "EFBIG"] {

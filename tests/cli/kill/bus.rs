@@ -14,7 +14,6 @@ pub(crate) struct Bus {
     durability: &'static str,
 }
 
-/// A process.
 pub(crate) struct Running(Process);
 
 /// A subscriber, the topic that it takes from, and its ports with theirs.

@@ -21,7 +21,6 @@ enum State {
 
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Journal {
-    /// All files.
     All,
     /// The one with the checkpoint's position is gone.
     NoLast,

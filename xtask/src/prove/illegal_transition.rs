@@ -57,7 +57,8 @@ pub(super) fn run(given: &Given) -> Outcome<String> {
         ));
     }
     Ok(format!(
-        "{} events stored of {} sent; {cancelled} orders cancelled once and none of them shipped, {shipped} paid once, shipped \
+        "{} events stored of {} sent; {cancelled} orders cancelled once and none of them shipped, {shipped} paid once, \
+         shipped \
          and told once; 0 held",
         stored.len(),
         2 * input.len(),

@@ -45,7 +45,8 @@ pub(super) fn run(given: &Given) -> Outcome<String> {
         return Err("nothing is out of order".to_owned());
     }
     Ok(format!(
-        "of {} events sent, {} stored in legal lives of {} orders and {} beside them, each once; {} messages, {} texts of parcels \
+        "of {} events sent, {} stored in legal lives of {} orders and {} beside them, each once; {} messages, {} texts \
+         of parcels \
          that left out of order",
         2 * input.len(),
         stored.len(),

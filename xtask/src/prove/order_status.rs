@@ -48,7 +48,8 @@ pub(super) fn run(given: &Given) -> Outcome<String> {
     let together = took(&orders, &[&reserved, &short, &parcels, &texts])?;
     let ratio = together / alone;
     let line = format!(
-        "{} events of {} orders; {} reservations, {} parcels, {} texts of a sibling added meanwhile, one for each; done in \
+        "{} events of {} orders; {} reservations, {} parcels, {} texts of a sibling added meanwhile, one for each; \
+         done in \
          {together:.2} s, the slowest sibling alone in {alone:.2} s: {ratio:.2}",
         orders.len(),
         count(&orders).len(),

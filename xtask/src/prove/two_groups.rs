@@ -59,7 +59,8 @@ pub(super) fn run(given: &Given) -> Outcome<String> {
         return Err(format!("the paused vendor sent {} texts", texts.1));
     }
     Ok(format!(
-        "{} states of orders, each stored 3 times of 4; one text each ({} of one vendor, {} of the paused one), one mail each ({} and {})",
+        "{} states of orders, each stored 3 times of 4; one text each ({} of one vendor, {} of the paused one), one \
+         mail each ({} and {})",
         states.len(),
         texts.0,
         texts.1,

@@ -52,7 +52,6 @@ pub struct Capsule {
     pub partition: u32,
     /// The offset of the event in it.
     pub offset: Offset,
-    /// Its key.
     pub key: String,
     /// Its append time, engine time, Unix nanoseconds; the plugin's clocks show it.
     pub append_time_ns: u64,
@@ -68,9 +67,7 @@ pub struct Capsule {
     /// Hexadecimal hash of its component; empty if it has none.
     #[serde(default)]
     pub wasm_digest: String,
-    /// Its ports.
     pub ports: Vec<String>,
-    /// Its limits.
     pub limits: CapsuleLimits,
     /// Its configuration; `None` for secrets and values from variables, which are not included.
     #[serde(default)]
@@ -132,20 +129,16 @@ pub struct CapsuleFailure {
 pub enum KeptRead {
     /// The value of a key.
     Value {
-        /// The bucket.
         bucket: String,
-        /// The key.
         key: String,
         /// The value; `None` if the key did not exist.
         value: Option<KeptValue>,
     },
     /// Keys of a bucket.
     Keys {
-        /// The bucket.
         bucket: String,
         /// Only keys after this one.
         after: Option<String>,
-        /// The keys.
         keys: Vec<String>,
         /// Up to where the bucket was read; there may be more keys after it.
         #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -157,7 +150,6 @@ pub enum KeptRead {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum KeptValue {
-    /// A text.
     Text(String),
     /// Any bytes.
     Base64(#[serde(with = "base64_bytes")] Vec<u8>),
@@ -331,7 +323,6 @@ pub enum ReplayError {
 /// Result of a replay.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Replayed {
-    /// The outcome.
     pub outcome: Outcome,
     /// Reads that the capsule does not contain, as bucket and key, or a bucket alone for a listing. They were answered
     /// as empty.

@@ -9,8 +9,8 @@
 //! The keeper of a group is a lane in addition to those of the members. It has entries and reads no events, so that all
 //! claims are in one order, in one journal.
 //!
-//! A member that is paused or halted keeps its claims for its `queue_group_timeout`. After that it returns those that it has
-//! not begun, between two calls, and the others go back for them.
+//! A member that is paused or halted keeps its claims for its `queue_group_timeout`. After that it returns those that
+//! it has not begun, between two calls, and the others go back for them.
 //!
 //! If the topic has a `dedupe`, a group gets each identity once within that window; duplicates are skipped.
 //!

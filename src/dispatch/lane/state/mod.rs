@@ -252,7 +252,6 @@ impl<K: Entries> LaneState<K> {
         self.bytes.load(Ordering::Relaxed)
     }
 
-    /// The limit.
     pub(crate) fn bytes_max(&self) -> u64 {
         self.bytes_max
     }

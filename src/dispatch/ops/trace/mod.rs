@@ -49,7 +49,8 @@ pub enum TraceError {
     #[error(transparent)]
     Topic(#[from] PublishError),
     /// No stored event matches.
-    #[error("event `{id}` not found among retained events{}; `wattle pending` lists delayed and held events", of_topic(topic.as_ref()))]
+    #[error("event `{id}` not found among retained events{}; `wattle pending` lists delayed and held \
+        events", of_topic(topic.as_ref()))]
     NotFound {
         /// The requested id.
         id: String,

@@ -23,8 +23,8 @@ struct Greeting {
     text: String,
 }
 
-/// Called for each event. What it returns is sent to the topic that the topology connects to the port; an error sends the
-/// event to the dead letters.
+/// Called for each event. What it returns is sent to the topic that the topology connects to the port; an error sends
+/// the event to the dead letters.
 fn handle(event: Event) -> Result<Output, Failure> {
     let visit: Visit = event.json()?;
     GREETED.json(&greet(&visit, &Settings::get()?.word))

@@ -76,7 +76,8 @@ impl Bed {
             format!("  {name}: {{ partitions: {partitions}{dedupe}{lifecycle} }}\n")
         };
         let yaml = format!(
-            "wattle: v1\nname: t\ntopics:\n{}{}{late}subscribers:\n  work: {{ from: in, plugin: w.wasm, to: {{ out: out }} }}\n",
+            "wattle: v1\nname: t\ntopics:\n{}{}{late}subscribers:\n  work: {{ from: in, plugin: w.wasm, to: {{ out: \
+             out }} }}\n",
             topic("in", guards_input),
             topic("out", !guards_input)
         );
