@@ -8,7 +8,6 @@ use std::time::Duration;
 use anstyle::{AnsiColor, Style};
 use serde_json::json;
 use serde_json::value::RawValue;
-use similar::{ChangeTag, TextDiff};
 
 use super::pretty::pretty;
 use super::signals::Signals;
@@ -16,6 +15,7 @@ use super::tree::plural;
 use super::words::{json_out, plain};
 use super::{ClientArgs, Exit, Failure, Outcome, Output, args, block_on, say, state};
 use crate::api::{Cost, Difference, DifferenceKind, Seen, ShadowReport, StateOfPartition};
+use crate::app::cases::{DiffLine, diff_lines};
 use crate::client::ShadowOver;
 use crate::model::Event;
 use crate::model::json::{Members, member, members, to_json};
@@ -225,16 +225,16 @@ fn write_difference(out: &mut impl Write, difference: &Difference) -> io::Result
     let Difference { partition, offset, id, key, running, other, .. } = difference;
     let (id, key) = (plain(id), plain(key));
     writeln!(out, "\nevent {id} (key {key}, partition {partition}, offset {offset}): {}", kind(difference.kind).1)?;
-    let text = |seen: &Seen| pretty(&seen_json(seen)) + "\n";
+    let text = |seen: &Seen| pretty(&seen_json(seen));
     let (before, after) = (text(running), text(other));
     let colour = |colour: AnsiColor| Style::new().fg_color(Some(colour.into()));
-    for change in TextDiff::from_lines(&before, &after).iter_all_changes() {
-        let (sign, style) = match change.tag() {
-            ChangeTag::Equal => (' ', Style::new()),
-            ChangeTag::Delete => ('-', colour(AnsiColor::Red)),
-            ChangeTag::Insert => ('+', colour(AnsiColor::Green)),
+    for line in diff_lines(&before, &after) {
+        let (sign, style, text) = match line {
+            DiffLine::Same(text) => (' ', Style::new(), text),
+            DiffLine::Missing(text) => ('-', colour(AnsiColor::Red), text),
+            DiffLine::Extra(text) => ('+', colour(AnsiColor::Green), text),
         };
-        writeln!(out, "  {style}{sign} {}{style:#}", change.value().trim_end_matches('\n'))?;
+        writeln!(out, "  {style}{sign} {text}{style:#}")?;
     }
     Ok(())
 }

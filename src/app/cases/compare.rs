@@ -5,8 +5,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
+use imara_diff::{Algorithm, Diff, InternedInput};
 use serde_json::{Map, Value};
-use similar::{ChangeTag, TextDiff};
 
 use super::{Failed, Happened, Sent};
 use crate::model::event::Data;
@@ -60,20 +60,31 @@ pub fn compare(plan: &Plan, expected: &Expected, happened: &Happened) -> Vec<Mis
     mismatches
 }
 
-/// The difference between two texts.
+/// Compares two texts line by line: missing are the lines that only `expected` has.
+pub fn diff_lines(expected: &str, actual: &str) -> Vec<DiffLine> {
+    // The last lines are equal whether another line follows or not.
+    let ended = |text: &str| if text.is_empty() { String::new() } else { format!("{text}\n") };
+    let (expected, actual) = (ended(expected), ended(actual));
+    let input = InternedInput::new(expected.as_str(), actual.as_str());
+    let mut diff = Diff::compute(Algorithm::Myers, &input);
+    diff.postprocess_lines(&input);
+    let (mut expected, mut actual) = (expected.lines().map(str::to_owned), actual.lines().map(str::to_owned));
+    let mut shown = Vec::new();
+    let mut at = 0;
+    for hunk in diff.hunks() {
+        let same = hunk.before.start.saturating_sub(at) as usize;
+        shown.extend(expected.by_ref().take(same).map(DiffLine::Same));
+        actual.by_ref().take(same).for_each(drop);
+        shown.extend(expected.by_ref().take(hunk.before.len()).map(DiffLine::Missing));
+        shown.extend(actual.by_ref().take(hunk.after.len()).map(DiffLine::Extra));
+        at = hunk.before.end;
+    }
+    shown.extend(expected.map(DiffLine::Same));
+    shown
+}
+
 fn differs(what: String, expected: &str, actual: &str) -> Option<Mismatch> {
-    let lines = |text: &str| if text.is_empty() { String::new() } else { format!("{text}\n") };
-    let (expected, actual) = (lines(expected), lines(actual));
-    let diff = TextDiff::from_lines(&expected, &actual);
-    let line = |change: similar::Change<&str>| {
-        let text = change.value().trim_end_matches('\n').to_owned();
-        match change.tag() {
-            ChangeTag::Equal => DiffLine::Same(text),
-            ChangeTag::Delete => DiffLine::Missing(text),
-            ChangeTag::Insert => DiffLine::Extra(text),
-        }
-    };
-    Some(Mismatch { what, diff: diff.iter_all_changes().map(line).collect() })
+    Some(Mismatch { what, diff: diff_lines(expected, actual) })
 }
 
 fn compare_outputs(topic: &str, expected: &[ExpectedOutput], sent: &[Sent]) -> Option<Mismatch> {
@@ -362,4 +373,40 @@ fn compare_failures(plan: &Plan, expected: &[ExpectedFailure], failures: &[Faile
         ]))
     }));
     differs("the events that are not handled".to_owned(), &wanted, &there)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_line_that_ends_one_text_and_not_the_other_is_the_same() {
+        let same = |text: &str| DiffLine::Same(text.to_owned());
+        assert_eq!(diff_lines("a\nb", "a\nb\nc"), [same("a"), same("b"), DiffLine::Extra("c".to_owned())]);
+        assert_eq!(diff_lines("", "a"), [DiffLine::Extra("a".to_owned())]);
+        assert_eq!(diff_lines("a", "a"), [same("a")]);
+    }
+
+    fn text_of_line(line: &DiffLine) -> &str {
+        match line {
+            DiffLine::Same(text) | DiffLine::Missing(text) | DiffLine::Extra(text) => text,
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn both_texts_are_in_their_difference(expected in "[ab\n]{0,12}", actual in "[ab\n]{0,12}") {
+            let diff = diff_lines(&expected, &actual);
+            let side = |other: fn(&DiffLine) -> bool| -> Vec<&str> {
+                diff.iter().filter(|line| !other(line)).map(text_of_line).collect()
+            };
+            let lines = |text: &'_ str| -> Vec<String> {
+                if text.is_empty() { Vec::new() } else { format!("{text}\n").lines().map(str::to_owned).collect() }
+            };
+            prop_assert_eq!(side(|line| matches!(line, DiffLine::Extra(_))), lines(&expected));
+            prop_assert_eq!(side(|line| matches!(line, DiffLine::Missing(_))), lines(&actual));
+        }
+    }
 }

@@ -30,7 +30,7 @@ use crate::model::{Event, PartitionId, Record};
 use crate::topology::cases::{Case, End, Given, GivenEvent, State};
 use crate::topology::{Plan, SubscriberIndex, SubscriberPlan, TopicIndex, TopicPlan};
 use crate::wasm::{Host, HostOptions, Plugin};
-pub use compare::{DiffLine, Mismatch, compare};
+pub use compare::{DiffLine, Mismatch, compare, diff_lines};
 use merged::Merged;
 
 /// How often to check whether everything is handled.
