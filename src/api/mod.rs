@@ -27,7 +27,7 @@ pub use failed::{FailedEvent, Filter, LetterProgress, LettersDone, ListPosition,
 pub use pending::{PendingEvent, PendingFilter, PendingKind};
 pub use publishing::{Addressed, Diverted, Numbering, Placement, Published};
 pub use seek::{Moved, Seek, SeekState, SeekTo};
-pub use shadow::{Cost, Difference, DifferenceKind, Seen, SeenOutput, ShadowReport};
+pub use shadow::{Cost, Difference, DifferenceKind, Seen, SeenOutput, ShadowOver, ShadowReport};
 pub use snapshots::{SnapshotInfo, TakenBy};
 pub use state::{StateEntry, StateFilter, StateOfPartition, StatePosition};
 pub use status::{Bounds, LaneState, MissingEvents, OnTrial, Room, Snapshot, Storage, SubscriberStatus, TopicStatus};

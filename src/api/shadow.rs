@@ -5,8 +5,34 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use super::state::StateOfPartition;
 use super::v1;
 use crate::model::Offset;
+
+/// Selects the events of a comparison, over all partitions.
+#[derive(Debug, Clone)]
+pub enum ShadowOver {
+    /// The last handled events.
+    Last {
+        events: u32,
+        /// The plugin's state before the first of them, in each partition; may be empty.
+        state: Vec<StateOfPartition>,
+    },
+    /// The events after a snapshot, with its state.
+    Behind {
+        /// Number of the snapshot.
+        snapshot: u64,
+        /// Maximum number of events.
+        events: u32,
+    },
+    /// The events that the lanes handle from now on, with the lanes' current state.
+    Coming {
+        /// Ends after this number of events.
+        events: Option<u64>,
+        /// Ends after this time.
+        time: Option<Duration>,
+    },
+}
 
 /// How two versions compare.
 #[derive(Debug, Clone, Default)]

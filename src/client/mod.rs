@@ -42,7 +42,6 @@ pub use line::Patience;
 pub use pending::Pending;
 pub use publishing::{Publishing, Window};
 pub use reading::{Position, Read, Reading, Received, Start};
-pub use shadow::ShadowOver;
 pub use subscribers::{Failed, Listing, Part, Source, StateUnder, States};
 
 /// How long a connection may take.

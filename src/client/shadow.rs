@@ -1,7 +1,6 @@
 //! Comparing versions of plugins.
 
 use std::pin::pin;
-use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::mpsc;
@@ -12,35 +11,10 @@ use super::line::{self, Compiling, Unhurried};
 use super::{Client, ClientError};
 use crate::api::v1;
 use crate::api::v1::shadow_request::{Begin, Coming, Part};
-use crate::api::{ShadowReport, StateOfPartition};
+use crate::api::{ShadowOver, ShadowReport};
 
 /// Bytes of a component that one message has.
 const CHUNK_BYTES: usize = 1 << 20;
-
-/// Which events two versions are compared over.
-#[derive(Debug, Clone)]
-pub enum ShadowOver {
-    /// The last ones that the subscriber has handled, beginning with this state.
-    Last {
-        /// How many.
-        events: u32,
-        /// The plugin's state before them.
-        state: Vec<StateOfPartition>,
-    },
-    /// The events after a snapshot, with its state.
-    Behind {
-        snapshot: u64,
-        /// At most N of them.
-        events: u32,
-    },
-    /// Future events, with the current state.
-    Coming {
-        /// Ends after N events.
-        events: Option<u64>,
-        /// Ends after this time.
-        time: Option<Duration>,
-    },
-}
 
 impl Client {
     /// Compares a component with the running version, over events that the subscriber has handled. Changes nothing.

@@ -1,9 +1,9 @@
 //! A version of a real plugin beside the one that runs, on the disk.
 
 use tokio::runtime::Handle;
-use wattle::api::{DifferenceKind, ShadowReport};
+use wattle::api::{DifferenceKind, ShadowOver, ShadowReport};
 use wattle::dispatch::Tree;
-use wattle::dispatch::shadow::{Over, ShadowOptions};
+use wattle::dispatch::shadow::ShadowOptions;
 use wattle::engine::embedded::EmbeddedEngine;
 use wattle::log::Durability;
 use wattle::wasm::{Host, Plugin};
@@ -43,7 +43,11 @@ async fn compared(events: &[&str], key: Option<&str>, last: u32) -> ShadowReport
         .collect();
     tree.publisher().publish("in", &events, None).await.unwrap();
     settled(&tree).await;
-    let options = ShadowOptions { over: Over::Last { events: last, state: Vec::new() }, shown: 100 };
+    let options = ShadowOptions {
+        over: ShadowOver::Last { events: last, state: Vec::new() },
+        shown: 100,
+        enough: Default::default(),
+    };
     tree.shadow("hostile", &running, &other, &options).await.unwrap()
 }
 

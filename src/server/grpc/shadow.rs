@@ -15,9 +15,9 @@ use super::deadline;
 use super::stream::next_part;
 use crate::api::v1::shadow_request::{Begin, Part};
 use crate::api::v1::shadow_service_server::ShadowService;
-use crate::api::{StateOfPartition, v1};
+use crate::api::{ShadowOver, StateOfPartition, v1};
 use crate::deploy::{Compile, Reloader};
-use crate::dispatch::shadow::{Over, ShadowOptions};
+use crate::dispatch::shadow::ShadowOptions;
 use crate::engine::Engine;
 use crate::limits::{self, COMPONENT_BYTES_MAX};
 use crate::server::calls::Calls;
@@ -62,10 +62,10 @@ impl<E: Engine, C: Compile> Shadows<E, C> {
         };
         let over = match begin.snapshot {
             Some(_) if !state.is_empty() => return Err(refusal::field("entry", STATE_TWICE).into()),
-            Some(snapshot) => Over::Behind { snapshot, events },
-            None => Over::Last { events, state },
+            Some(snapshot) => ShadowOver::Behind { snapshot, events },
+            None => ShadowOver::Last { events, state },
         };
-        self.compare_over(&begin, wasm, over).await
+        self.compare_over(&begin, wasm, over, CancellationToken::new()).await
     }
 
     /// Over events that come, until there were enough, or the caller's messages end.
@@ -84,36 +84,32 @@ impl<E: Engine, C: Compile> Shadows<E, C> {
             .time
             .map(|time| std::time::Duration::try_from(time).map_err(|_| refusal::field("time", INVALID_DURATION)));
         let time = time.transpose()?;
-        let events = if coming.events == 0 { u64::MAX } else { coming.events };
+        let over = ShadowOver::Coming { events: Some(coming.events).filter(|events| *events > 0), time };
         let enough = CancellationToken::new();
-        let over = Over::Coming { events, enough: enough.clone() };
         let until = async {
-            let over = async {
-                match time {
-                    Some(time) => tokio::time::sleep(time).await,
-                    None => std::future::pending().await,
-                }
-            };
-            tokio::select! {
-                () = over => {}
-                // any other message than the last says nothing
-                () = async { while let Ok(Some(_)) = parts.message().await {} } => {}
-            }
+            // any other message than the last says nothing
+            while let Ok(Some(_)) = parts.message().await {}
             enough.cancel();
             std::future::pending().await
         };
         tokio::select! {
-            compared = self.compare_over(&begin, wasm, over) => compared,
+            compared = self.compare_over(&begin, wasm, over, enough.clone()) => compared,
             never = until => never,
         }
     }
 
-    async fn compare_over(&self, begin: &Begin, wasm: Vec<u8>, over: Over) -> Result<v1::ShadowResponse, Status> {
+    async fn compare_over(
+        &self,
+        begin: &Begin,
+        wasm: Vec<u8>,
+        over: ShadowOver,
+        enough: CancellationToken,
+    ) -> Result<v1::ShadowResponse, Status> {
         let shown = match begin.shown as usize {
             0 => bounds::SHADOW_SHOWN_MAX,
             shown => shown.min(bounds::SHADOW_SHOWN_MAX),
         };
-        let options = ShadowOptions { over, shown };
+        let options = ShadowOptions { over, shown, enough };
         let report = self.reloader.shadow(&begin.subscriber, wasm, &options).await;
         let mut response: v1::ShadowResponse = report.map_err(|error| refusal::compare(&error))?.into();
         // The differences may contain large events; fewer of them lose nothing that is counted.

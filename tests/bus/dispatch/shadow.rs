@@ -4,9 +4,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use wattle::api::{DifferenceKind, ShadowReport, StateEntry, StateOfPartition, TakenBy};
-use wattle::dispatch::shadow::{Over, ShadowError, ShadowOptions};
+use wattle::api::{DifferenceKind, ShadowOver, ShadowReport, StateEntry, StateOfPartition, TakenBy};
+use wattle::dispatch::shadow::{ShadowError, ShadowOptions};
 use wattle::dispatch::{ControlError, SnapshotError, Tree};
 use wattle::engine::memory::MemoryEngine;
 use wattle::model::call::CallErrorKind;
@@ -17,12 +18,12 @@ use crate::dispatch::script::{Given, Script, Step, by_event, copy, out};
 
 const LAST: u32 = 1_000;
 
-fn over(over: Over) -> ShadowOptions {
-    ShadowOptions { over, shown: 100 }
+fn over(over: ShadowOver) -> ShadowOptions {
+    ShadowOptions { over, shown: 100, enough: CancellationToken::new() }
 }
 
 fn options(last: u32) -> ShadowOptions {
-    over(Over::Last { events: last, state: Vec::new() })
+    over(ShadowOver::Last { events: last, state: Vec::new() })
 }
 
 /// A tree that has handled these events with a script.
@@ -163,7 +164,7 @@ async fn what_was_recorded_over_other_state_is_told_apart() {
     // With what there was in front of them it is as recorded.
     let entry = StateEntry { bucket: "b".into(), key: "n".into(), written_ns: 0, value: "2".into() };
     let state = vec![StateOfPartition { partition: 0, entry }];
-    let given = over(Over::Last { events: 2, state });
+    let given = over(ShadowOver::Last { events: 2, state });
     let report = tree.shadow("work", &Script::each(count), &Script::each(count), &given).await.unwrap();
     assert_eq!(counts(&report), [2, 2, 0, 0, 0], "{report:?}");
     // Only what is written differs.
@@ -256,7 +257,7 @@ async fn behind_a_snapshot_it_begins_with_its_state() {
     tree.take_snapshot("work", TakenBy::Hand, "", 9).await.unwrap();
     publish(&tree, "in", &["c", "d", "e"]).await;
     until("all is handled", || tree.is_at_rest()).await;
-    let behind = |snapshot, events| over(Over::Behind { snapshot, events });
+    let behind = |snapshot, events| over(ShadowOver::Behind { snapshot, events });
     let report = tree.shadow("work", &Script::each(count), &Script::each(count), &behind(1, 9)).await.unwrap();
     assert_eq!(counts(&report), [3, 3, 0, 0, 0], "{report:?}");
     // from where it was taken, not the last ones
@@ -271,7 +272,8 @@ async fn behind_a_snapshot_it_begins_with_its_state() {
 /// Compares what comes, beside whatever the test does.
 fn following(tree: &Tree<MemoryEngine>, other: &Script, events: u64, enough: &CancellationToken) -> Following {
     let (tree, other) = (tree.clone(), other.clone());
-    let options = over(Over::Coming { events, enough: enough.clone() });
+    let coming = ShadowOver::Coming { events: Some(events), time: None };
+    let options = ShadowOptions { enough: enough.clone(), ..over(coming) };
     tokio::spawn(async move { tree.shadow("work", &Script::each(count), &other, &options).await.unwrap() })
 }
 
@@ -306,6 +308,20 @@ async fn events_that_come_are_compared_over_the_state_that_there_is() {
     assert_eq!(counts(&report), [4, 4, 0, 0, 4], "no more than were asked for: {report:?}");
     assert_eq!((report.outputs, report.state, report.shown[0].id.as_str()), (0, 4, "c"));
     assert_eq!(tree.state("work", ("b", "seen"), 0).unwrap().0, [], "nothing is committed");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_comparison_over_events_that_come_ends_after_its_time() {
+    let (tree, began) = (handled(ONE, &Script::each(count), &["a"]).await, Instant::now());
+    let hour = over(ShadowOver::Coming { events: None, time: Some(Duration::from_secs(3_600)) });
+    let compares = tree.clone();
+    let compared = tokio::spawn(async move {
+        compares.shadow("work", &Script::each(count), &Script::each(count), &hour).await.unwrap()
+    });
+    everybody_waits().await;
+    publish(&tree, "in", &["b"]).await;
+    let report = compared.await.unwrap();
+    assert_eq!((counts(&report), began.elapsed().as_secs()), ([1, 1, 0, 0, 0], 3_600), "{report:?}");
 }
 
 #[tokio::test(start_paused = true)]

@@ -33,7 +33,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tokio_util::sync::CancellationToken;
 
-use crate::api::{Cost, Difference, DifferenceKind, Seen, SeenOutput, ShadowReport, StateOfPartition};
+use crate::api::{Cost, Difference, DifferenceKind, Seen, SeenOutput, ShadowOver, ShadowReport};
 use crate::dispatch::ops::error::ControlError;
 use crate::dispatch::ops::find::Found;
 use crate::dispatch::tree::Tree;
@@ -43,37 +43,14 @@ use crate::model::call::{Handler, InstanceError};
 use record::{Recorded, Selected};
 use run::{Ran, States};
 
-/// Selects the events of a comparison, over all partitions.
-#[derive(Debug, Clone)]
-pub enum Over {
-    /// The last handled events.
-    Last {
-        events: u32,
-        /// The plugin's state before the first of them, in each partition; may be empty.
-        state: Vec<StateOfPartition>,
-    },
-    /// The events after a snapshot, with its state.
-    Behind {
-        /// Number of the snapshot.
-        snapshot: u64,
-        /// Maximum number of events.
-        events: u32,
-    },
-    /// The events that the lanes handle from now on, with the lanes' current state.
-    Coming {
-        /// Ends after this number of events.
-        events: u64,
-        /// Cancel to end early; the report then has the results so far.
-        enough: CancellationToken,
-    },
-}
-
 /// Options of a comparison.
 #[derive(Debug, Clone)]
 pub struct ShadowOptions {
-    pub over: Over,
+    pub over: ShadowOver,
     /// Maximum number of differences in the report; all are counted.
     pub shown: usize,
+    /// Cancel to end a comparison over future events early; the report then has the results so far.
+    pub enough: CancellationToken,
 }
 
 /// Why there is no comparison.
@@ -121,13 +98,26 @@ impl<E: Engine> Tree<E> {
         let (mut report, versions) = (ShadowReport::default(), Versions { running, other });
         let found = self.subscriber(subscriber)?;
         let (parts, state) = match &options.over {
-            Over::Last { events, state } => (self.select_last(&found, *events).await?, state.clone()),
-            Over::Behind { snapshot, events } => {
+            ShadowOver::Last { events, state } => (self.select_last(&found, *events).await?, state.clone()),
+            ShadowOver::Behind { snapshot, events } => {
                 let (positions, state) = self.state_of_snapshot(&found, *snapshot).await?;
                 (self.select_behind(&found, &positions, *events).await?, state)
             }
-            Over::Coming { events, enough } => {
-                self.shadow_coming(&found, &versions, (*events, enough), options.shown, &mut report).await?;
+            ShadowOver::Coming { events, time } => {
+                let (events, enough) = (events.unwrap_or(u64::MAX), options.enough.child_token());
+                let coming = self.shadow_coming(&found, &versions, (events, &enough), options.shown, &mut report);
+                let is_over = async {
+                    match time {
+                        Some(time) => tokio::time::sleep(*time).await,
+                        None => std::future::pending().await,
+                    }
+                    enough.cancel(); // which ends it with the results so far
+                    std::future::pending().await
+                };
+                tokio::select! {
+                    compared = coming => compared?,
+                    never = is_over => never,
+                }
                 (Vec::new(), Vec::new())
             }
         };
