@@ -100,14 +100,14 @@ async fn publish(tree: &Tree<EmbeddedEngine>, numbers: std::ops::Range<u64>) {
 async fn backlog(folder: &std::path::Path, has_poison: bool) -> f64 {
     let work = Work::default();
     let tree = tree::start(folder, Durability::Os, &plan_of(&[TREE]), |_| work.clone()).await;
-    tree.pause("work").await.unwrap();
+    tree.subscriber("work").unwrap().pause().await.unwrap();
     if has_poison {
         let poison: Vec<_> = (0..10).map(|number| event(&format!("p{number}"), "poison", "0")).collect();
         tree.publisher().publish("in", &poison, None).await.unwrap();
     }
     publish(&tree, 0..EVENTS).await;
     let start = Instant::now();
-    tree.resume("work").await.unwrap();
+    tree.subscriber("work").unwrap().resume().await.unwrap();
     until("the backlog", || work.handled.load(Ordering::Acquire) == EVENTS).await;
     let took = start.elapsed().as_secs_f64();
     assert!(tree.drain(Duration::from_secs(10)).await);
@@ -138,7 +138,7 @@ fn main() {
         println!("{LETTERS} events became dead letters in {:.1} s", start.elapsed().as_secs_f64());
         work.rejects.store(false, Ordering::Release);
         let start = Instant::now();
-        let redriven = tree.redrive("work", &Filter::default()).await.unwrap();
+        let redriven = tree.subscriber("work").unwrap().dead_letters().redrive(&Filter::default()).await.unwrap();
         until("the redriven", || work.handled.load(Ordering::Acquire) >= LETTERS).await;
         println!(
             "{redriven} redriven and {} handled in {:.1} s, {} out of order",

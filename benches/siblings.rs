@@ -164,12 +164,12 @@ impl Bed {
 async fn throughput(folder: &Path, more: &str) -> f64 {
     let bed = Bed::start(folder, more).await;
     for name in ["one", "two"] {
-        bed.tree.pause(name).await.unwrap();
+        bed.tree.subscriber(name).unwrap().pause().await.unwrap();
     }
     bed.publish(BACKLOG, MANY, None).await;
     let start = Instant::now();
     for name in ["one", "two"] {
-        bed.tree.resume(name).await.unwrap();
+        bed.tree.subscriber(name).unwrap().resume().await.unwrap();
     }
     bed.both_have_handled(BACKLOG).await;
     let took = start.elapsed().as_secs_f64();

@@ -389,11 +389,10 @@ async fn take_turns(
 /// Of `events` orders, the numbers without an output, with several, and with one after that of a later order.
 async fn look_through(tree: &Tree<EmbeddedEngine>, events: usize) -> Result<(usize, usize, usize), BenchError> {
     let unread = |error: &dyn std::fmt::Display| BenchError::Unfit(format!("outputs cannot be read: {error}"));
-    let targets = tree.publisher().targets();
-    let target = targets.find("accepted")?;
+    let topic = tree.topic("accepted").map_err(|error| unread(&error))?;
     let (mut times, mut reordered) = (vec![0u32; events], 0);
-    for partition in 0..target.partitions {
-        let id = PartitionId { topic: target.topic, partition };
+    for partition in 0..topic.partitions() {
+        let id = PartitionId { topic: topic.number(), partition };
         let bounds = tree.engine().bounds(id).ok_or_else(|| unread(&"it has no such partition"))?;
         let (mut from, mut last) = (bounds.start, None);
         if let Some(last) = bounds.written.checked_sub(1) {

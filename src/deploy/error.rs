@@ -4,7 +4,8 @@ use std::path::PathBuf;
 
 use crate::api::Digest;
 use crate::deploy::record::error::StoreError;
-use crate::dispatch::{ControlError, VersionError};
+use crate::dispatch::{ControlError, NameError};
+use crate::engine::ApplyError;
 use crate::limits::COMPONENT_BYTES_MAX;
 use crate::wasm::RegisterError;
 
@@ -173,8 +174,14 @@ pub enum ReloadError {
         "version {} of `{subscriber}` is decided on, and lanes do not call it ({error}): the next start runs it, and \
          `wattle plugin versions {subscriber}` says what was decided", version.short()
     )]
-    NotCalled { subscriber: String, version: Digest, error: VersionError },
+    NotCalled { subscriber: String, version: Digest, error: ApplyError },
     /// The bus is shutting down.
     #[error("the bus is shutting down")]
     Closed,
+}
+
+impl From<NameError> for ReloadError {
+    fn from(error: NameError) -> Self {
+        Self::Control(error.into())
+    }
 }

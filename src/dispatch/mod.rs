@@ -10,7 +10,7 @@
 //!
 //! | room | content |
 //! |---|---|
-//! | `ops` | operations on a running bus: listings, dead letters, seek, snapshots, traces, comparison of versions |
+//! | `ops` | operations on a running bus, by subscriber and by topic: listings, dead letters, seek, snapshots, traces |
 //! | `tree` | the running plan: starts it, replaces it, drains it |
 //! | `lane` | one subscriber on one partition: reads, calls the handler, commits, and stores all data of the lane |
 //! | `intake` | producers: admission, and the partition of each event |
@@ -36,13 +36,20 @@ pub use lane::versions::{Terms, Trial, TrialFailure, Verdict};
 pub use lane::waiting::{Waiter, WaitingError};
 pub use ops::collect::{CollectError, Gone, Kept, RemovedTopic};
 pub use ops::error::{ControlError, SnapshotError};
-pub use ops::listings::{Page, StatePage};
+pub use ops::failed::Page;
+pub use ops::letters::DeadLetters;
 pub use ops::pending::{PendingError, PendingPage};
+pub use ops::retry_queue::WaitingEvents;
+pub use ops::snapshots::Snapshots;
+pub use ops::state::{StatePage, SubscriberState};
+pub use ops::subscriber::Subscriber;
+pub use ops::topic::Topic;
 pub use ops::trace::{self, TraceError};
-pub use ops::versions::{Called, VersionError};
+pub use ops::versions::{Called, Versions};
 pub use ops::{shadow, snapshots};
 pub use rules::delay::DelayRefused;
 pub use rules::guards::StateUnknown;
+pub use rules::names::{NameError, NameKind};
 pub use tree::apply::{PrepareError, changes_of, prepare, rename, untouched};
 pub use tree::error::StartError;
 pub use tree::renames::{Renames, unremembered};

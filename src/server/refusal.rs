@@ -12,8 +12,8 @@ use crate::deploy::{CompareError, PluginError, ReloadError, TopologyError};
 use crate::dispatch::publish::{EventRefused, NumberingRefused};
 use crate::dispatch::shadow::ShadowError;
 use crate::dispatch::{
-    BacklogFull, CollectError, ControlError, PendingError, PrepareError, PublishError, Refusal as LaneRefusal,
-    SnapshotError, TraceError,
+    BacklogFull, CollectError, ControlError, NameError, NameKind, PendingError, PrepareError, PublishError,
+    Refusal as LaneRefusal, SnapshotError, TraceError,
 };
 use crate::engine::{AppendError, ApplyError, GuardReason, ReadError, SessionError, Stopped};
 use crate::limits;
@@ -127,15 +127,23 @@ pub(super) enum ReadRefused {
     Stopped(#[from] Stopped),
 }
 
+/// A name that selects no topic or subscriber.
+pub(super) fn name(error: &NameError) -> Refusal {
+    let (NameError::Unknown { kind, .. } | NameError::Ambiguous { kind, .. }) = error;
+    let (field, unknown, ambiguous) = match kind {
+        NameKind::Topic => ("topic", reason::UNKNOWN_TOPIC, reason::AMBIGUOUS_TOPIC),
+        NameKind::Subscriber => ("subscriber", reason::UNKNOWN_SUBSCRIBER, reason::AMBIGUOUS_SUBSCRIBER),
+    };
+    match error {
+        NameError::Unknown { name, .. } => Refusal::with(Class::NotFound, unknown, error, [(field, name.clone())]),
+        NameError::Ambiguous { .. } => Refusal::new(Class::Invalid, ambiguous, error).field(field),
+    }
+}
+
 /// A refused publish.
 pub(super) fn publish(error: &PublishError) -> Refusal {
     match error {
-        PublishError::UnknownTopic { topic, .. } => {
-            Refusal::with(Class::NotFound, reason::UNKNOWN_TOPIC, error, [("topic", topic.clone())])
-        }
-        PublishError::AmbiguousTopic { .. } => {
-            Refusal::new(Class::Invalid, reason::AMBIGUOUS_TOPIC, error).field("topic")
-        }
+        PublishError::Name(error) => name(error),
         PublishError::NotARoot { topic, parent } => {
             let metadata = [("topic", topic.clone()), ("parent", parent.clone())];
             Refusal::with(Class::Precondition, reason::NOT_A_ROOT, error, metadata)
@@ -222,13 +230,7 @@ pub(super) fn unreadable_capsule(error: &std::io::Error) -> Refusal {
 /// Something that a subscriber was not told, or does not do.
 pub(super) fn control(error: &ControlError) -> Refusal {
     match error {
-        ControlError::UnknownSubscriber { subscriber, .. } => {
-            let metadata = [("subscriber", subscriber.clone())];
-            Refusal::with(Class::NotFound, reason::UNKNOWN_SUBSCRIBER, error, metadata)
-        }
-        ControlError::AmbiguousSubscriber { .. } => {
-            Refusal::new(Class::Invalid, reason::AMBIGUOUS_SUBSCRIBER, error).field("subscriber")
-        }
+        ControlError::Name(error) => name(error),
         ControlError::UnknownPartition { .. } => {
             Refusal::new(Class::Invalid, reason::UNKNOWN_PARTITION, error).field("partition")
         }
@@ -295,7 +297,7 @@ fn snapshot(error: &SnapshotError) -> Refusal {
 /// A lineage that was not given.
 pub(super) fn trace(error: &TraceError) -> Refusal {
     match error {
-        TraceError::Topic(error) => publish(error),
+        TraceError::Topic(error) => name(error),
         TraceError::NotFound { id, .. } => {
             Refusal::with(Class::NotFound, reason::UNKNOWN_EVENT, error, [("id", id.clone())])
         }
@@ -310,7 +312,6 @@ pub(super) fn trace(error: &TraceError) -> Refusal {
 /// Events that have no place yet, not listed.
 pub(super) fn pending(error: &PendingError) -> Refusal {
     match error {
-        PendingError::Topic(error) => publish(error),
         PendingError::Position => field("page_token", error),
         PendingError::Read(ReadError::Passing(_)) => unreadable_now(error),
         PendingError::Read(ReadError::Storage(_) | ReadError::UnknownPartition) => {

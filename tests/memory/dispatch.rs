@@ -160,7 +160,7 @@ async fn memory_does_not_grow_with_how_many_lanes_are_behind() {
         let engine = EmbeddedEngine::open(folder.path(), Durability::Os).unwrap();
         let bus = Tree::start(engine, &plan, handlers(), &Handle::current()).await.unwrap();
         for subscriber in ["a", "b", "c"] {
-            bus.pause(subscriber).await.unwrap();
+            bus.subscriber(subscriber).unwrap().pause().await.unwrap();
         }
         for batch in 0..EVENTS_EACH * PARTITIONS / 128 {
             let numbers = batch * 128..(batch + 1) * 128;
@@ -177,7 +177,7 @@ async fn memory_does_not_grow_with_how_many_lanes_are_behind() {
     let bus = Tree::start(engine, &plan, handlers(), &Handle::current()).await.unwrap();
     let started = resident_bytes().saturating_sub(before);
     for subscriber in ["a", "b", "c"] {
-        bus.resume(subscriber).await.unwrap();
+        bus.subscriber(subscriber).unwrap().resume().await.unwrap();
     }
     // until each has read what it waits with
     let mut behind = 0;

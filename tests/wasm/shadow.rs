@@ -48,7 +48,7 @@ async fn compared(events: &[&str], key: Option<&str>, last: u32) -> ShadowReport
         shown: 100,
         enough: Default::default(),
     };
-    tree.shadow("hostile", &running, &other, &options).await.unwrap()
+    tree.subscriber("hostile").unwrap().shadow(&running, &other, &options).await.unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -21,7 +21,7 @@ use super::StartError;
 use crate::api::{FailedEvent, Filter, LaneState, ListPosition, StateEntry};
 use crate::deploy::{self, PluginError};
 use crate::dispatch::capsule::{CapsuleFailure, Outcome, ReplayError};
-use crate::dispatch::{Capsule, ControlError, PublishError, Tree};
+use crate::dispatch::{Capsule, ControlError, PublishError, Subscriber, Tree};
 use crate::engine::memory::MemoryEngine;
 use crate::engine::{Blueprint, Engine, ReadBudget, ReadError, TopicSpec};
 use crate::model::call::{Batch, EventVerdict, HandleError, Handled, Handler, Output};
@@ -290,10 +290,10 @@ impl TestBed {
         engine.hold_clock(capsule.append_time_ns);
         let handlers = vec![Impatient(plugin.clone())];
         let tree = Tree::start(engine.clone(), &alone(plan, index), handlers, self.runtime.handle()).await?;
-        let committed = tree.would_commit(capsule, outputs);
+        let committed = tree.subscriber(&capsule.subscriber).map(|of| of.would_commit(capsule, outputs));
         tree.drain(DRAIN).await;
         drop(engine.close().await);
-        Ok(committed?)
+        Ok(committed.map_err(ControlError::from)??)
     }
 }
 
@@ -399,12 +399,6 @@ struct Run<'p> {
 }
 
 impl Run<'_> {
-    /// The number of partitions of a subscriber's input.
-    fn partitions_of(&self, subscriber: &str) -> u32 {
-        let found = self.plan.subscribers.iter().find(|of| of.label() == subscriber);
-        found.map_or(1, |of| self.plan[of.from].partitions)
-    }
-
     async fn run(
         &self,
         handlers: Vec<Impatient>,
@@ -443,9 +437,9 @@ impl Run<'_> {
                     Some(StateEntry { bucket, key, written_ns: at_ns, value })
                 })
                 .collect();
-            let label = self.whole[*subscriber].label();
-            for partition in 0..self.partitions_of(&label) {
-                tree.import_state(&label, partition, &entries).await?;
+            let subscriber = tree.subscriber(&self.whole[*subscriber].label()).map_err(ControlError::from)?;
+            for partition in 0..subscriber.partitions() {
+                subscriber.state().import(partition, &entries).await?;
             }
         }
         let mut refused = Vec::new();
@@ -523,8 +517,9 @@ impl Run<'_> {
             let Some((index, _)) = self.whole.subscribers().find(|(_, known)| known.label() == label) else { continue };
             let given = given.get(&index);
             let mut merged = Merged::default();
-            for partition in 0..self.partitions_of(&label) {
-                merged.add(kept(tree, &label, partition)?, given);
+            let asked = tree.subscriber(&label).map_err(ControlError::from)?;
+            for partition in 0..asked.partitions() {
+                merged.add(kept(&asked, partition)?, given);
             }
             happened.state.insert(index, merged.buckets);
             let mut failed = |found: Vec<FailedEvent>, end: End| {
@@ -539,13 +534,13 @@ impl Run<'_> {
             };
             let mut from = Some(ListPosition::default());
             while let Some(position) = from.filter(|_| subscriber.dead_letters.is_some()) {
-                let page = tree.dead_letters(&label, &Filter::default(), position, 1_000).await?;
+                let page = asked.dead_letters().list(&Filter::default(), position, 1_000).await?;
                 failed(page.found, End::DeadLetter);
                 from = page.next;
             }
             let mut from = Some(ListPosition::default());
             while let Some(position) = from {
-                let page = tree.waiting(&label, &Filter::default(), position, 1_000)?;
+                let page = asked.retry_queue().list(&Filter::default(), position, 1_000)?;
                 let (parked, others): (Vec<_>, Vec<_>) = page.found.into_iter().partition(|event| event.is_parked);
                 failed(parked, End::Parked);
                 // Events without an attempt wait for an earlier one of their key, which is not their failure.
@@ -559,11 +554,11 @@ impl Run<'_> {
 }
 
 /// The state of a subscriber in a partition.
-fn kept(tree: &Tree<MemoryEngine>, label: &str, partition: u32) -> Result<Buckets, CaseError> {
+fn kept(subscriber: &Subscriber<MemoryEngine>, partition: u32) -> Result<Buckets, CaseError> {
     let (mut buckets, mut behind): (Buckets, Option<(String, String)>) = (Buckets::new(), None);
     loop {
         let position = behind.as_ref().map(|(bucket, key)| (bucket.as_str(), key.as_str()));
-        let page = tree.list_state(label, partition, position, 1_000)?;
+        let page = subscriber.state().list(partition, position, 1_000)?;
         let Some(last) = page.last() else { return Ok(buckets) };
         behind = Some((last.bucket.clone(), last.key.clone()));
         for StateEntry { bucket, key, value, .. } in page {

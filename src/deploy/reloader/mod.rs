@@ -19,7 +19,7 @@ use crate::deploy::record::history::History;
 use crate::deploy::record::store::{AllKept, Shown, Store};
 use crate::deploy::reloader::queue::{Place, Queue};
 use crate::deploy::secrets::SecretFolders;
-use crate::dispatch::{ControlError, Tree};
+use crate::dispatch::{NameError, Subscriber, Tree};
 use crate::engine::Engine;
 use crate::topology::{Plan, SubscriberPlan};
 
@@ -130,9 +130,9 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
     }
 
     pub(crate) fn subject(&self, subscriber: &str) -> Result<(usize, Arc<Subject>), ReloadError> {
-        let name = self.shared.tree.full_name(subscriber)?;
+        let name = self.shared.tree.subscriber(subscriber)?.name();
         let found = self.all().into_iter().enumerate().find(|(_, subject)| subject.name == name);
-        found.ok_or_else(|| ControlError::UnknownSubscriber { subscriber: name, nearest: None }.into())
+        found.ok_or_else(|| NameError::gone(&name).into())
     }
 
     pub(crate) fn at(&self, index: usize) -> Result<Arc<Subject>, ReloadError> {
@@ -141,8 +141,10 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
     }
 
     pub(crate) fn note(&self, subject: &Subject, note: Option<String>) {
-        // The name comes from the tree.
-        let _ = self.shared.tree.note_reload(&subject.name, note);
+        // Its subscriber may have been removed meanwhile.
+        if let Ok(running) = self.running(subject) {
+            running.versions().note_reload(note);
+        }
     }
 
     /// Completes `work` even if the caller goes away, unless it has not begun ([`Self::to_begin`]).
@@ -240,6 +242,11 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
     }
 
     fn is_there(&self, subject: &Subject) -> Result<(), ReloadError> {
-        Ok(self.shared.tree.full_name(&subject.name).map(drop)?)
+        self.running(subject).map(drop)
+    }
+
+    /// The running subscriber. It stays that one as long as the caller holds [`Subject::turn`].
+    pub(crate) fn running(&self, subject: &Subject) -> Result<Subscriber<E>, ReloadError> {
+        Ok(self.shared.tree.subscriber(&subject.name)?)
     }
 }

@@ -155,7 +155,10 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
         let stay: HashSet<&str> =
             places.keys().filter(|name| stays(name)).map(|name| renames.old_subscriber(name)).collect();
         for name in subjects.iter().map(|subject| subject.name.as_str()).filter(|name| !stay.contains(name)) {
-            let _ = tree.give_up_trial(name); // new and already removed subscribers have none
+            // new and already removed subscribers have none
+            if let Ok(running) = tree.subscriber(name) {
+                running.versions().give_up_trial();
+            }
         }
         let starts: BTreeMap<_, _> = started.iter().cloned().zip(starts).collect();
         // If this fails, the running topology is not the decided one, and comparisons with it are invalid.

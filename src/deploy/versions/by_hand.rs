@@ -11,7 +11,7 @@ use crate::deploy::record::decided::Decided;
 use crate::deploy::reloader::Reloader;
 use crate::deploy::versions::deploy::not_called;
 use crate::deploy::versions::source;
-use crate::dispatch::{Called, ControlError};
+use crate::dispatch::{Called, NameError};
 use crate::engine::Engine;
 
 impl<E: Engine, C: Compile> Reloader<E, C> {
@@ -84,7 +84,7 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
             let name = subject.name.clone();
             let version = reloader
                 .blocking(move |reloader| {
-                    let unknown = || ControlError::UnknownSubscriber { subscriber: name.clone(), nearest: None };
+                    let unknown = || NameError::gone(&name);
                     let decided = reloader.store().decided(&name).cloned().ok_or_else(unknown)?;
                     match prefix {
                         Some(prefix) => one(&decided, name, prefix),
@@ -154,7 +154,8 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
         change: impl FnOnce(&mut Decided) + Send + 'static,
     ) -> Result<(), ReloadError> {
         let subject = self.at(index)?;
-        let Called { proven, tried, .. } = self.shared.tree.called(&subject.name)?;
+        let running = self.running(&subject)?;
+        let Called { proven, tried, .. } = running.versions().called();
         let (plan, name, is_proven) = (subject.plan(), subject.name.clone(), proven == version.to_string());
         let handler = self
             .blocking(move |reloader| {
@@ -168,10 +169,8 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
             .await?;
         let not_called = |error| not_called(&subject.name, version, error);
         match handler {
-            Some(handler) => self.shared.tree.run_version(&subject.name, handler).await.map_err(not_called)?,
-            None if tried.is_some() => {
-                self.shared.tree.give_up_trial(&subject.name).map_err(|error| not_called(error.into()))?;
-            }
+            Some(handler) => running.versions().run(handler).await.map_err(not_called)?,
+            None if tried.is_some() => running.versions().give_up_trial(),
             None => return Ok(()),
         }
         self.note(&subject, Some(format!("{} runs: {why}", version.short())));

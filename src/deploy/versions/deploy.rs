@@ -19,9 +19,9 @@ use crate::deploy::error::{KeptError, ReloadError};
 use crate::deploy::record::decided::{Kept, Said};
 use crate::deploy::reloader::Reloader;
 use crate::deploy::versions::{cause_of_file, source, start, terms};
-use crate::dispatch::{Called, VersionError};
+use crate::dispatch::Called;
 use crate::effects::{Clock, SystemClock};
-use crate::engine::Engine;
+use crate::engine::{ApplyError, Engine};
 use crate::model::call::Handler as _;
 use crate::topology::SubscriberPlan;
 use crate::wasm::PluginSpec;
@@ -172,7 +172,7 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
         if let Some(outcome) = looked {
             // A deploy by hand also refreshes secrets. A trial that ended, or an end that was not stored, may have left
             // lanes with another version.
-            let called = self.shared.tree.called(&subject.name)?;
+            let called = self.running(&subject)?.versions().called();
             let is_stale = said.is_none() && called.settings.secrets_mark != settings.secrets_mark;
             let aligned = self.align(index, is_stale).await?;
             if outcome == DeployOutcome::Runs {
@@ -198,7 +198,7 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
         let handler = self.unless_closing(compiled).await.inspect_err(|error| {
             self.note(&subject, Some(format!("{digest} is refused, keeping the previous version: {error}")));
         })?;
-        let loses_ports = !handler.declares_ports() && self.shared.tree.called(&subject.name)?.declares_ports;
+        let loses_ports = !handler.declares_ports() && self.running(&subject)?.versions().called().declares_ports;
         let notice = super::declares_no_outputs(version, &settings.ports).filter(|_| loses_ports);
         // Before the decision, so that also a version that starts after a crash has its snapshot.
         let no_snapshot = self.snapshot(&subject, version).await;
@@ -230,7 +230,7 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
         })?;
         let outcome = match policy {
             Policy::Replace => {
-                let called = self.shared.tree.run_version(subscriber, handler).await;
+                let called = self.running(&subject)?.versions().run(handler).await;
                 called.map_err(|error| not_called(subscriber, version, error))?;
                 let but = no_snapshot.map(|trouble| format!("; {trouble}")).unwrap_or_default();
                 self.note(&subject, Some(format!("{digest} runs{but}")));
@@ -238,7 +238,7 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
             }
             Policy::Swap | Policy::Canary { .. } => {
                 let terms = terms(subject.plan().trial, lanes, Duration::ZERO);
-                let trial = self.shared.tree.try_version(subscriber, handler, terms).await;
+                let trial = self.running(&subject)?.versions().run_on_trial(handler, terms).await;
                 let trial = trial.map_err(|error| not_called(subscriber, version, error))?;
                 self.note(&subject, no_snapshot);
                 self.judge(index, trial);
@@ -298,8 +298,9 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
     /// Makes lanes call the decided version, if they call another one or if theirs is stale. Returns the result if
     /// there was something to do. The caller must hold [`Subject::turn`].
     async fn align(&self, index: usize, is_stale: bool) -> Result<Option<DeployOutcome>, ReloadError> {
-        let (subject, tree) = (self.at(index)?, &self.shared.tree);
-        let Called { proven, tried, .. } = tree.called(&subject.name)?;
+        let subject = self.at(index)?;
+        let running = self.running(&subject)?;
+        let Called { proven, tried, .. } = running.versions().called();
         let (plan, name) = (subject.plan(), subject.name.clone());
         let found = self.blocking(move |reloader| {
             let Some(decided) = reloader.store().decided(&name).cloned() else { return Ok(None) };
@@ -319,17 +320,17 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
         let Some((decided, new_proven, new_tried, is_over)) = found.await? else { return Ok(None) };
         let not_called = |error| not_called(&subject.name, decided.newest(), error);
         if is_over {
-            tree.give_up_trial(&subject.name).map_err(|error| not_called(error.into()))?;
+            running.versions().give_up_trial();
         }
         let mut outcome = None;
         if let Some(handler) = new_proven {
-            tree.run_version(&subject.name, handler).await.map_err(not_called)?;
+            running.versions().run(handler).await.map_err(not_called)?;
             outcome = Some(DeployOutcome::Runs);
         }
         if let Some((handler, lanes)) = new_tried {
             let passed = decided.tried_for(decided.newest(), SystemClock.now_ns());
             let terms = terms(subject.plan().trial, lanes, passed);
-            let trial = tree.try_version(&subject.name, handler, terms).await.map_err(not_called)?;
+            let trial = running.versions().run_on_trial(handler, terms).await.map_err(not_called)?;
             self.note(&subject, None);
             self.judge(index, trial);
             outcome = Some(DeployOutcome::Tried);
@@ -338,7 +339,7 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
     }
 }
 
-pub(crate) fn not_called(subscriber: &str, version: Digest, error: VersionError) -> ReloadError {
+pub(crate) fn not_called(subscriber: &str, version: Digest, error: ApplyError) -> ReloadError {
     ReloadError::NotCalled { subscriber: subscriber.to_owned(), version, error }
 }
 

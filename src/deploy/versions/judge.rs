@@ -106,7 +106,7 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
         let _turn = subject.turn.lock().await;
         let (name, version, words) = (subject.name.clone(), trial.version().to_owned(), why.to_owned());
         let decided = self.blocking(move |reloader| {
-            if reloader.shared.tree.trial(&name).ok().flatten().is_some() {
+            if reloader.shared.tree.subscriber(&name).is_ok_and(|running| running.versions().trial().is_some()) {
                 return Ok(None); // another candidate, or a new trial of this one
             }
             let mut store = reloader.store();
@@ -135,8 +135,9 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
     /// while that is stored.
     async fn passes(&self, subject: &Subject, trial: &Arc<Trial>) -> Passed {
         let _turn = subject.turn.lock().await;
-        let tree = &self.shared.tree;
-        if !tree.hold_trial(&subject.name, trial).unwrap_or(false) {
+        let Ok(running) = self.running(subject) else { return Passed::Over };
+        let versions = running.versions();
+        if !versions.hold_trial(trial) {
             return Passed::Over;
         }
         let goes_on = trial.terms().lanes.is_some();
@@ -156,20 +157,20 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
             Ok(Some(digest)) => digest,
             Ok(None) => {
                 // it was not decided: there is nothing to store
-                let _ = tree.give_up_trial(&subject.name);
+                versions.give_up_trial();
                 return Passed::Over;
             }
             Err(error) => {
-                let _ = tree.release_trial(&subject.name, trial);
+                versions.release_trial(trial);
                 self.not_kept(subject, &error);
                 return Passed::NotKept;
             }
         };
         if goes_on {
             tracing::info!(subscriber = subject.name, digest, "the canary has passed: all lanes try the version");
-            return tree.widen_trial(&subject.name, trial).ok().flatten().map_or(Passed::Over, Passed::Widened);
+            return versions.widen_trial(trial).map_or(Passed::Over, Passed::Widened);
         }
-        let _ = tree.pass_trial(&subject.name, trial); // it was held
+        versions.pass_trial(trial); // it was held
         tracing::info!(subscriber = subject.name, digest, "the new version is stable");
         self.note(subject, Some(format!("{digest} is stable")));
         Passed::Proven
@@ -194,10 +195,11 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
             let subject = reloader.at(index)?;
             let _turn = reloader.to_begin(reloader.own_turn(&subject)).await?;
             reloader.is_still(&subject, expected.as_deref())?;
-            let tree = &reloader.shared.tree;
+            let running = reloader.running(&subject)?;
+            let versions = running.versions();
             let none = || ReloadError::NoTrial { subscriber: subject.name.clone() };
-            let trial = tree.trial(&subject.name)?.ok_or_else(none)?;
-            if !tree.hold_trial_now(&subject.name, &trial)? {
+            let trial = versions.trial().ok_or_else(none)?;
+            if !versions.hold_trial_now(&trial) {
                 return Err(none()); // it has failed
             }
             let (name, version) = (subject.name.clone(), trial.version().to_owned());
@@ -210,7 +212,7 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
             });
             match decided.await {
                 Ok(Some(version)) => {
-                    let _ = tree.pass_trial(&subject.name, &trial); // it was held
+                    versions.pass_trial(&trial); // it was held
                     let digest = version.short();
                     tracing::info!(
                         subscriber = subject.name,
@@ -222,11 +224,11 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
                 }
                 Ok(None) => {
                     // it was not decided: there is nothing to store
-                    let _ = tree.give_up_trial(&subject.name);
+                    versions.give_up_trial();
                     Err(none())
                 }
                 Err(error) => {
-                    let _ = tree.release_trial(&subject.name, &trial);
+                    versions.release_trial(&trial);
                     Err(error)
                 }
             }

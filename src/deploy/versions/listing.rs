@@ -37,7 +37,7 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
                 kept: decided.kept.len() as u64,
             })
         };
-        let runs = |subject: &Arc<Subject>| self.shared.tree.full_name(&subject.name).is_ok();
+        let runs = |subject: &Arc<Subject>| self.running(subject).is_ok();
         self.all().iter().filter(|subject| runs(subject)).filter_map(|subject| summary(subject)).collect()
     }
 
@@ -57,7 +57,7 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
         let (_, subject) = self.subject(subscriber)?;
         let shown = self.shown();
         let Some(decided) = shown.0.subscribers.get(&subject.name) else { return Ok(Vec::new()) };
-        let on_trial = self.shared.tree.on_trial(&subject.name)?;
+        let on_trial = self.running(&subject)?.versions().on_trial();
         let trial = |kept: &Kept| on_trial.clone().filter(|trial| trial.digest == kept.version.to_string());
         let back_to = match decided.tried {
             Some(_) => Some(decided.proven),

@@ -10,7 +10,7 @@ use crate::deploy::compile::Compile;
 use crate::deploy::error::{KeptError, ReloadError};
 use crate::deploy::reloader::Reloader;
 use crate::deploy::versions::{source, start};
-use crate::dispatch::ControlError;
+use crate::dispatch::NameError;
 use crate::dispatch::shadow::{ShadowError, ShadowOptions};
 use crate::engine::Engine;
 use crate::wasm::give_way;
@@ -46,7 +46,7 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
         let compiled = self.blocking(move |reloader| {
             let running = {
                 let store = reloader.store();
-                let unknown = || ControlError::UnknownSubscriber { subscriber: name.clone(), nearest: None };
+                let unknown = || NameError::gone(&name);
                 let decided = store.decided(&name).ok_or_else(unknown)?;
                 start::kept_spec(&store, &plan, decided, decided.proven)?
             };
@@ -57,7 +57,7 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
             Ok((running, other))
         });
         let (running, other) = compiled.await?;
-        let (tree, options, name) = (self.shared.tree.clone(), options.clone(), subject.name.clone());
+        let (running_as, options) = (self.running(&subject)?, options.clone());
         let (gone, tracked) = (CancellationToken::new(), self.shared.tasks.token());
         let _goes_with_the_caller = gone.clone().drop_guard();
         let (sender, compared) = oneshot::channel();
@@ -68,7 +68,7 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
                 Ok(runtime) => runtime,
                 Err(error) => return drop(sender.send(Err(error.into()))),
             };
-            let compared = gone.run_until_cancelled(tree.shadow(&name, &running, &other, &options));
+            let compared = gone.run_until_cancelled(running_as.shadow(&running, &other, &options));
             if let Some(compared) = runtime.block_on(compared) {
                 let _ = sender.send(compared.map_err(CompareError::from)); // the caller may have gone
             }

@@ -96,7 +96,7 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
         let name = subject.name.clone();
         let looked = self.blocking(move |reloader| {
             let runs = reloader.store().decided(&name).map(|decided| decided.proven);
-            Ok((reloader.shared.tree.has_state(&name, None)?, runs))
+            Ok((!reloader.shared.tree.subscriber(&name)?.state().is_empty(None)?, runs))
         });
         let taken = async {
             let (has_state, runs) = looked.await?;
@@ -104,8 +104,8 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
                 return Ok(None);
             }
             let note = note(version, runs);
-            let taken = self.shared.tree.take_snapshot(&subject.name, TakenBy::Deploy, &note, KEPT_DEFAULT);
-            Ok::<_, ReloadError>(Some(taken.await?))
+            let running = self.running(subject)?;
+            Ok::<_, ReloadError>(Some(running.snapshots().take(TakenBy::Deploy, &note, KEPT_DEFAULT).await?))
         };
         in_time(&subject.name, version, taken).await
     }

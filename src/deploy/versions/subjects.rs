@@ -49,7 +49,7 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
         for (index, note) in (0..).zip(notes) {
             let Ok(subject) = reloader.at(index) else { continue };
             reloader.note(&subject, note);
-            if let Ok(Some(trial)) = reloader.shared.tree.trial(&subject.name) {
+            if let Ok(Some(trial)) = reloader.running(&subject).map(|running| running.versions().trial()) {
                 reloader.judge(index, trial);
             }
         }
@@ -79,7 +79,7 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
             };
             subject.follow(plan, subscriber);
             self.note(&subject, note);
-            if let Ok(Some(trial)) = self.shared.tree.trial(&name) {
+            if let Ok(Some(trial)) = self.running(&subject).map(|running| running.versions().trial()) {
                 self.judge(index, trial);
             }
         }

@@ -2,30 +2,29 @@
 
 use bytes::Bytes;
 
+use super::subscriber::Subscriber;
 use crate::dispatch::lane::capsule::{Capsule, CapsuleError, ReplayError};
 use crate::dispatch::lane::outputs::Fit;
-use crate::dispatch::tree::Tree;
 use crate::engine::Engine;
 use crate::model::call::Output;
 use crate::model::slices::records;
 
-impl<E: Engine> Tree<E> {
-    /// The outputs that a lane of the capsule's subscriber would commit for its event: records with the index of their
+impl<E: Engine> Subscriber<E> {
+    /// The outputs that a lane would commit for the event of one of its capsules: records with the index of their
     /// port, in the order of the ports, and in output order per port. `Ok(Err(_))`: why the lane would refuse them.
     ///
     /// Does not check what depends on other events: transitions of the lifecycle, and room in the backlog.
     ///
     /// # Errors
-    /// [`ReplayError::Capsule`] if the capsule's event cannot be read, or its subscriber does not exist.
+    /// [`ReplayError::Capsule`] if the capsule's event cannot be read, or its partition has no lane.
     pub fn would_commit(
         &self,
         capsule: &Capsule,
         outputs: &[Output],
     ) -> Result<Result<Vec<(usize, Bytes)>, String>, ReplayError> {
         let malformed = |error: String| ReplayError::Capsule(CapsuleError::Malformed(error));
-        let found = self.subscriber(&capsule.subscriber).map_err(|error| malformed(error.to_string()))?;
-        let emitter = self.emitter_of(found.index, capsule.partition);
-        let emitter = emitter.ok_or_else(|| malformed("its subscriber has no lane".to_owned()))?;
+        let emitter =
+            self.emitter(capsule.partition).ok_or_else(|| malformed("its subscriber has no lane".to_owned()))?;
         let held = capsule.held()?;
         let event = held.parse().map_err(|error| malformed(error.to_string()))?;
         let (slices, fit) = emitter.emit(&[event], 0, outputs);

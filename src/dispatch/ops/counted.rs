@@ -4,9 +4,9 @@
 //! failure.
 
 use super::error::ControlError;
+use super::letters::DeadLetters;
 use super::places::without_positions;
 use crate::api::{FailedEvent, Filter, LetterProgress, Reason, Reasons, Times};
-use crate::dispatch::tree::Tree;
 use crate::engine::Engine;
 
 /// Bytes of a reason that distinguish it, within its first line.
@@ -27,21 +27,19 @@ impl Reasons {
     }
 }
 
-impl<E: Engine> Tree<E> {
-    /// Counts open dead letters of a subscriber by failure reason: a part of those that existed at the beginning, and
-    /// where to continue.
+impl<E: Engine> DeadLetters<'_, E> {
+    /// Counts open dead letters by failure reason: a part of those that existed at the beginning, and where to
+    /// continue.
     ///
     /// # Errors
     /// [`ControlError`].
-    pub async fn count_some_dead_letters(
+    pub async fn count_some(
         &self,
-        subscriber: &str,
         filter: &Filter,
         from: Option<LetterProgress>,
     ) -> Result<(Reasons, Option<LetterProgress>), ControlError> {
-        let found = self.subscriber(subscriber)?;
-        let progress = self.progress(&found, from).await?;
-        let page = self.letters(&found, filter, progress.at, LETTERS_AT_ONCE, &progress.ends).await?;
+        let progress = self.progress(from).await?;
+        let page = self.list_to(filter, progress.at, LETTERS_AT_ONCE, &progress.ends).await?;
         let mut reasons = Reasons::default();
         page.found.iter().for_each(|letter| reasons.count(letter));
         Ok((reasons, page.next.map(|at| LetterProgress { at, ends: progress.ends })))

@@ -2,32 +2,16 @@
 
 use std::io;
 
-use crate::dispatch::{Refusal, WaitingError};
+use crate::dispatch::{NameError, Refusal, WaitingError};
 use crate::engine::ReadError;
 use crate::model::Offset;
 
 /// Why an operation failed.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum ControlError {
-    /// Unknown subscriber.
-    #[error(
-        "there is no subscriber `{subscriber}`; {}",
-        nearest.as_ref().map_or("`wattle status` lists them".to_owned(), |name| format!("did you mean `{name}`?"))
-    )]
-    UnknownSubscriber {
-        /// The requested name.
-        subscriber: String,
-        /// The closest existing name.
-        nearest: Option<String>,
-    },
-    /// A short name that exists in several namespaces.
-    #[error("`{subscriber}` is the name of several subscribers: use one of {}", candidates.join(", "))]
-    AmbiguousSubscriber {
-        /// The requested name.
-        subscriber: String,
-        /// The full names.
-        candidates: Vec<String>,
-    },
+    /// The name selects no subscriber.
+    #[error(transparent)]
+    Name(#[from] NameError),
     #[error("subscriber `{subscriber}` has no partition {partition}: it has {partitions}, counted from 0")]
     UnknownPartition {
         subscriber: String,

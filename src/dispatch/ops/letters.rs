@@ -13,14 +13,14 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::error::ControlError;
-use super::find::{Found, stopped};
-use super::listings::{NUMBERS_MAX, Page, is_full};
+use super::failed::{Page, is_full};
+use super::retry_queue::NUMBERS_MAX;
+use super::subscriber::{Subscriber, stopped};
 use crate::api::{FailedEvent, Filter, LetterProgress, LettersDone, ListPosition};
 use crate::dispatch::lane::command::{Command, Letter};
 use crate::dispatch::lane::done::done_key;
 use crate::dispatch::lane::outputs::FIRST_OF_FAILURE;
-use crate::dispatch::lane::waiting::Waiter;
-use crate::dispatch::tree::Tree;
+use crate::dispatch::lane::waiting::{Waiter, now_ns};
 use crate::engine::{Engine, Entries, ReadBudget};
 use crate::model::{Offset, PartitionId, Record, TopicId};
 
@@ -85,59 +85,67 @@ async fn to_the_end(
     }
 }
 
-impl<E: Engine> Tree<E> {
-    /// Open dead letters of a subscriber, starting at `from`, at most `count`. A page may have fewer, or none, although
-    /// more follow.
+/// The dead letters of a subscriber that are neither redriven nor dropped.
+pub struct DeadLetters<'a, E>(&'a Subscriber<E>);
+
+impl<E: Engine> Subscriber<E> {
+    /// Its open dead letters.
+    pub fn dead_letters(&self) -> DeadLetters<'_, E> {
+        DeadLetters(self)
+    }
+}
+
+impl<E: Engine> DeadLetters<'_, E> {
+    /// Open dead letters, starting at `from`, at most `count`. A page may have fewer, or none, although more follow.
     ///
     /// # Errors
     /// [`ControlError`].
-    pub async fn dead_letters(
+    pub async fn list(
         &self,
-        subscriber: &str,
         filter: &Filter,
         from: ListPosition,
         count: usize,
     ) -> Result<Page<FailedEvent>, ControlError> {
-        let found = self.subscriber(subscriber)?;
-        let ends = self.ends_of_letters(&found).await?;
-        self.letters(&found, filter, from, count, &ends).await
+        self.list_to(filter, from, count, &self.ends().await?).await
     }
 
-    /// The dead-letter topic of a subscriber.
-    fn topic_of_letters(&self, found: &Found) -> Result<(TopicId, u32), ControlError> {
-        let none = || ControlError::NoDeadLetters { subscriber: found.plan().label() };
-        let at = found.plan().dead_letters.ok_or_else(none)?.0 as usize;
-        let topic = *found.running.numbers.topics.get(at).ok_or_else(none)?;
-        Ok((topic, found.running.plan.topics.get(at).ok_or_else(none)?.partitions))
+    /// The dead-letter topic, and the number of its partitions.
+    fn topic(&self) -> Result<(TopicId, u32), ControlError> {
+        let Subscriber { running, .. } = self.0;
+        let none = || ControlError::NoDeadLetters { subscriber: self.0.name() };
+        let at = self.0.plan().dead_letters.ok_or_else(none)?.0 as usize;
+        let topic = *running.numbers.topics.get(at).ok_or_else(none)?;
+        Ok((topic, running.plan.topics.get(at).ok_or_else(none)?.partitions))
     }
 
     /// Current end offset of each partition of the dead-letter topic.
-    async fn ends_of_letters(&self, found: &Found) -> Result<Vec<Offset>, ControlError> {
-        let (topic, partitions) = self.topic_of_letters(found)?;
+    async fn ends(&self) -> Result<Vec<Offset>, ControlError> {
+        let (topic, partitions) = self.topic()?;
         let mut ends = Vec::new();
         for partition in 0..partitions {
-            let bounds = self.shared.engine.durable_bounds(PartitionId { topic, partition }).await;
+            let bounds = self.0.engine().durable_bounds(PartitionId { topic, partition }).await;
             ends.push(bounds.map_err(|error| stopped(partition, &error.to_string()))?.unwrap_or_default().durable);
         }
         Ok(ends)
     }
 
-    pub(super) async fn letters(
+    /// As [`Self::list`], of those before these ends.
+    pub(super) async fn list_to(
         &self,
-        found: &Found,
         filter: &Filter,
         from: ListPosition,
         count: usize,
         ends: &[Offset],
     ) -> Result<Page<FailedEvent>, ControlError> {
-        let (topic, partitions) = self.topic_of_letters(found)?;
-        found.check(filter.partition)?;
+        let (topic, partitions) = self.topic()?;
+        self.0.check(filter.partition)?;
+        let now_ns = now_ns();
         let (mut letters, mut bytes, mut looked_at) = (Vec::new(), 0, 0);
         for (partition, end) in (0..partitions).zip(ends).skip(from.partition as usize) {
             let mut offset = if partition == from.partition { from.number } else { 0 };
             let budget = ReadBudget { events: 1_000, bytes: 1 << 20 };
             while offset < *end {
-                let chunks = self.shared.engine.read(PartitionId { topic, partition }, offset, budget).await?;
+                let chunks = self.0.engine().read(PartitionId { topic, partition }, offset, budget).await?;
                 let Some(last) = chunks.last() else { break };
                 let next = last.end_offset();
                 let stored = chunks.iter().flat_map(|chunk| chunk.iter());
@@ -148,10 +156,10 @@ impl<E: Engine> Tree<E> {
                         return Ok(Page { found: letters, next: Some(here) });
                     }
                     let Some(letter) = dead_letter(partition, stored.offset, stored.record) else { continue };
-                    if !filter.matches(&letter) {
+                    if !filter.matches(&letter, now_ns) {
                         continue;
                     }
-                    let entries = self.entries(found, letter.partition)?;
+                    let entries = self.0.entries(letter.partition)?;
                     if entries.get(&done_key(partition, stored.offset))?.is_some() {
                         continue;
                     }
@@ -167,14 +175,14 @@ impl<E: Engine> Tree<E> {
         Ok(Page { found: letters, next: None })
     }
 
-    /// Handles dead letters again, each key in order, after the waiting events of the same key; other subscribers do
+    /// Handles them again, each key in order, after the waiting events of the same key; other subscribers do
     /// not see them. Resolves when all dead letters that existed at the call are in the retry queues, which may have to
     /// become shorter first. Returns their number.
     ///
     /// # Errors
     /// [`ControlError`]; some of them may have been redriven.
-    pub async fn redrive(&self, subscriber: &str, filter: &Filter) -> Result<u64, ControlError> {
-        to_the_end(async |from| self.redrive_some(subscriber, filter, from).await).await
+    pub async fn redrive(&self, filter: &Filter) -> Result<u64, ControlError> {
+        to_the_end(async |from| self.redrive_some(filter, from).await).await
     }
 
     /// A part of [`Self::redrive`], short enough for a caller to wait for, from the beginning or from the end of the
@@ -184,19 +192,17 @@ impl<E: Engine> Tree<E> {
     /// [`ControlError`]; some of them may have been redriven.
     pub async fn redrive_some(
         &self,
-        subscriber: &str,
         filter: &Filter,
         from: Option<LetterProgress>,
     ) -> Result<LettersDone, ControlError> {
-        let found = self.subscriber(subscriber)?;
-        let mut progress = self.progress(&found, from).await?;
+        let mut progress = self.progress(from).await?;
         // Concurrent calls may redrive the same dead letters, so each lane counts those that were still open.
         let redriven = Arc::new(AtomicU64::new(0));
         let done = |next| LettersDone { count: redriven.load(Ordering::Relaxed), next };
         let (end, mut looked_at) = (Instant::now() + PART_WITHIN, 0);
         let mut room_by = Instant::now() + ROOM_WITHIN;
         loop {
-            let page = self.letters(&found, filter, progress.at, LETTERS_MAX, &progress.ends).await?;
+            let page = self.list_to(filter, progress.at, LETTERS_MAX, &progress.ends).await?;
             let mut rest = page.found.as_slice();
             while let Some(first) = rest.first() {
                 progress.at = first.place();
@@ -208,7 +214,7 @@ impl<E: Engine> Tree<E> {
                 let count = rest.iter().take_while(|letter| letter.partition == partition).count();
                 let letters: Vec<_> = rest.iter().take(count).filter_map(FailedEvent::letter).collect();
                 let redrive = |answer| Command::Redrive(letters, redriven.clone(), answer);
-                let taken = self.tell(&found, partition, redrive).await?;
+                let taken = self.0.tell(partition, redrive).await?;
                 match taken {
                     0 => tokio::time::sleep(ROOM_LOOK_EVERY).await,
                     _ => room_by = Instant::now() + ROOM_WITHIN,
@@ -225,45 +231,35 @@ impl<E: Engine> Tree<E> {
         }
     }
 
-    pub(super) async fn progress(
-        &self,
-        found: &Found,
-        from: Option<LetterProgress>,
-    ) -> Result<LetterProgress, ControlError> {
-        let ends = self.ends_of_letters(found).await?;
+    pub(super) async fn progress(&self, from: Option<LetterProgress>) -> Result<LetterProgress, ControlError> {
+        let ends = self.ends().await?;
         Ok(from.unwrap_or(LetterProgress { at: ListPosition::default(), ends }))
     }
 
-    /// Marks dead letters as done, so that they are no longer listed; they stay in their topic for its retention.
+    /// Marks them as done, so that they are no longer listed; they stay in their topic for its retention.
     /// Returns their number.
     ///
     /// # Errors
     /// [`ControlError`].
-    pub async fn drop_dead_letters(&self, subscriber: &str, filter: &Filter) -> Result<u64, ControlError> {
-        to_the_end(async |from| self.drop_some_dead_letters(subscriber, filter, from).await).await
+    pub async fn drop(&self, filter: &Filter) -> Result<u64, ControlError> {
+        to_the_end(async |from| self.drop_some(filter, from).await).await
     }
 
-    /// A part of [`Self::drop_dead_letters`], short enough for a caller to wait for, from the beginning or from the end
+    /// A part of [`Self::drop`], short enough for a caller to wait for, from the beginning or from the end
     /// of the previous part.
     ///
     /// # Errors
     /// [`ControlError`]; some of them may have been dropped.
-    pub async fn drop_some_dead_letters(
-        &self,
-        subscriber: &str,
-        filter: &Filter,
-        from: Option<LetterProgress>,
-    ) -> Result<LettersDone, ControlError> {
-        let found = self.subscriber(subscriber)?;
-        let mut progress = self.progress(&found, from).await?;
+    pub async fn drop_some(&self, filter: &Filter, from: Option<LetterProgress>) -> Result<LettersDone, ControlError> {
+        let mut progress = self.progress(from).await?;
         let (end, mut done) = (Instant::now() + PART_WITHIN, 0);
         loop {
-            let page = self.letters(&found, filter, progress.at, NUMBERS_MAX, &progress.ends).await?;
-            for partition in 0..found.partitions {
+            let page = self.list_to(filter, progress.at, NUMBERS_MAX, &progress.ends).await?;
+            for partition in 0..self.0.partitions() {
                 let of_partition = page.found.iter().filter(|letter| letter.partition == partition);
                 let keys: Vec<_> = of_partition.map(FailedEvent::done_key).collect();
                 if !keys.is_empty() {
-                    done += self.tell(&found, partition, |answer| Command::Forget(keys, answer)).await?;
+                    done += self.0.tell(partition, |answer| Command::Forget(keys, answer)).await?;
                 }
             }
             let Some(next) = page.next else { return Ok(LettersDone { count: done, next: None }) };

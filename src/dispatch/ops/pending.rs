@@ -16,13 +16,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::Instant;
 
+use super::topic::Topic;
 use crate::api::{PendingEvent, PendingFilter, PendingKind};
-use crate::dispatch::intake::publish::PublishError;
 use crate::dispatch::lane::delay::{due_of, since_of};
 use crate::dispatch::lane::entries::{DELAYED, HELD, end_of};
 use crate::dispatch::lane::held::{HeldValue, entry_key};
 use crate::dispatch::rules::guards::{self, TopicGuard};
-use crate::dispatch::tree::Tree;
 use crate::engine::{Engine, Entries, PageBudget, ReadError};
 use crate::model::guard::{key_hash, why_not};
 use crate::model::{EventView, LaneId, Offset, PartitionId, Record, TopicId, partition_of};
@@ -51,9 +50,6 @@ pub struct PendingPage {
 /// Why there is no page.
 #[derive(Debug, thiserror::Error)]
 pub enum PendingError {
-    /// The topic does not exist.
-    #[error(transparent)]
-    Topic(#[from] PublishError),
     /// The position is not from an earlier page.
     #[error("is not what an earlier page of this listing said")]
     Position,
@@ -123,21 +119,20 @@ impl Keeper {
     }
 }
 
-impl<E: Engine> Tree<E> {
-    /// Held and delayed events of a topic, starting after an earlier page, at most `count`. A page may have fewer, for
+impl<E: Engine> Topic<E> {
+    /// Its held and delayed events, starting after an earlier page, at most `count`. A page may have fewer, for
     /// its size or because of the filter, although more follow.
     ///
     /// # Errors
     /// [`PendingError`].
     pub async fn pending(
         &self,
-        topic: &str,
         filter: PendingFilter,
         from: Option<Bytes>,
         count: usize,
     ) -> Result<PendingPage, PendingError> {
         let from = from.map(|from| Position::parse(&from)).transpose()?;
-        let mut found = self.find_pending(topic)?;
+        let mut found = self.find_pending();
         let key = filter.key.as_ref();
         found.keepers.retain(|keeper| {
             let has_key = |key: &String| partition_of(key, found.partitions) == keeper.lane.partition;
@@ -145,33 +140,32 @@ impl<E: Engine> Tree<E> {
                 && (keeper.kind == PendingKind::Delayed || key.is_none_or(has_key))
         });
         if from.is_none() {
-            self.taken_in(&found).await;
+            taken_in(self.tree.engine(), &found).await;
         }
-        let engine = self.engine().clone();
+        let engine = self.tree.engine().clone();
         let listed = tokio::task::spawn_blocking(move || list(&engine, &found, filter.key.as_deref(), from, count));
         listed.await.unwrap_or_else(|error| Err(ReadError::Storage(error.to_string().into()).into()))
     }
 
-    fn find_pending(&self, topic: &str) -> Result<Pending, PendingError> {
-        let (targets, running) = (self.publisher().targets(), self.shared.running());
-        let target = targets.find(topic)?;
+    fn find_pending(&self) -> Pending {
+        let (running, partitions) = (&self.running, self.partitions());
         let mut found = Pending {
-            name: target.name.clone(),
-            partitions: target.partitions,
-            guard: target.guard.clone(),
+            name: self.name().to_owned(),
+            partitions,
+            guard: self.guard.clone(),
             keepers: Vec::new(),
             topic: None,
         };
         // hidden topics of refused events have none
         let Some(index) =
-            running.numbers.topics.iter().take(running.plan.topics.len()).position(|n| *n == target.topic)
+            running.numbers.topics.iter().take(running.plan.topics.len()).position(|n| *n == self.number())
         else {
-            return Ok(found);
+            return found;
         };
-        found.topic = Some(target.topic);
+        found.topic = Some(self.number());
         let holder = running.timers.get(index).and_then(|timer| timer.as_ref()?.held.as_ref());
         let held = holder.iter().flat_map(|holder| {
-            (0..target.partitions).map(|partition| Keeper {
+            (0..partitions).map(|partition| Keeper {
                 kind: PendingKind::Held,
                 lane: LaneId { subscriber: holder.subscriber, partition },
                 hidden: PartitionId { topic: holder.topic, partition },
@@ -183,18 +177,18 @@ impl<E: Engine> Tree<E> {
             hidden: PartitionId { topic: hidden, partition: 0 },
         });
         found.keepers = held.chain(delayed).collect();
-        Ok(found)
+        found
     }
+}
 
-    /// Waits briefly until the lanes have stored all events of the hidden topics: a client that has received the answer
-    /// to its publish finds its event.
-    async fn taken_in(&self, found: &Pending) {
-        let (engine, until) = (self.engine(), Instant::now() + TAKEN_IN_WITHIN);
-        let ends = found.keepers.iter().map(|keeper| engine.bounds(keeper.hidden).unwrap_or_default().durable);
-        for (keeper, end) in found.keepers.iter().zip(ends.collect::<Vec<_>>()) {
-            while engine.position(keeper.lane).is_some_and(|position| position < end) && Instant::now() < until {
-                tokio::time::sleep(LOOK_EVERY).await;
-            }
+/// Waits briefly until the lanes have stored all events of the hidden topics: a client that has received the answer
+/// to its publish finds its event.
+async fn taken_in<E: Engine>(engine: &E, found: &Pending) {
+    let until = Instant::now() + TAKEN_IN_WITHIN;
+    let ends = found.keepers.iter().map(|keeper| engine.bounds(keeper.hidden).unwrap_or_default().durable);
+    for (keeper, end) in found.keepers.iter().zip(ends.collect::<Vec<_>>()) {
+        while engine.position(keeper.lane).is_some_and(|position| position < end) && Instant::now() < until {
+            tokio::time::sleep(LOOK_EVERY).await;
         }
     }
 }

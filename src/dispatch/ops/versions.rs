@@ -2,10 +2,9 @@
 
 use std::sync::Arc;
 
-use super::error::ControlError;
+use super::subscriber::Subscriber;
 use crate::api::{OnTrial, SubscriberStatus};
 use crate::dispatch::lane::versions::{Assignment, Roster, Terms, Trial, Version};
-use crate::dispatch::tree::Tree;
 use crate::dispatch::tree::numbered::blueprint;
 use crate::engine::{ApplyError, Engine, Stopped};
 use crate::model::call::{Handler, PluginSettings};
@@ -21,17 +20,6 @@ pub struct Called {
     pub settings: Arc<PluginSettings>,
     /// Whether the newer of the two declares its output ports.
     pub declares_ports: bool,
-}
-
-/// Why a version cannot be called.
-#[derive(Debug, thiserror::Error)]
-pub enum VersionError {
-    /// Unknown subscriber.
-    #[error(transparent)]
-    Control(#[from] ControlError),
-    /// The engine assigned no number.
-    #[error(transparent)]
-    Apply(#[from] ApplyError),
 }
 
 impl Roster {
@@ -51,139 +39,104 @@ impl Roster {
     }
 }
 
-impl<E: Engine> Tree<E> {
-    fn roster(&self, subscriber: &str) -> Result<Arc<Roster>, ControlError> {
-        let unknown = || ControlError::UnknownSubscriber { subscriber: subscriber.to_owned(), nearest: None };
-        let found = self.subscriber(subscriber)?;
-        Ok(found.running.branches.get(found.index).ok_or_else(unknown)?.roster.clone())
+/// The versions that the lanes of a subscriber call.
+pub struct Versions<'a, E>(&'a Subscriber<E>);
+
+impl<E: Engine> Subscriber<E> {
+    /// The versions that its lanes call.
+    pub fn versions(&self) -> Versions<'_, E> {
+        Versions(self)
+    }
+}
+
+impl<E: Engine> Versions<'_, E> {
+    fn roster(&self) -> &Roster {
+        &self.0.branch.roster
     }
 
     /// Gets a durable number for a version.
-    async fn numbered_version<H: Handler>(&self, handler: H) -> Result<Version, ApplyError> {
-        let _alone = self.shared.applying.lock().await;
-        let blueprint = blueprint(&self.shared.running().plan, vec![handler.digest()]);
-        let numbers = self.shared.engine.apply(&blueprint).await?;
+    async fn numbered<H: Handler>(&self, handler: H) -> Result<Version, ApplyError> {
+        let shared = &self.0.tree.shared;
+        let _alone = shared.applying.lock().await;
+        let blueprint = blueprint(&shared.running().plan, vec![handler.digest()]);
+        let numbers = shared.engine.apply(&blueprint).await?;
         // the engine returns one number per digest; none means that it has stopped
         let number = numbers.versions.first().copied().ok_or(Stopped::Closed)?;
         Ok(Version::new(handler, number))
     }
 
-    /// Makes all lanes of a subscriber call a version from their next call on, and ends a trial.
+    /// Makes all lanes call a version from their next call on, and ends a trial.
     ///
     /// # Errors
-    /// [`VersionError`]; nothing has changed then.
-    pub async fn run_version<H: Handler>(&self, subscriber: &str, handler: H) -> Result<(), VersionError> {
-        let roster = self.roster(subscriber)?;
-        roster.replace(self.numbered_version(handler).await?);
+    /// [`ApplyError`]: the engine assigned no number; nothing has changed then.
+    pub async fn run<H: Handler>(&self, handler: H) -> Result<(), ApplyError> {
+        self.roster().replace(self.numbered(handler).await?);
         Ok(())
     }
 
-    /// Makes lanes of a subscriber call a version from their next call on, until it fails on an event that the stable
-    /// version handles. Ends an earlier trial.
+    /// Makes lanes call a version from their next call on, until it fails on an event that the stable version handles.
+    /// Ends an earlier trial.
     ///
     /// # Errors
-    /// [`VersionError`]; nothing has changed then.
-    pub async fn try_version<H: Handler>(
-        &self,
-        subscriber: &str,
-        handler: H,
-        terms: Terms,
-    ) -> Result<Arc<Trial>, VersionError> {
-        let roster = self.roster(subscriber)?;
-        Ok(roster.try_version(self.numbered_version(handler).await?, terms))
+    /// [`ApplyError`]: the engine assigned no number; nothing has changed then.
+    pub async fn run_on_trial<H: Handler>(&self, handler: H, terms: Terms) -> Result<Arc<Trial>, ApplyError> {
+        Ok(self.roster().try_version(self.numbered(handler).await?, terms))
     }
 
-    /// The current trial of a subscriber.
-    ///
-    /// # Errors
-    /// [`ControlError::UnknownSubscriber`], [`ControlError::AmbiguousSubscriber`].
-    pub fn trial(&self, subscriber: &str) -> Result<Option<Arc<Trial>>, ControlError> {
-        Ok(self.roster(subscriber)?.assignment().on_trial.as_ref().map(|on_trial| on_trial.trial.clone()))
+    /// The current trial.
+    pub fn trial(&self) -> Option<Arc<Trial>> {
+        self.roster().assignment().on_trial.as_ref().map(|on_trial| on_trial.trial.clone())
     }
 
-    /// The versions that the lanes of a subscriber call.
-    ///
-    /// # Errors
-    /// [`ControlError::UnknownSubscriber`], [`ControlError::AmbiguousSubscriber`].
-    pub fn called(&self, subscriber: &str) -> Result<Called, ControlError> {
-        let assignment = self.roster(subscriber)?.assignment();
+    /// The versions that the lanes call.
+    pub fn called(&self) -> Called {
+        let assignment = self.roster().assignment();
         let Assignment { proven, on_trial } = &*assignment;
         let tried =
             on_trial.as_ref().map(|on_trial| (on_trial.version.digest.to_string(), on_trial.trial.terms().lanes));
         let newest = on_trial.as_ref().map_or(proven, |on_trial| &on_trial.version);
         let (settings, declares_ports) = (newest.settings.clone(), newest.declares_ports);
-        Ok(Called { proven: proven.digest.to_string(), tried, settings, declares_ports })
+        Called { proven: proven.digest.to_string(), tried, settings, declares_ports }
     }
 
     /// Protects a trial that has met its terms from failing, until it is promoted, released, or over for another
     /// reason. False if it has not met them, or is over.
-    ///
-    /// # Errors
-    /// [`ControlError::UnknownSubscriber`], [`ControlError::AmbiguousSubscriber`].
-    pub fn hold_trial(&self, subscriber: &str, trial: &Arc<Trial>) -> Result<bool, ControlError> {
-        Ok(self.roster(subscriber)?.hold(trial))
+    pub fn hold_trial(&self, trial: &Arc<Trial>) -> bool {
+        self.roster().hold(trial)
     }
 
     /// Like [`Self::hold_trial`], whether or not the trial has met its terms.
-    ///
-    /// # Errors
-    /// [`ControlError::UnknownSubscriber`], [`ControlError::AmbiguousSubscriber`].
-    pub fn hold_trial_now(&self, subscriber: &str, trial: &Arc<Trial>) -> Result<bool, ControlError> {
-        Ok(self.roster(subscriber)?.hold_now(trial))
+    pub fn hold_trial_now(&self, trial: &Arc<Trial>) -> bool {
+        self.roster().hold_now(trial)
     }
 
-    /// The progress of a subscriber's trial, if there is one.
-    ///
-    /// # Errors
-    /// [`ControlError::UnknownSubscriber`], [`ControlError::AmbiguousSubscriber`].
-    pub fn on_trial(&self, subscriber: &str) -> Result<Option<OnTrial>, ControlError> {
-        let roster = self.roster(subscriber)?;
-        let found = self.subscriber(subscriber)?;
-        let plan = &found.running.plan;
-        let lanes = plan.subscribers.get(found.index).map_or(0, |of| plan[of.from].partitions);
-        Ok(roster.on_trial(lanes))
+    /// The progress of the trial, if there is one.
+    pub fn on_trial(&self) -> Option<OnTrial> {
+        self.roster().on_trial(self.0.partitions())
     }
 
     /// Ends the protection of [`Self::hold_trial`]; a failure in the meantime takes effect now.
-    ///
-    /// # Errors
-    /// [`ControlError::UnknownSubscriber`], [`ControlError::AmbiguousSubscriber`].
-    pub fn release_trial(&self, subscriber: &str, trial: &Arc<Trial>) -> Result<(), ControlError> {
-        self.roster(subscriber)?.release(trial);
-        Ok(())
+    pub fn release_trial(&self, trial: &Arc<Trial>) {
+        self.roster().release(trial);
     }
 
     /// Promotes the candidate to the stable version. False if the trial is over.
-    ///
-    /// # Errors
-    /// [`ControlError::UnknownSubscriber`], [`ControlError::AmbiguousSubscriber`].
-    pub fn pass_trial(&self, subscriber: &str, trial: &Arc<Trial>) -> Result<bool, ControlError> {
-        Ok(self.roster(subscriber)?.pass(trial))
+    pub fn pass_trial(&self, trial: &Arc<Trial>) -> bool {
+        self.roster().pass(trial)
     }
 
     /// Extends a trial from some lanes to all. `None` if the trial is over.
-    ///
-    /// # Errors
-    /// [`ControlError::UnknownSubscriber`], [`ControlError::AmbiguousSubscriber`].
-    pub fn widen_trial(&self, subscriber: &str, trial: &Arc<Trial>) -> Result<Option<Arc<Trial>>, ControlError> {
-        Ok(self.roster(subscriber)?.widen(trial))
+    pub fn widen_trial(&self, trial: &Arc<Trial>) -> Option<Arc<Trial>> {
+        self.roster().widen(trial)
     }
 
-    /// Makes all lanes of a subscriber call the stable version from their next call on.
-    ///
-    /// # Errors
-    /// [`ControlError::UnknownSubscriber`], [`ControlError::AmbiguousSubscriber`].
-    pub fn give_up_trial(&self, subscriber: &str) -> Result<(), ControlError> {
-        self.roster(subscriber)?.give_up();
-        Ok(())
+    /// Makes all lanes call the stable version from their next call on.
+    pub fn give_up_trial(&self) {
+        self.roster().give_up();
     }
 
     /// Sets the note on the last deploy in the status.
-    ///
-    /// # Errors
-    /// [`ControlError::UnknownSubscriber`], [`ControlError::AmbiguousSubscriber`].
-    pub fn note_reload(&self, subscriber: &str, note: Option<String>) -> Result<(), ControlError> {
-        self.roster(subscriber)?.set_note(note);
-        Ok(())
+    pub fn note_reload(&self, note: Option<String>) {
+        self.roster().set_note(note);
     }
 }

@@ -1,4 +1,5 @@
-//! A running tree: the lanes of all subscribers, and the operations on them.
+//! A running tree: starts, is replaced, shows its status, drains. What is asked of one subscriber or topic is in
+//! [`crate::dispatch::Subscriber`] and [`crate::dispatch::Topic`].
 
 pub(super) mod apply;
 mod assemble;
@@ -27,7 +28,6 @@ use crate::api::{Bounds, Snapshot, SubscriberStatus, TopicStatus};
 use crate::dispatch::intake::publish::Publisher;
 use crate::dispatch::lane::capsule::{Capsule, Sink};
 use crate::dispatch::lane::done::read_done;
-use crate::dispatch::lane::outputs::Emitter;
 use crate::dispatch::lane::status::Counters;
 use crate::dispatch::lane::versions::{Roster, Terms, Version};
 use crate::dispatch::tree::turns::Turns;
@@ -38,7 +38,7 @@ use crate::model::{LaneId, PartitionId, SubscriberId, TopicId, VersionId};
 use crate::topology::{Plan, SubscriberPlan, TopicIndex};
 use assemble::assemble;
 use error::StartError;
-use numbered::{Numbered, blueprint_on, emitter};
+use numbered::{Numbered, blueprint_on};
 use running::{Branch, Given, Holder, Running, Takes, Task, Timer};
 
 /// A running tree. Cheap to clone. Its lanes run until [`Tree::drain`].
@@ -81,13 +81,6 @@ impl<E: Engine> Shared<E> {
         for task in tasks {
             self.lanes.spawn_on(task, &self.runtime);
         }
-    }
-
-    /// Hexadecimal digest of the version that a subscriber runs.
-    pub(super) fn digest(&self, subscriber: usize) -> String {
-        let running = self.running();
-        let branch = running.branches.get(subscriber);
-        branch.map(|branch| branch.roster.assignment().proven.digest.to_string()).unwrap_or_default()
     }
 }
 
@@ -176,19 +169,6 @@ impl<E: Engine> Tree<E> {
     /// The engine that the tree runs on.
     pub fn engine(&self) -> &E {
         &self.shared.engine
-    }
-
-    /// The emitter of one lane of a subscriber.
-    pub(super) fn emitter_of(&self, index: usize, partition: u32) -> Option<Emitter> {
-        let running = self.shared.running();
-        let subscriber = running.plan.subscribers.get(index)?;
-        emitter(&running.numbered(), index, subscriber, &running.branches.get(index)?.roster, partition)
-    }
-
-    /// The stable version of a subscriber.
-    pub(super) fn proven_version(&self, index: usize) -> Option<VersionId> {
-        let running = self.shared.running();
-        Some(running.branches.get(index)?.roster.assignment().proven.number)
     }
 
     /// Number of keys with stored state in the partitions of a topic; unreadable partitions are left out.

@@ -71,9 +71,10 @@ impl<E: Engine> Fetching<E> {
 
     /// The full name of a subscriber, which may be gone.
     fn full_name(&self, name: &str) -> Result<String, Status> {
-        match self.tree.full_name(name) {
+        match self.tree.subscriber(name) {
+            Ok(found) => Ok(found.name()),
             Err(_) if name.contains('/') => Ok(name.to_owned()),
-            found => found.map_err(|error| refusal::control(&error).into()),
+            Err(error) => Err(refusal::name(&error).into()),
         }
     }
 

@@ -18,8 +18,7 @@ use crate::api::times::{INVALID_TIME, nanoseconds, timestamp};
 use crate::api::v1::read_request::Start;
 use crate::api::v1::reader_service_server::ReaderService;
 use crate::api::{Bounds, PendingFilter, PendingKind, TraceOf, v1};
-use crate::dispatch::publish::Target;
-use crate::dispatch::{PendingPage, Tree};
+use crate::dispatch::{PendingPage, Topic, Tree};
 use crate::engine::{Chunk, Engine, ReadBudget, ReadError, Stopped};
 use crate::model::{Offset, PartitionId, Record, partition_of};
 use crate::server::bounds;
@@ -41,9 +40,8 @@ impl<E: Engine> ReaderService for Reading<E> {
         }
         let deadline = deadline::deadline(&request);
         let request = request.into_inner();
-        let targets = self.tree.publisher().targets();
-        let target = targets.find(&request.topic).map_err(|error| refusal::publish(&error))?;
-        let reader = self.open(target, request, deadline).await.map_err(|error| refusal::read(&error))?;
+        let topic = self.tree.topic(&request.topic).map_err(|error| refusal::name(&error))?;
+        let reader = self.open(&topic, request, deadline).await.map_err(|error| refusal::read(&error))?;
         Ok(Response::new(AnswerStream::new(reader)))
     }
 
@@ -72,7 +70,8 @@ impl<E: Engine> ReaderService for Reading<E> {
         let v1::ListPendingRequest { topic, kind, key, page_token, page_size } = request.into_inner();
         let filter = PendingFilter { kind: self::kind(kind)?, key };
         let from = Some(page_token).filter(|token| !token.is_empty());
-        let page = self.tree.pending(&topic, filter, from, bounds::page_size(page_size));
+        let topic = self.tree.topic(&topic).map_err(|error| refusal::name(&error))?;
+        let page = topic.pending(filter, from, bounds::page_size(page_size));
         tokio::select! {
             biased;
             () = self.closing.cancelled() => Err(refusal::shutting_down().into()),
@@ -98,14 +97,14 @@ fn kind(kind: i32) -> Result<Option<PendingKind>, Status> {
 impl<E: Engine> Reading<E> {
     async fn open(
         &self,
-        target: &Target,
+        topic: &Topic<E>,
         request: v1::ReadRequest,
         deadline: Option<Instant>,
     ) -> Result<Reader<E>, ReadRefused> {
         let filter = request.filter.unwrap_or_default();
         let mut cursors = Vec::new();
-        for partition in partitions(target, &request.partitions, &filter)? {
-            let id = PartitionId { topic: target.topic, partition };
+        for partition in partitions(topic, &request.partitions, &filter)? {
+            let id = PartitionId { topic: topic.number(), partition };
             let bounds = self.engine.durable_bounds(id).await?.ok_or(ReadError::UnknownPartition)?;
             let next = self.first(id, bounds, request.start.as_ref()).await?;
             let until = if request.follow { Offset::MAX } else { bounds.durable };
@@ -181,17 +180,18 @@ impl<E: Engine> Reading<E> {
 }
 
 /// The partitions to read: those asked for, or all, or the only one in which the key can be.
-fn partitions(target: &Target, wanted: &[u32], filter: &v1::Filter) -> Result<Vec<u32>, ReadRefused> {
+fn partitions<E: Engine>(topic: &Topic<E>, wanted: &[u32], filter: &v1::Filter) -> Result<Vec<u32>, ReadRefused> {
+    let partitions = topic.partitions();
     for &partition in wanted {
-        if partition >= target.partitions {
-            let (topic, partitions) = (target.name.clone(), target.partitions);
+        if partition >= partitions {
+            let topic = topic.name().to_owned();
             return Err(ReadRefused::UnknownPartition { topic, partition, partitions });
         }
     }
     if wanted.is_empty() {
         return Ok(match &filter.key {
-            Some(key) => vec![partition_of(key, target.partitions)],
-            None => (0..target.partitions).collect(),
+            Some(key) => vec![partition_of(key, partitions)],
+            None => (0..partitions).collect(),
         });
     }
     let mut wanted = wanted.to_vec();

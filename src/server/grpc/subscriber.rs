@@ -10,7 +10,7 @@ use crate::api::times::{INVALID_TIME, nanoseconds};
 use crate::api::v1::subscriber_service_server::SubscriberService;
 use crate::api::{Filter, Seek, StateFilter, StateOfPartition, TakenBy, v1};
 use crate::dispatch::snapshots::KEPT_DEFAULT;
-use crate::dispatch::{ControlError, Tree};
+use crate::dispatch::{ControlError, Subscriber, Tree};
 use crate::engine::Engine;
 use crate::server::calls::Calls;
 use crate::server::{bounds, refusal};
@@ -37,14 +37,20 @@ fn filter(filter: Option<v1::FailedFilter>) -> Result<Filter, Status> {
 }
 
 impl<E: Engine> Subscribers<E> {
+    /// The subscriber that a request names, unless the bus stops.
+    fn subscriber(&self, name: &str) -> Result<Subscriber<E>, Status> {
+        self.check_open()?;
+        self.tree.subscriber(name).map_err(|error| refusal::name(&error).into())
+    }
+
     /// Does what may read from a disk.
     async fn reading<T: Send + 'static>(
         &self,
-        read: impl FnOnce(&Tree<E>) -> Result<T, ControlError> + Send + 'static,
+        name: &str,
+        read: impl FnOnce(&Subscriber<E>) -> Result<T, ControlError> + Send + 'static,
     ) -> Result<T, Status> {
-        self.check_open()?;
-        let tree = self.tree.clone();
-        let read = tokio::task::spawn_blocking(move || read(&tree)).await;
+        let subscriber = self.subscriber(name)?;
+        let read = tokio::task::spawn_blocking(move || read(&subscriber)).await;
         let read = read.map_err(|error| Status::internal(format!("the read was not finished: {error}")))?;
         read.map_err(|error| refusal::control(&error).into())
     }
@@ -54,17 +60,16 @@ impl<E: Engine> Subscribers<E> {
     /// before, its result after.
     async fn changing<T, F>(
         &self,
-        (what, subscriber): (&'static str, &str),
-        change: impl FnOnce(Tree<E>, String) -> F,
+        (what, name): (&'static str, &str),
+        change: impl FnOnce(Subscriber<E>) -> F,
     ) -> Result<T, Status>
     where
         T: std::fmt::Debug + Send + 'static,
         F: Future<Output = Result<T, ControlError>> + Send + 'static,
     {
-        self.check_open()?;
-        let (call, subscriber) = (self.calls.token(), subscriber.to_owned());
-        tracing::info!(subscriber, what, "asked for");
-        let change = change(self.tree.clone(), subscriber.clone());
+        let (subscriber, call) = (self.subscriber(name)?, self.calls.token());
+        let (name, change) = (subscriber.name(), change(subscriber));
+        tracing::info!(subscriber = name, what, "asked for");
         let gone = CancellationToken::new();
         let _caller = gone.clone().drop_guard();
         let changed = tokio::spawn(async move {
@@ -72,13 +77,17 @@ impl<E: Engine> Subscribers<E> {
             tokio::select! {
                 changed = change => {
                     match &changed {
-                        Ok(done) => tracing::info!(subscriber, what, ?done, "done"),
-                        Err(error) => tracing::warn!(subscriber, what, %error, "not done, or not all of it"),
+                        Ok(done) => tracing::info!(subscriber = name, what, ?done, "done"),
+                        Err(error) => tracing::warn!(subscriber = name, what, %error, "not done, or not all of it"),
                     }
                     changed.map_err(|error| refusal::control(&error).into())
                 }
                 () = gone.cancelled() => {
-                    tracing::warn!(subscriber, what, "the caller is gone: steps that have not started are skipped");
+                    tracing::warn!(
+                        subscriber = name,
+                        what,
+                        "the caller is gone: steps that have not started are skipped"
+                    );
                     Err(Status::cancelled("the caller is gone"))
                 }
             }
@@ -88,7 +97,6 @@ impl<E: Engine> Subscribers<E> {
 
     /// Runs one part of an operation that can be resumed; it is abandoned when the bus stops.
     async fn changing_some<T>(&self, change: impl Future<Output = Result<T, ControlError>>) -> Result<T, Status> {
-        self.check_open()?;
         let _call = self.calls.token();
         tokio::select! {
             done = change => done.map_err(|error| refusal::control(&error).into()),
@@ -110,7 +118,8 @@ impl<E: Engine> SubscriberService for Subscribers<E> {
         let request = request.into_inner();
         let filter = filter(request.filter)?;
         let (from, count) = (request.from.map(Into::into).unwrap_or_default(), bounds::page_size(request.page_size));
-        let page = self.reading(move |tree| tree.waiting(&request.subscriber, &filter, from, count)).await?;
+        let list = move |subscriber: &Subscriber<E>| subscriber.retry_queue().list(&filter, from, count);
+        let page = self.reading(&request.subscriber, list).await?;
         let events = page.found.into_iter().map(Into::into).collect();
         Ok(Response::new(v1::ListRetryQueueResponse { events, next: page.next.map(Into::into) }))
     }
@@ -118,7 +127,7 @@ impl<E: Engine> SubscriberService for Subscribers<E> {
     async fn release(&self, request: Request<v1::ReleaseRequest>) -> Result<Response<v1::ReleaseResponse>, Status> {
         let request = request.into_inner();
         let filter = filter(request.filter)?;
-        let release = async move |tree: Tree<E>, name: String| tree.release(&name, &filter).await;
+        let release = async move |subscriber: Subscriber<E>| subscriber.retry_queue().release(&filter).await;
         let released = self.changing(("release events that wait", &request.subscriber), release).await?;
         Ok(Response::new(v1::ReleaseResponse { released }))
     }
@@ -129,7 +138,7 @@ impl<E: Engine> SubscriberService for Subscribers<E> {
     ) -> Result<Response<v1::DropRetryQueueResponse>, Status> {
         let request = request.into_inner();
         let filter = filter(request.filter)?;
-        let drop = async move |tree: Tree<E>, name: String| tree.drop_waiting(&name, &filter).await;
+        let drop = async move |subscriber: Subscriber<E>| subscriber.retry_queue().drop(&filter).await;
         let dropped = self.changing(("drop events that wait", &request.subscriber), drop).await?;
         Ok(Response::new(v1::DropRetryQueueResponse { dropped }))
     }
@@ -138,11 +147,10 @@ impl<E: Engine> SubscriberService for Subscribers<E> {
         &self,
         request: Request<v1::ListDeadLettersRequest>,
     ) -> Result<Response<v1::ListDeadLettersResponse>, Status> {
-        self.check_open()?;
         let request = request.into_inner();
-        let filter = filter(request.filter)?;
+        let (subscriber, filter) = (self.subscriber(&request.subscriber)?, filter(request.filter)?);
         let (from, count) = (request.from.map(Into::into).unwrap_or_default(), bounds::page_size(request.page_size));
-        let page = self.tree.dead_letters(&request.subscriber, &filter, from, count).await;
+        let page = subscriber.dead_letters().list(&filter, from, count).await;
         let page = page.map_err(|error| refusal::control(&error))?;
         let events = page.found.into_iter().map(Into::into).collect();
         Ok(Response::new(v1::ListDeadLettersResponse { events, next: page.next.map(Into::into) }))
@@ -152,10 +160,10 @@ impl<E: Engine> SubscriberService for Subscribers<E> {
         &self,
         request: Request<v1::CountDeadLettersRequest>,
     ) -> Result<Response<v1::CountDeadLettersResponse>, Status> {
-        self.check_open()?;
         let request = request.into_inner();
+        let subscriber = self.subscriber(&request.subscriber)?;
         let (filter, from) = (filter(request.filter)?, request.from.map(Into::into));
-        let counted = self.tree.count_some_dead_letters(&request.subscriber, &filter, from).await;
+        let counted = subscriber.dead_letters().count_some(&filter, from).await;
         let (reasons, next) = counted.map_err(|error| refusal::control(&error))?;
         let reasons = reasons.into_iter().map(Into::into).collect();
         Ok(Response::new(v1::CountDeadLettersResponse { reasons, next: next.map(Into::into) }))
@@ -164,7 +172,8 @@ impl<E: Engine> SubscriberService for Subscribers<E> {
     async fn redrive(&self, request: Request<v1::RedriveRequest>) -> Result<Response<v1::RedriveResponse>, Status> {
         let request = request.into_inner();
         let (filter, from) = (filter(request.filter)?, request.from.map(Into::into));
-        let done = self.changing_some(self.tree.redrive_some(&request.subscriber, &filter, from)).await?;
+        let subscriber = self.subscriber(&request.subscriber)?;
+        let done = self.changing_some(subscriber.dead_letters().redrive_some(&filter, from)).await?;
         tracing::info!(subscriber = request.subscriber, redriven = done.count, "redrove dead letters");
         Ok(Response::new(v1::RedriveResponse { redriven: done.count, next: done.next.map(Into::into) }))
     }
@@ -175,20 +184,21 @@ impl<E: Engine> SubscriberService for Subscribers<E> {
     ) -> Result<Response<v1::DropDeadLettersResponse>, Status> {
         let request = request.into_inner();
         let (filter, from) = (filter(request.filter)?, request.from.map(Into::into));
-        let done = self.changing_some(self.tree.drop_some_dead_letters(&request.subscriber, &filter, from)).await?;
+        let subscriber = self.subscriber(&request.subscriber)?;
+        let done = self.changing_some(subscriber.dead_letters().drop_some(&filter, from)).await?;
         tracing::info!(subscriber = request.subscriber, dropped = done.count, "dropped dead letters");
         Ok(Response::new(v1::DropDeadLettersResponse { dropped: done.count, next: done.next.map(Into::into) }))
     }
 
     async fn pause(&self, request: Request<v1::PauseRequest>) -> Result<Response<v1::PauseResponse>, Status> {
         let v1::PauseRequest { subscriber } = request.into_inner();
-        self.changing(("pause", &subscriber), async move |tree, name| tree.pause(&name).await).await?;
+        self.changing(("pause", &subscriber), async move |subscriber| subscriber.pause().await).await?;
         Ok(Response::new(v1::PauseResponse {}))
     }
 
     async fn resume(&self, request: Request<v1::ResumeRequest>) -> Result<Response<v1::ResumeResponse>, Status> {
         let v1::ResumeRequest { subscriber } = request.into_inner();
-        self.changing(("resume", &subscriber), async move |tree, name| tree.resume(&name).await).await?;
+        self.changing(("resume", &subscriber), async move |subscriber| subscriber.resume().await).await?;
         Ok(Response::new(v1::ResumeResponse {}))
     }
 
@@ -197,7 +207,7 @@ impl<E: Engine> SubscriberService for Subscribers<E> {
         let seek = Seek::try_from(&request).map_err(|(field, what)| refusal::field(field, what))?;
         let v1::SeekRequest { subscriber, .. } = request;
         let what = if seek.dry_run { "say where it would be moved" } else { "move" };
-        let moved = self.changing((what, &subscriber), async move |tree, name| tree.seek(&name, seek).await).await?;
+        let moved = self.changing((what, &subscriber), async move |subscriber| subscriber.seek(seek).await).await?;
         Ok(Response::new(v1::SeekResponse { moved: moved.into_iter().map(Into::into).collect() }))
     }
 
@@ -210,7 +220,7 @@ impl<E: Engine> SubscriberService for Subscribers<E> {
             return Err(refusal::field("note", format!("has more than {} bytes", bounds::NOTE_BYTES_MAX)).into());
         }
         let keep = if keep == 0 { KEPT_DEFAULT } else { keep as usize };
-        let take = async move |tree: Tree<E>, name: String| tree.take_snapshot(&name, TakenBy::Hand, &note, keep).await;
+        let take = async move |subscriber: Subscriber<E>| subscriber.snapshots().take(TakenBy::Hand, &note, keep).await;
         let snapshot = self.changing(("take a snapshot", &subscriber), take).await?;
         Ok(Response::new(v1::TakeSnapshotResponse { snapshot: Some(snapshot.into()) }))
     }
@@ -220,7 +230,7 @@ impl<E: Engine> SubscriberService for Subscribers<E> {
         request: Request<v1::ListSnapshotsRequest>,
     ) -> Result<Response<v1::ListSnapshotsResponse>, Status> {
         let v1::ListSnapshotsRequest { subscriber } = request.into_inner();
-        let snapshots = self.reading(move |tree| tree.snapshots(&subscriber)).await?;
+        let snapshots = self.reading(&subscriber, |subscriber| subscriber.snapshots().list()).await?;
         Ok(Response::new(v1::ListSnapshotsResponse { snapshots: snapshots.into_iter().map(Into::into).collect() }))
     }
 
@@ -229,8 +239,7 @@ impl<E: Engine> SubscriberService for Subscribers<E> {
         request: Request<v1::DropSnapshotRequest>,
     ) -> Result<Response<v1::DropSnapshotResponse>, Status> {
         let v1::DropSnapshotRequest { subscriber, number } = request.into_inner();
-        let name = subscriber.clone();
-        self.reading(move |tree| tree.drop_snapshot(&name, number)).await?;
+        self.reading(&subscriber, move |subscriber| subscriber.snapshots().remove(number)).await?;
         tracing::info!(subscriber, number, "removed a snapshot");
         Ok(Response::new(v1::DropSnapshotResponse {}))
     }
@@ -240,7 +249,8 @@ impl<E: Engine> SubscriberService for Subscribers<E> {
         if bucket.is_empty() {
             DEFAULT_BUCKET.clone_into(&mut bucket);
         }
-        let found = self.reading(move |tree| tree.state(&subscriber, (&bucket, &key), from_partition)).await?;
+        let get = move |subscriber: &Subscriber<E>| subscriber.state().get((&bucket, &key), from_partition);
+        let found = self.reading(&subscriber, get).await?;
         let (entries, next_partition) = (found.0.into_iter().map(Into::into).collect(), found.1);
         Ok(Response::new(v1::GetStateResponse { entries, next_partition }))
     }
@@ -252,7 +262,7 @@ impl<E: Engine> SubscriberService for Subscribers<E> {
         let v1::ListStateRequest { subscriber, partition, bucket, prefix, from, page_size } = request.into_inner();
         let (filter, count) = (StateFilter { partition, bucket, prefix }, bounds::page_size(page_size));
         let from = from.map(Into::into).unwrap_or_default();
-        let page = self.reading(move |tree| tree.state_page(&subscriber, &filter, from, count)).await?;
+        let page = self.reading(&subscriber, move |subscriber| subscriber.state().page(&filter, from, count)).await?;
         let entries = page.found.into_iter().map(Into::into).collect();
         Ok(Response::new(v1::ListStateResponse { entries, next: page.next.map(Into::into) }))
     }
@@ -278,7 +288,7 @@ impl<E: Engine> SubscriberService for Subscribers<E> {
         }
         let entries: Vec<_> =
             entries.into_iter().map(StateOfPartition::from).map(|StateOfPartition { entry, .. }| entry).collect();
-        let import = async move |tree: Tree<E>, name: String| tree.import_state(&name, partition, &entries).await;
+        let import = async move |subscriber: Subscriber<E>| subscriber.state().import(partition, &entries).await;
         let imported = self.changing(("import state", &subscriber), import).await?;
         Ok(Response::new(v1::ImportStateResponse { imported }))
     }

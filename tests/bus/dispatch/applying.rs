@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tokio::sync::Semaphore;
 use wattle::api::{Changes, What};
-use wattle::dispatch::{PublishError, StartError, Starts, Tree};
+use wattle::dispatch::{NameError, PublishError, StartError, Starts, Tree};
 use wattle::engine::memory::MemoryEngine;
 use wattle::engine::{Engine, Stopped};
 use wattle::topology::Plan;
@@ -195,7 +195,7 @@ async fn producers_see_the_topics_that_there_are() {
     publisher.publish("other", std::slice::from_ref(&event), None).await.unwrap();
     apply(&tree, &plan_of(&[BEFORE]), &[], &[]).await;
     let refused = publisher.publish("other", &[event], None).await.unwrap_err();
-    assert!(matches!(refused, PublishError::UnknownTopic { .. }), "{refused}");
+    assert!(matches!(refused, PublishError::Name(NameError::Unknown { .. })), "{refused}");
 }
 
 #[tokio::test(start_paused = true)]

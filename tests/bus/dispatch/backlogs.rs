@@ -39,7 +39,7 @@ async fn standing(when_full: &str) -> Tree<MemoryEngine> {
     let silent = silent();
     let tree = start(&bounded(when_full), &[("work", &silent), ("beside", &silent), ("last", &silent)]).await;
     for subscriber in ["work", "last"] {
-        tree.pause(subscriber).await.unwrap();
+        tree.subscriber(subscriber).unwrap().pause().await.unwrap();
     }
     tree
 }
@@ -67,7 +67,7 @@ async fn a_publish_past_the_backlog_is_refused_until_the_slowest_subscriber_has_
     assert_eq!(is_full(try_publish(&tree, "in", &["f"]).await), (1, 5, 5), "the slowest one counts");
     publish(&tree, "free", &["a", "b", "c", "d", "e", "f"]).await;
     assert_eq!(data(&tree, "in").await, ["a", "b", "c", "d", "e"], "nothing of what was refused is there");
-    tree.resume("work").await.unwrap();
+    tree.subscriber("work").unwrap().resume().await.unwrap();
     settled(&tree).await;
     publish(&tree, "in", &["f"]).await;
 }
@@ -95,7 +95,7 @@ async fn a_publish_that_waits_comes_in_when_there_is_room_and_in_its_turn() {
     // `g` would have room, but it is not its turn
     assert!(waiting.iter().all(|publishing| !publishing.is_finished()));
     assert_eq!(data(&tree, "in").await.len(), 4);
-    tree.resume("work").await.unwrap();
+    tree.subscriber("work").unwrap().resume().await.unwrap();
     for publishing in waiting {
         publishing.await.unwrap();
     }
@@ -138,7 +138,7 @@ async fn events_for_several_topics_are_admitted_together() {
     tokio::time::sleep(Duration::from_secs(9)).await;
     assert!(!waits.is_finished());
     publish(&tree, "other", &["e"]).await; // it has reserved nothing while it waits
-    tree.resume("work").await.unwrap();
+    tree.subscriber("work").unwrap().resume().await.unwrap();
     assert_eq!(is_full(waits.await.unwrap()), (1, 5, 5), "and is refused where the room has gone meanwhile");
     together(vec![to("in", "i"), to("free", "i")]).await.unwrap();
     assert_eq!((data(&tree, "in").await.concat(), data(&tree, "free").await.concat()), ("abcdi".into(), "i".into()));
@@ -152,7 +152,7 @@ async fn producers_at_once_never_bring_more_than_there_is_room_for() {
     let scripts = [("work", &silent), ("beside", &silent), ("last", &silent)];
     let yaml = bounded("reject").replacen("backlog: 5", "dedupe: off, backlog: 5", 1);
     let tree = start_on(engine, &plan_of(&[&yaml]), &scripts).await;
-    tree.pause("work").await.unwrap();
+    tree.subscriber("work").unwrap().pause().await.unwrap();
     let publishing = (0..40).map(|number| {
         let tree = tree.clone();
         tokio::spawn(async move { try_publish(&tree, "in", &[&number.to_string()]).await.is_ok() })
@@ -214,10 +214,10 @@ async fn a_lane_makes_no_call_while_a_topic_below_is_full() {
     blocked(&tree).await;
     assert_eq!(data(&tree, "out").await.concat(), "1234");
     // what it is told, it does all the same
-    tree.pause("work").await.unwrap();
+    tree.subscriber("work").unwrap().pause().await.unwrap();
     assert_eq!(lane(&tree), LaneState::Paused);
     gate.add_permits(1);
-    tree.resume("work").await.unwrap();
+    tree.subscriber("work").unwrap().resume().await.unwrap();
     until("the fifth is called", || work.called().len() == 5).await;
     gate.add_permits(100);
     settled(&tree).await;

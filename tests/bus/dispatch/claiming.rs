@@ -89,10 +89,10 @@ async fn survives(home: impl Home) {
     let all = names_of(40);
     let (first, rest) = all.split_at(2);
     // so that the slow one has them
-    tree.pause("b").await.unwrap();
+    tree.subscriber("b").unwrap().pause().await.unwrap();
     publish(&tree, "in", &first.iter().map(String::as_str).collect::<Vec<_>>()).await;
     until("the slow one is called", || !slow.called().is_empty()).await;
-    tree.resume("b").await.unwrap();
+    tree.subscriber("b").unwrap().resume().await.unwrap();
     publish(&tree, "in", &rest.iter().map(String::as_str).collect::<Vec<_>>()).await;
     until("the other one goes on", || quick.called().iter().map(|call| call.events.len()).sum::<usize>() == 38).await;
     // the call is dropped: what it was for was claimed, and nothing came of it
@@ -140,16 +140,16 @@ async fn is_bounded(home: impl Home) {
         start_on(home.open().await, &plan, &scripts).await
     };
     let tree = begin(&scripts).await;
-    tree.pause("c").await.unwrap();
+    tree.subscriber("c").unwrap().pause().await.unwrap();
     let all = names_of(60);
     let take_turns = async |tree: &Tree<_>, events: &[String], scripts: &[Script; 3]| {
         for (turn, event) in events.iter().enumerate() {
             let (works, rests) = (turn % 2, ["b", "a"][turn % 2]);
-            tree.pause(rests).await.unwrap();
+            tree.subscriber(rests).unwrap().pause().await.unwrap();
             let before = scripts[works].called().len();
             publish(tree, "in", &[event]).await;
             until("it is its turn", || scripts[works].called().len() > before).await;
-            tree.resume(rests).await.unwrap();
+            tree.subscriber(rests).unwrap().resume().await.unwrap();
         }
     };
     take_turns(&tree, &all[..10], &scripts).await;
@@ -165,7 +165,7 @@ async fn is_bounded(home: impl Home) {
     let tree = begin(&again).await;
     take_turns(&tree, &all[40..], &again).await;
     assert!(claims(tree.engine(), &names) <= few);
-    tree.resume("c").await.unwrap();
+    tree.subscriber("c").unwrap().resume().await.unwrap();
     settled(&tree).await;
     assert!(scripts[2].called().is_empty() && again[2].called().is_empty(), "all of it was somebody's");
     let made = made_by(&tree, &names).await;
@@ -210,10 +210,10 @@ async fn who_does_not_want_an_event_leaves_it_to_the_other() {
     let (a, b) = (Script::each(copy), Script::each(copy));
     let yaml = yaml("").replacen("queue_group: workers", "queue_group: workers\n    when: key == 'x'", 1);
     let tree = start(&yaml, &[("a", &a), ("b", &b)]).await;
-    tree.pause("b").await.unwrap();
+    tree.subscriber("b").unwrap().pause().await.unwrap();
     publish(&tree, "in", &["x", "y", "z"]).await;
     until("it has its own", || a.called().len() == 1).await;
-    tree.resume("b").await.unwrap();
+    tree.subscriber("b").unwrap().resume().await.unwrap();
     settled(&tree).await;
     assert_eq!(data(&tree, "as").await, ["x"]);
     assert_eq!(data(&tree, "bs").await, ["y", "z"]);
@@ -231,12 +231,12 @@ async fn gives_back(restarts: bool) {
     let plan = plan_of(&[&yaml]);
     let (mut a, mut b) = (Script::each(halts), Script::each(copy));
     let mut tree = start_on(engine.clone(), &plan, &[("a", &a), ("b", &b)]).await;
-    tree.pause("b").await.unwrap();
+    tree.subscriber("b").unwrap().pause().await.unwrap();
     publish(&tree, "in", &["bad", "x", "y"]).await;
     let state = |tree: &Tree<_>| status(&tree.snapshot(), "t/a").lanes[0];
     until("it has halted", || state(&tree) == LaneState::Halted).await;
     publish(&tree, "in", &["z"]).await;
-    tree.resume("b").await.unwrap();
+    tree.subscriber("b").unwrap().resume().await.unwrap();
     until("the other one has what nobody claimed", || b.called().len() == 1).await;
     assert_eq!(b.called()[0].data(), ["z"], "the rest is not its yet");
     if restarts {
@@ -248,7 +248,7 @@ async fn gives_back(restarts: bool) {
     assert_eq!(state(&tree), LaneState::Halted);
     publish(&tree, "in", &["last"]).await;
     until("it goes on", || b.called().iter().any(|call| call.data() == ["last"])).await;
-    tree.resume("a").await.unwrap();
+    tree.subscriber("a").unwrap().resume().await.unwrap();
     if restarts {
         settled(&tree).await;
     } else {
@@ -299,12 +299,12 @@ async fn what_has_been_given_under_its_identity_is_given_to_nobody_again() {
     assert_eq!(repeated(&tree), 2, "each at one member");
     ends(tree).await;
     let tree = start_on(engine, &plan, &scripts).await;
-    tree.pause("a").await.unwrap();
+    tree.subscriber("a").unwrap().pause().await.unwrap();
     for (id, order) in [("5", "y"), ("6", "z")] {
         send(&tree, id, order).await;
     }
     until("it has what is new", || b.called().iter().any(|call| call.data() == ["{\"o\":\"z\"}"])).await;
-    tree.resume("a").await.unwrap();
+    tree.subscriber("a").unwrap().resume().await.unwrap();
     settled(&tree).await;
     let mut made = [data(&tree, "as").await, data(&tree, "bs").await].concat();
     made.sort();
@@ -318,6 +318,6 @@ async fn who_shares_is_not_moved() {
     let tree: Tree<MemoryEngine> = start(&yaml(""), &[("a", &a), ("b", &b)]).await;
     let to =
         Seek { to: SeekTo::Start, partition: None, state: Some(SeekState::Keep), drops_waiting: false, dry_run: false };
-    let refused = tree.seek("a", to).await.unwrap_err();
+    let refused = tree.subscriber("a").unwrap().seek(to).await.unwrap_err();
     assert!(matches!(refused, ControlError::Refused { refusal: Refusal::Shared { .. }, .. }), "{refused}");
 }

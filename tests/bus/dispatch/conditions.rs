@@ -220,13 +220,14 @@ async fn a_lane_that_asks_long_about_each_event_obeys_between() {
     let plan = plan("\"id == '0' || !data.a.all(x, data.a.all(y, x == y))\"", "");
     let tree = backlog_of(MemoryEngine::default(), &plan, &work, &events).await;
     until("the first one is handled", || !work.called().is_empty()).await;
-    let (paused, ()) = tokio::join!(tree.pause("work"), async {
+    let subscriber = tree.subscriber("work").unwrap();
+    let (paused, ()) = tokio::join!(subscriber.pause(), async {
         tokio::task::yield_now().await;
         gate.notify_one();
     });
     paused.unwrap();
     assert!(of(&tree).lag > 0, "it was asked about all of them first");
-    tree.resume("work").await.unwrap();
+    tree.subscriber("work").unwrap().resume().await.unwrap();
     settled(&tree).await;
     assert_eq!(called(&work).len(), 1, "the others are not for it");
 }

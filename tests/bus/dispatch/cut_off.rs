@@ -383,14 +383,14 @@ impl Run for Shares {
     async fn run(&self, bus: &Bus, context: &str) {
         let state = |of: &str| status(&bus.snapshot(), of).lanes[0];
         if state("t/a") != LaneState::Halted {
-            bus.pause("b").await.unwrap();
+            bus.subscriber("b").unwrap().pause().await.unwrap();
         }
         Self::publish(bus, &[("1", "bad"), ("2", "x"), ("3", "y"), ("4", "x")]).await;
         until(context, || {
             state("t/a") == LaneState::Halted || self.begun.lock().unwrap().iter().any(|(who, _)| *who == "b")
         })
         .await;
-        bus.resume("b").await.unwrap();
+        bus.subscriber("b").unwrap().resume().await.unwrap();
         Self::publish(bus, &[("5", "z"), ("6", "y"), ("7", "z")]).await;
         let orders = ["x", "y", "z"].map(|order| json!({ "o": order }).to_string());
         let made = async || [data(bus, "as").await, data(bus, "bs").await].concat();
@@ -407,7 +407,7 @@ impl Run for Shares {
         let bad = json!({ "o": "bad" }).to_string();
         until_so("what it halts for is handled", context, async || {
             if state("t/a") == LaneState::Halted {
-                bus.resume("a").await.unwrap();
+                bus.subscriber("a").unwrap().resume().await.unwrap();
             }
             made().await.contains(&bad)
         })

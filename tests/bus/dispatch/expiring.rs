@@ -46,7 +46,8 @@ async fn a_seek_begins_where_it_says_although_that_expires_meanwhile() {
     clock.moves(2 * HOUR);
     let to =
         Seek { to: SeekTo::Start, partition: None, state: Some(SeekState::Keep), drops_waiting: false, dry_run: false };
-    let mut seek = pin!(tree.seek("work", to));
+    let subscriber = tree.subscriber("work").unwrap();
+    let mut seek = pin!(subscriber.seek(to));
     // It is known where to, and the lane has yet to hear of it, since nothing else runs on this thread.
     assert!(poll_fn(|cx| Poll::Ready(seek.as_mut().poll(cx).is_pending())).await);
     tree.engine().confirm_clock(); // which asks for a checkpoint
@@ -86,8 +87,8 @@ async fn what_is_noted_of_dead_letters_goes_when_they_do_and_none_is_redriven_tw
     let tree = start_on(clock.engine(&disk), &plan, &[("work", &work)]).await;
     publish(&tree, "in", &["a", "b", "c"]).await;
     settled(&tree).await;
-    assert_eq!(tree.drop_dead_letters("work", &key("a")).await.unwrap(), 1);
-    assert_eq!(tree.redrive("work", &key("b")).await.unwrap(), 1);
+    assert_eq!(tree.subscriber("work").unwrap().dead_letters().drop(&key("a")).await.unwrap(), 1);
+    assert_eq!(tree.subscriber("work").unwrap().dead_letters().redrive(&key("b")).await.unwrap(), 1);
     settled(&tree).await;
     assert_eq!(notes(&tree), [0, 1]);
     clock.moves(2 * HOUR);
@@ -95,8 +96,8 @@ async fn what_is_noted_of_dead_letters_goes_when_they_do_and_none_is_redriven_tw
     until("they expire", || start_of(&tree, "t/work.dead") == 3).await;
     publish(&tree, "in", &["d", "e", "f"]).await;
     settled(&tree).await;
-    assert_eq!(tree.drop_dead_letters("work", &key("d")).await.unwrap(), 1);
-    assert_eq!(tree.redrive("work", &key("e")).await.unwrap(), 1);
+    assert_eq!(tree.subscriber("work").unwrap().dead_letters().drop(&key("d")).await.unwrap(), 1);
+    assert_eq!(tree.subscriber("work").unwrap().dead_letters().redrive(&key("e")).await.unwrap(), 1);
     settled(&tree).await;
     // not all the while: the disk would not be there in time
     tokio::time::pause();
@@ -105,7 +106,11 @@ async fn what_is_noted_of_dead_letters_goes_when_they_do_and_none_is_redriven_tw
     until("the others are forgotten", || notes(&tree) == [3, 4]).await;
     ends(tree).await;
     let tree = start_on(clock.engine(&disk), &plan, &[("work", &work)]).await;
-    assert_eq!(tree.redrive("work", &Filter::default()).await.unwrap(), 1, "only the last one is left");
+    assert_eq!(
+        tree.subscriber("work").unwrap().dead_letters().redrive(&Filter::default()).await.unwrap(),
+        1,
+        "only the last one is left"
+    );
     settled(&tree).await;
     assert_eq!(data(&tree, "out").await, ["b", "e", "f"], "each once");
     assert_eq!(notes(&tree), [3, 4, 5]);
@@ -124,11 +129,13 @@ async fn two_that_redrive_or_drop_the_same_dead_letters_count_each_once() {
     settled(&tree).await;
     let only = |key: &str| Filter { key: Some(key.into()), ..Filter::default() };
     let (first, fifth) = (only("e00"), only("e05"));
-    let dropped = tokio::join!(tree.drop_dead_letters("work", &first), tree.drop_dead_letters("work", &first));
+    let subscriber = tree.subscriber("work").unwrap();
+    let letters = subscriber.dead_letters();
+    let dropped = tokio::join!(letters.drop(&first), letters.drop(&first));
     assert_eq!(dropped.0.unwrap() + dropped.1.unwrap(), 1);
     // Each has listed them before either has told the lane.
     let (all, some) = (Filter::default(), fifth);
-    let redriven = tokio::join!(tree.redrive("work", &all), tree.redrive("work", &all), tree.redrive("work", &some));
+    let redriven = tokio::join!(letters.redrive(&all), letters.redrive(&all), letters.redrive(&some));
     assert_eq!(redriven.0.unwrap() + redriven.1.unwrap() + redriven.2.unwrap(), 49);
     settled(&tree).await;
     assert_eq!(data(&tree, "out").await, names[1..], "each once, in their order");

@@ -107,7 +107,13 @@ async fn a_pause_is_bounded(home: impl Home) {
     publish(&tree, "in", &["b"]).await;
     until("it failed", || status(&tree.snapshot(), "t/work").waiting == 1).await;
     let is_due_in = |tree: &Tree<_>| {
-        let found = tree.waiting("t/work", &Filter::default(), ListPosition::default(), 9).unwrap().found;
+        let found = tree
+            .subscriber("t/work")
+            .unwrap()
+            .retry_queue()
+            .list(&Filter::default(), ListPosition::default(), 9)
+            .unwrap()
+            .found;
         Duration::from_nanos(found[0].due_ns - found[0].failed_ns)
     };
     assert_eq!(is_due_in(&tree), RETRY_PAUSE_MAX);
@@ -415,7 +421,13 @@ async fn a_dead_letter_of_a_dead_letter_says_once_why_and_is_handled_again_as_it
     assert_eq!((of("wattlesubscriber").as_str(), of("wattletopic").as_str()), ("t/mourn", "t/work.dead"));
     assert_eq!(of("wattleoffset"), first.offset.to_string(), "which dead letter it is about");
     // what is handled again is what was handled first
-    let page = tree.dead_letters("mourn", &Filter::default(), ListPosition::default(), 10).await.unwrap();
+    let page = tree
+        .subscriber("mourn")
+        .unwrap()
+        .dead_letters()
+        .list(&Filter::default(), ListPosition::default(), 10)
+        .await
+        .unwrap();
     assert_eq!(page.found[0].event, first.encoded);
     assert_eq!(page.found[0].reason, of("wattlereason"));
 }

@@ -133,7 +133,8 @@ async fn an_event_is_stored_handled_and_a_dead_letter_as_it_came() {
         let mut from = ListPosition::default();
         let mut count = 0;
         loop {
-            let page = tree.dead_letters(subscriber, &Filter::default(), from, 500).await.unwrap();
+            let page =
+                tree.subscriber(subscriber).unwrap().dead_letters().list(&Filter::default(), from, 500).await.unwrap();
             for letter in &page.found {
                 assert_eq!(letter.event, came[&(letter.partition, letter.offset)].encoded, "of {subscriber}");
                 let decoded = Event::decode(&letter.event).unwrap();

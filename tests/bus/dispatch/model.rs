@@ -544,19 +544,19 @@ async fn pause<E: Engine>(tree: &Tree<E>, plan: &Plan, random: &mut Random) -> b
         tree.snapshot().subscribers.into_iter().filter(|it| it.lanes[0] == LaneState::Paused).collect();
     for subscriber in paused {
         assert!(subscriber.lanes.iter().all(|lane| *lane == LaneState::Paused), "{subscriber:?}");
-        tree.resume(&subscriber.name).await.unwrap();
+        tree.subscriber(&subscriber.name).unwrap().resume().await.unwrap();
     }
     if !random.one_in(3) {
         return false;
     }
     let subscriber = plan.subscribers[random.below(plan.subscribers.len() as u64) as usize].label();
-    tree.pause(&subscriber).await.unwrap();
+    tree.subscriber(&subscriber).unwrap().pause().await.unwrap();
     for _ in 0..random.below(20) {
         tokio::task::yield_now().await;
     }
     let stays = random.one_in(2);
     if !stays {
-        tree.resume(&subscriber).await.unwrap();
+        tree.subscriber(&subscriber).unwrap().resume().await.unwrap();
     }
     stays
 }
@@ -569,7 +569,7 @@ async fn send_back<E: Engine>(tree: &Tree<E>, plan: &Plan, random: &mut Random) 
     let state = if empties_state { SeekState::Empty } else { SeekState::Keep };
     let mut to = Seek { to, partition: None, state: Some(state), drops_waiting: true, dry_run: false };
     let moved = loop {
-        match tree.seek(&subscriber, to).await {
+        match tree.subscriber(&subscriber).unwrap().seek(to).await {
             Err(ControlError::BeyondEnd { end, .. }) => to.to = SeekTo::Offset(end),
             moved => break moved.unwrap(),
         }
@@ -644,7 +644,7 @@ async fn last_life<E: Engine>(
     seed: u64,
 ) {
     for subscriber in tree.snapshot().subscribers {
-        tree.resume(&subscriber.name).await.unwrap();
+        tree.subscriber(&subscriber.name).unwrap().resume().await.unwrap();
     }
     let mut sent = Vec::new();
     loop {

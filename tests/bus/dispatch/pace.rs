@@ -67,14 +67,20 @@ async fn a_lane_that_waits_for_its_rate_obeys_at_once_and_goes_on_from_there() {
     let tree = start_on(MemoryEngine::default(), &plan(1, "rate: 1/h"), &[("work", &work)]).await;
     publish(&tree, "in", &["a", "b", "c"]).await;
     until("the first call", || work.called().len() == 1).await;
-    tokio::time::timeout(AT_ONCE, tree.pause("t/work")).await.expect("it waits for its rate").unwrap();
+    tokio::time::timeout(AT_ONCE, tree.subscriber("t/work").unwrap().pause())
+        .await
+        .expect("it waits for its rate")
+        .unwrap();
     tokio::time::sleep(Duration::from_secs(2 * 3600)).await;
     assert_eq!(work.called().len(), 1, "it is paused");
-    tokio::time::timeout(AT_ONCE, tree.resume("t/work")).await.unwrap().unwrap();
+    tokio::time::timeout(AT_ONCE, tree.subscriber("t/work").unwrap().resume()).await.unwrap().unwrap();
     until("the second call", || work.called().len() == 2).await;
     let back =
         Seek { to: SeekTo::Start, partition: None, state: Some(SeekState::Keep), drops_waiting: false, dry_run: false };
-    tokio::time::timeout(AT_ONCE, tree.seek("t/work", back)).await.expect("it waits for its rate").unwrap();
+    tokio::time::timeout(AT_ONCE, tree.subscriber("t/work").unwrap().seek(back))
+        .await
+        .expect("it waits for its rate")
+        .unwrap();
     tokio::time::sleep(Duration::from_secs(4 * 3600)).await;
     assert_eq!(work.batches().concat(), ["a", "b", "a", "b", "c"]);
 }
@@ -94,9 +100,9 @@ async fn a_lane_that_waits_for_another_ones_call_obeys_at_once() {
         let (to, state) = (SeekTo::Start, SeekState::Keep);
         Seek { to, partition: Some(partition), state: Some(state), drops_waiting: false, dry_run: false }
     };
-    let told = tokio::time::timeout(AT_ONCE, tree.seek("t/work", back(1))).await;
+    let told = tokio::time::timeout(AT_ONCE, tree.subscriber("t/work").unwrap().seek(back(1))).await;
     assert_eq!(told.expect("it waits for its turn").unwrap()[0].to, 0);
-    let told = tokio::time::timeout(AT_ONCE, tree.seek("t/work", back(0))).await;
+    let told = tokio::time::timeout(AT_ONCE, tree.subscriber("t/work").unwrap().seek(back(0))).await;
     assert!(told.is_err(), "that one is in its call");
 }
 
@@ -107,7 +113,8 @@ async fn what_is_dropped_while_it_waits_for_its_turn_is_not_called_again() {
     publish(&tree, "in", &["a"]).await;
     until("it failed", || status(&tree.snapshot(), "t/work").waiting == 1).await;
     tokio::time::sleep(Duration::from_secs(1)).await;
-    let dropped = tokio::time::timeout(AT_ONCE, tree.drop_waiting("t/work", &Filter::default())).await;
+    let dropped =
+        tokio::time::timeout(AT_ONCE, tree.subscriber("t/work").unwrap().retry_queue().drop(&Filter::default())).await;
     assert_eq!(dropped.expect("it waits for its rate").unwrap(), 1);
     tokio::time::sleep(Duration::from_secs(2 * 3600)).await;
     assert_eq!(work.called().len(), 1);

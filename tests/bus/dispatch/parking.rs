@@ -182,7 +182,7 @@ async fn a_lane_that_goes_on_after_a_halt_tries_as_if_for_the_first_time() {
         };
         until("it halts", || of(&tree).lanes == [LaneState::Halted]).await;
         let before = attempts();
-        tree.resume("work").await.unwrap();
+        tree.subscriber("work").unwrap().resume().await.unwrap();
         until("it halts again", || of(&tree).lanes == [LaneState::Halted] && attempts().len() == 2 * before.len())
             .await;
         assert_eq!(attempts(), [before.clone(), before].concat());
@@ -190,7 +190,8 @@ async fn a_lane_that_goes_on_after_a_halt_tries_as_if_for_the_first_time() {
 }
 
 async fn numbers<E: Engine>(tree: &Tree<E>) -> Vec<u64> {
-    let page = tree.waiting("work", &Filter::default(), ListPosition::default(), 100).unwrap();
+    let page =
+        tree.subscriber("work").unwrap().retry_queue().list(&Filter::default(), ListPosition::default(), 100).unwrap();
     page.found.iter().map(|failed| failed.number).collect()
 }
 
@@ -208,7 +209,7 @@ async fn numbered<H: Home>(home: H) {
         let numbers = numbers(&tree).await;
         assert_eq!(numbers.len(), 2);
         assert!(numbers.iter().all(|number| seen.insert(*number)), "life {life}: {numbers:?} of {seen:?}");
-        assert_eq!(tree.drop_waiting("work", &Filter::default()).await.unwrap(), 2);
+        assert_eq!(tree.subscriber("work").unwrap().retry_queue().drop(&Filter::default()).await.unwrap(), 2);
         ends(tree).await;
     }
 }
@@ -232,6 +233,6 @@ async fn who_mistypes_a_subscriber_is_told_the_nearest() {
         ("t/wor", "there is no subscriber `t/wor`; did you mean `t/work`?"),
         ("something", "there is no subscriber `something`; `wattle status` lists them"),
     ] {
-        assert_eq!(tree.pause(asked).await.unwrap_err().to_string(), told);
+        assert_eq!(tree.subscriber(asked).err().map(|error| error.to_string()).as_deref(), Some(told));
     }
 }

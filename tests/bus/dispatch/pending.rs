@@ -50,7 +50,7 @@ async fn publish<E: Engine>(tree: &Tree<E>, events: &[Bytes]) {
 async fn all<E: Engine>(tree: &Tree<E>, filter: &PendingFilter, count: usize) -> Vec<PendingEvent> {
     let (mut found, mut from) = (Vec::new(), None);
     loop {
-        let page = tree.pending("in", filter.clone(), from, count).await.unwrap();
+        let page = tree.topic("in").unwrap().pending(filter.clone(), from, count).await.unwrap();
         assert!(page.events.len() <= count, "{}", page.events.len());
         found.extend(page.events);
         match page.next {
@@ -162,18 +162,18 @@ async fn a_listing_is_whole_whatever_its_pages_have_and_only_of_what_is_asked_fo
 #[tokio::test]
 async fn what_is_no_topic_or_no_position_is_refused() {
     let tree = start(&yaml(true, 1), &[("work", &Script::each(copy))]).await;
-    let unknown = tree.pending("inn", PendingFilter::default(), None, 9).await.unwrap_err();
+    let unknown = tree.topic("inn").err().unwrap();
     assert!(unknown.to_string().contains("did you mean `in`?"), "{unknown}");
     for wrong in [&b"1"[..], &[0; 5], &[0; 99], &[0, 0, 0, 0, 20].repeat(20)] {
         let wrong = Bytes::copy_from_slice(wrong);
-        let refused = tree.pending("in", PendingFilter::default(), Some(wrong), 9).await.unwrap_err();
+        let refused = tree.topic("in").unwrap().pending(PendingFilter::default(), Some(wrong), 9).await.unwrap_err();
         assert!(matches!(refused, PendingError::Position), "{refused}");
     }
     let nowhere = Bytes::from_static(&[9, 0, 0, 0, 20]);
-    let page = tree.pending("in", PendingFilter::default(), Some(nowhere), 9).await.unwrap();
+    let page = tree.topic("in").unwrap().pending(PendingFilter::default(), Some(nowhere), 9).await.unwrap();
     assert_eq!((page.events.len(), page.next), (0, None), "behind the last partition");
     for empty in ["out", "in@refused", "work.dead"] {
-        let page = tree.pending(empty, PendingFilter::default(), None, 9).await.unwrap();
+        let page = tree.topic(empty).unwrap().pending(PendingFilter::default(), None, 9).await.unwrap();
         assert_eq!((page.events.len(), page.next), (0, None), "{empty}");
     }
 }
@@ -193,7 +193,7 @@ async fn a_page_of_a_hundred_thousand_held_events_looks_at_as_many_as_it_has() {
     let (mut seen, mut from) = (std::collections::BTreeSet::new(), None);
     loop {
         let before = engine.entries_read();
-        let page = tree.pending("in", PendingFilter::default(), from, PAGE).await.unwrap();
+        let page = tree.topic("in").unwrap().pending(PendingFilter::default(), from, PAGE).await.unwrap();
         // the entries of the page, those that were read with them, and a state for each key
         assert!(engine.entries_read() - before <= 3 * PAGE as u64, "{}", engine.entries_read() - before);
         assert!(page.events.len() <= PAGE);
@@ -217,7 +217,8 @@ async fn a_page_of_a_hundred_thousand_held_events_looks_at_as_many_as_it_has() {
     let (mut pages, mut from) = (Vec::new(), None);
     loop {
         let before = engine.entries_read();
-        let page = tree.pending("in", of(Some(PendingKind::Delayed), Some("z")), from, PAGE).await.unwrap();
+        let page =
+            tree.topic("in").unwrap().pending(of(Some(PendingKind::Delayed), Some("z")), from, PAGE).await.unwrap();
         assert!(engine.entries_read() - before <= 11_000, "{}", engine.entries_read() - before);
         pages.push(page.events.len());
         match page.next {

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use wattle::api::{Numbering, Placement};
 use wattle::dispatch::publish::EventRefused;
-use wattle::dispatch::{PublishError, Tree};
+use wattle::dispatch::{NameError, NameKind, PublishError, Tree};
 use wattle::engine::memory::MemoryEngine;
 use wattle::engine::{AppendError, Engine, Stopped};
 use wattle::limits::{EVENT_BYTES_MAX, PUBLISH_EVENTS_MAX, UNIT_BYTES_MAX};
@@ -68,7 +68,9 @@ async fn without_an_expression_the_key_is_the_partitionkey_else_the_subject_else
 async fn an_unknown_topic_is_told_with_the_nearest_one() {
     let tree = tree(ONE).await;
     let nearest = async |name: &str| match refusal(&tree, name, &[event("a", "a", "a")]).await {
-        PublishError::UnknownTopic { topic, nearest } if topic == name => nearest,
+        PublishError::Name(NameError::Unknown { kind: NameKind::Topic, name: asked, nearest }) if asked == name => {
+            nearest
+        }
         error => panic!("{error:?}"),
     };
     assert_eq!(nearest("ni").await.as_deref(), Some("in"));
@@ -84,7 +86,7 @@ async fn a_giant_name_costs_nothing() {
     let tree = tree(ONE).await;
     // To compare it with every name would take gigabytes, and half a minute.
     let error = refusal(&tree, &"x".repeat(64 << 20), &[]).await;
-    assert!(matches!(error, PublishError::UnknownTopic { nearest: None, .. }));
+    assert!(matches!(error, PublishError::Name(NameError::Unknown { nearest: None, .. })));
     assert!(error.to_string().len() < 1000, "nor is it said again");
 }
 
@@ -93,8 +95,8 @@ async fn a_name_that_several_namespaces_have_needs_its_namespace() {
     let plan = plan_of(&[ONE, &ONE.replace("name: t", "name: u")]);
     let tree = start_on(MemoryEngine::default(), &plan, &[("work", &Script::each(copy))]).await;
     match refusal(&tree, "in", &[event("a", "a", "a")]).await {
-        PublishError::AmbiguousTopic { topic, candidates } => {
-            assert_eq!((topic.as_str(), candidates), ("in", vec!["t/in".to_owned(), "u/in".to_owned()]));
+        PublishError::Name(NameError::Ambiguous { kind: NameKind::Topic, name, candidates }) => {
+            assert_eq!((name.as_str(), candidates), ("in", vec!["t/in".to_owned(), "u/in".to_owned()]));
         }
         error => panic!("{error:?}"),
     }

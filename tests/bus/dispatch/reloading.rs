@@ -12,9 +12,9 @@ use wattle::engine::memory::MemoryEngine;
 use wattle::model::call::CallErrorKind;
 use wattle::topology::Plan;
 
-use crate::common::trees::{PATIENCE, by_key, contents, data, only, plan_of, settled, status, until};
+use crate::common::trees::{by_key, contents, data, only, plan_of, settled, status, until};
 use crate::dispatch::bed::{ONE, backlog, one, one_of, publish, start};
-use crate::dispatch::script::{Given, Script, Step, copy, on, out};
+use crate::dispatch::script::{Given, Script, Step, on, out};
 
 const ALL: Terms = Terms {
     events: 1_000,
@@ -39,7 +39,7 @@ fn second(on_b: impl Fn(&Given) -> Step + Send + Sync + 'static) -> Script {
 }
 
 async fn tries(tree: &Tree<MemoryEngine>, script: &Script, terms: Terms) -> Arc<Trial> {
-    tree.try_version("work", script.clone(), terms).await.unwrap()
+    tree.subscriber("work").unwrap().versions().run_on_trial(script.clone(), terms).await.unwrap()
 }
 
 fn verdict(trial: &Trial) -> Verdict {
@@ -67,7 +67,7 @@ async fn a_call_that_goes_on_ends_with_the_version_that_it_began_with() {
     let tree = one(&old, &["a", "b"]).await;
     until("it is called", || old.called().len() == 1).await;
     let new = named("new").version(2);
-    tree.run_version("t/work", new.clone()).await.unwrap();
+    tree.subscriber("t/work").unwrap().versions().run(new.clone()).await.unwrap();
     publish(&tree, "in", &["c"]).await;
     assert_eq!(status(&tree.snapshot(), "t/work").digest, "02".repeat(32));
     open.add_permits(1);
@@ -197,8 +197,8 @@ async fn a_version_that_has_passed_is_not_asked_about_and_stays() {
     publish(&tree, "in", &["c"]).await;
     settled(&tree).await;
     assert_eq!((verdict(&trial), trial.handled()), (Verdict::Enough, 2));
-    assert!(tree.pass_trial("work", &trial).unwrap());
-    assert!(!tree.pass_trial("work", &trial).unwrap(), "once");
+    assert!(tree.subscriber("work").unwrap().versions().pass_trial(&trial));
+    assert!(!tree.subscriber("work").unwrap().versions().pass_trial(&trial), "once");
     publish(&tree, "in", &["b"]).await;
     settled(&tree).await;
     assert_eq!(data(&tree, "work.dead").await, ["b"]);
@@ -214,7 +214,7 @@ async fn a_trial_with_enough_events_can_still_fail_and_then_does_not_pass() {
     publish(&tree, "in", &["a", "b"]).await;
     settled(&tree).await;
     assert!(matches!(verdict(&trial), Verdict::Failed(_)));
-    assert!(!tree.pass_trial("work", &trial).unwrap());
+    assert!(!tree.subscriber("work").unwrap().versions().pass_trial(&trial));
     assert_eq!(data(&tree, "out").await, ["new a", "old b"]);
 }
 
@@ -224,25 +224,25 @@ async fn while_the_end_of_a_trial_is_written_nobody_fails_it_and_what_it_failed_
         let (old, new) = (named("old"), second(|_| Step::Reject));
         let tree = start(ONE, &[("work", &old)]).await;
         let trial = tries(&tree, &new, Terms { events: 1, ..ALL }).await;
-        assert!(!tree.hold_trial("work", &trial).unwrap(), "it has not done enough");
+        assert!(!tree.subscriber("work").unwrap().versions().hold_trial(&trial), "it has not done enough");
         publish(&tree, "in", &["a"]).await;
         settled(&tree).await;
-        assert!(tree.hold_trial("work", &trial).unwrap());
+        assert!(tree.subscriber("work").unwrap().versions().hold_trial(&trial));
         publish(&tree, "in", &["b"]).await;
         settled(&tree).await;
         assert!(matches!(verdict(&trial), Verdict::Passing(Some(_))));
-        assert!(tree.called("work").unwrap().tried.is_some(), "it is on trial");
+        assert!(tree.subscriber("work").unwrap().versions().called().tried.is_some(), "it is on trial");
         if is_kept {
-            assert!(tree.pass_trial("work", &trial).unwrap());
+            assert!(tree.subscriber("work").unwrap().versions().pass_trial(&trial));
         } else {
-            tree.release_trial("work", &trial).unwrap();
+            tree.subscriber("work").unwrap().versions().release_trial(&trial);
             assert!(failed(&trial).contains("event b"));
         }
         publish(&tree, "in", &["c"]).await;
         settled(&tree).await;
         let last = if is_kept { "new c" } else { "old c" };
         assert_eq!(data(&tree, "out").await, ["new a", "old b", last], "nothing is given up");
-        assert_eq!(tree.called("work").unwrap().tried, None);
+        assert_eq!(tree.subscriber("work").unwrap().versions().called().tried, None);
     }
 }
 
@@ -268,7 +268,7 @@ async fn a_trial_that_is_given_up_leaves_the_proven_version() {
     let (old, new) = (named("old"), named("new").version(2));
     let tree = start(ONE, &[("work", &old)]).await;
     let trial = tries(&tree, &new, ALL).await;
-    tree.give_up_trial("work").unwrap();
+    tree.subscriber("work").unwrap().versions().give_up_trial();
     publish(&tree, "in", &["a"]).await;
     settled(&tree).await;
     assert_eq!(data(&tree, "out").await, ["old a"]);
@@ -304,7 +304,7 @@ async fn a_canary_is_called_by_some_lanes_first_and_by_all_once_it_has_passed() 
     let on_trial = status(&tree.snapshot(), "t/work").on_trial.unwrap();
     assert_eq!((on_trial.lanes, on_trial.events), (2, 2));
     assert_eq!(verdict(&trial), Verdict::Enough);
-    assert!(tree.pass_trial("work", &trial).unwrap());
+    assert!(tree.subscriber("work").unwrap().versions().pass_trial(&trial));
     let again: Vec<_> = MANY.iter().map(|name| name.repeat(2)).collect();
     publish(&tree, "in", &again.iter().map(String::as_str).collect::<Vec<_>>()).await;
     settled(&tree).await;
@@ -339,8 +339,8 @@ async fn across_versions_of_the_state_a_lane_halts_and_asks() {
     assert!(data(&tree, "work.dead").await.is_empty(), "nothing is given up");
     assert!(old.called().is_empty(), "who cannot read the state is not asked");
     // whoever decides for the old version says so, and has the lane go on
-    tree.give_up_trial("work").unwrap();
-    tree.resume("work").await.unwrap();
+    tree.subscriber("work").unwrap().versions().give_up_trial();
+    tree.subscriber("work").unwrap().resume().await.unwrap();
     settled(&tree).await;
     assert_eq!(data(&tree, "out").await, ["new a", "new c", "old b"]);
 }
@@ -368,14 +368,14 @@ async fn begun(plan: &Plan, proven: &Script, on_trial: Option<(Script, Terms)>) 
 async fn a_tree_can_start_in_the_middle_of_a_trial() {
     let (old, new) = (named("old"), second(|_| Step::Reject));
     let tree = begun(&plan_of(&[ONE]), &old, Some((new.clone(), ALL))).await;
-    let trial = tree.trial("work").unwrap().unwrap();
+    let trial = tree.subscriber("work").unwrap().versions().trial().unwrap();
     publish(&tree, "in", &["a", "b"]).await;
     settled(&tree).await;
     let seen = only(&tree, "out").await;
     assert_eq!(seen.iter().map(|seen| seen.data()).collect::<Vec<_>>(), ["new a", "old b"]);
     assert_ne!(seen[0].lineage.unwrap().version, seen[1].lineage.unwrap().version);
     assert!(failed(&trial).contains("no b"));
-    assert!(tree.trial("work").unwrap().is_none());
+    assert!(tree.subscriber("work").unwrap().versions().trial().is_none());
 }
 
 #[tokio::test(start_paused = true)]
@@ -400,14 +400,6 @@ async fn what_a_version_wrote_for_an_event_that_it_failed_on_is_not_there_for_th
     settled(&tree).await;
     let expected = ["old saw \"\"", "new saw \"o\"", "old saw \"on\"", "old saw \"ono\""];
     assert_eq!(data(&tree, "out").await, expected);
-}
-
-#[tokio::test]
-async fn a_version_for_nobody_is_refused() {
-    let tree = start(ONE, &[("work", &Script::each(copy))]).await;
-    let error = tree.run_version("nobody", Script::each(copy)).await.unwrap_err();
-    assert!(error.to_string().contains("no subscriber `nobody`"), "{error}");
-    assert!(tree.drain(PATIENCE).await);
 }
 
 #[tokio::test(start_paused = true)]

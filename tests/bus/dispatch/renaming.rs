@@ -101,7 +101,7 @@ async fn nothing_is_left_behind<H: Home>(home: H) {
     until("it is a dead letter", || mourn.times().len() == 1).await;
     publish(&tree, "in", &["again"]).await;
     until("it has failed once", || status(&tree.snapshot(), "t/work").waiting == 1).await;
-    tree.pause("tail").await.unwrap();
+    tree.subscriber("tail").unwrap().pause().await.unwrap();
     until("it is kept", || delayed(&tree, "t/in") == 1).await;
 
     apply(&tree, &plan_of(&[&after()]), &scripts, &[]).await;
@@ -130,20 +130,20 @@ async fn nothing_is_left_behind<H: Home>(home: H) {
     has(&tree, "accepted", 4).await;
     assert_eq!(delayed(&tree, "t/orders"), 1);
     until("what waited behind the pause is still there", || status(&tree.snapshot(), "t/tail").lag == 3).await;
-    tree.resume("tail").await.unwrap();
+    tree.subscriber("tail").unwrap().resume().await.unwrap();
     until("it goes on as well", || tail.times().len() == 4).await;
     assert_eq!(data(&tree, "accepted").await, ["a 1", "b 2", "again 3", "c 4"], "its state goes on");
     // Letters from before are its letters.
     let letters = only(&tree, "check.dead").await;
     assert_eq!((letters.len(), letters[0].attribute("wattlesubscriber").as_str()), (1, "t/work"));
-    assert_eq!(tree.redrive("check", &Filter::default()).await.unwrap(), 1);
+    assert_eq!(tree.subscriber("check").unwrap().dead_letters().redrive(&Filter::default()).await.unwrap(), 1);
     has(&tree, "check.dead", 2).await;
     // Whoever handles it all once more names it all the same.
-    tree.pause("check").await.unwrap();
+    tree.subscriber("check").unwrap().pause().await.unwrap();
     let all =
         Seek { to: SeekTo::Start, partition: None, state: Some(SeekState::Empty), drops_waiting: true, dry_run: false };
-    tree.seek("check", all).await.unwrap();
-    tree.resume("check").await.unwrap();
+    tree.subscriber("check").unwrap().seek(all).await.unwrap();
+    tree.subscriber("check").unwrap().resume().await.unwrap();
     let mut again = ids(&has(&tree, "accepted", 8).await);
     again.sort_unstable();
     again.dedup();
@@ -221,7 +221,7 @@ async fn a_full_topic_is_called_as_it_is_called_now() {
         "wattle: v1\nname: t\ntopics: { in: { backlog: 1 } }\nsubscribers:\n  keep: { from: in, plugin: k.wasm }\n";
     let keep = Script::each(|_| Step::Emit(Vec::new()));
     let tree = start(yaml, &[("keep", &keep)]).await;
-    tree.pause("keep").await.unwrap();
+    tree.subscriber("keep").unwrap().pause().await.unwrap();
     publish(&tree, "in", &["a"]).await;
     let plan =
         plan_of(&[&yaml.replace("from: in", "from: orders").replace("in: { b", "orders: { renamed_from: in, b")]);

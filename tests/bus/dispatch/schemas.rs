@@ -75,7 +75,14 @@ async fn an_output_that_does_not_fit_fails_the_event_that_it_was_made_of_and_no_
     tree.publisher().publish("in", &events, None).await.unwrap();
     settled(&tree).await;
     assert_eq!(data(&tree, "out").await, [r#"{"total":2}"#, r#"{"total":3}"#]);
-    let dead = tree.dead_letters("work", &Filter::default(), Default::default(), 9).await.unwrap().found;
+    let dead = tree
+        .subscriber("work")
+        .unwrap()
+        .dead_letters()
+        .list(&Filter::default(), Default::default(), 9)
+        .await
+        .unwrap()
+        .found;
     let reasons: Vec<_> = dead.iter().map(|letter| (letter.id.as_str(), letter.reason.as_str())).collect();
     let words = "the data of an output does not fit the schema of the topic behind its port: ";
     let expected = [

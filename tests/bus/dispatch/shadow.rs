@@ -34,7 +34,7 @@ async fn handled(yaml: &str, script: &Script, events: &[&str]) -> Tree<MemoryEng
 }
 
 async fn shadow(tree: &Tree<MemoryEngine>, running: &Script, other: &Script, last: u32) -> ShadowReport {
-    tree.shadow("work", running, other, &options(last)).await.unwrap()
+    tree.subscriber("work").unwrap().shadow(running, other, &options(last)).await.unwrap()
 }
 
 /// What a report says of whom: events, held against the record, not deterministic, over other state, differing.
@@ -82,7 +82,7 @@ async fn other_outputs_are_shown_beside_those_of_the_running_version() {
     assert!(b.other.outputs.values().all(|output| output.topic == "t/out" && output.key == "b"));
     assert_eq!(c.other.outputs.len(), 2);
     let few = ShadowOptions { shown: 1, ..options(LAST) };
-    let report = tree.shadow("work", &Script::each(copy), &other, &few).await.unwrap();
+    let report = tree.subscriber("work").unwrap().shadow(&Script::each(copy), &other, &few).await.unwrap();
     assert_eq!((report.shown.len(), report.differing), (1, 2), "the others are counted");
 }
 
@@ -165,7 +165,8 @@ async fn what_was_recorded_over_other_state_is_told_apart() {
     let entry = StateEntry { bucket: "b".into(), key: "n".into(), written_ns: 0, value: "2".into() };
     let state = vec![StateOfPartition { partition: 0, entry }];
     let given = over(ShadowOver::Last { events: 2, state });
-    let report = tree.shadow("work", &Script::each(count), &Script::each(count), &given).await.unwrap();
+    let report =
+        tree.subscriber("work").unwrap().shadow(&Script::each(count), &Script::each(count), &given).await.unwrap();
     assert_eq!(counts(&report), [2, 2, 0, 0, 0], "{report:?}");
     // Only what is written differs.
     let noting = Script::each(|event| {
@@ -217,10 +218,8 @@ async fn events_that_wait_or_are_passed_over_are_left_out() {
 async fn a_version_that_cannot_be_called_ends_it() {
     let tree = handled(ONE, &Script::each(copy), &["a"]).await;
     let none = Script::each(|_| Step::NoInstance);
-    let error = tree.shadow("work", &Script::each(copy), &none, &options(LAST)).await.unwrap_err();
+    let error = tree.subscriber("work").unwrap().shadow(&Script::each(copy), &none, &options(LAST)).await.unwrap_err();
     assert!(matches!(error, ShadowError::Instance(_)), "{error}");
-    let error = tree.shadow("wrok", &none, &none, &options(LAST)).await.unwrap_err();
-    assert!(matches!(error, ShadowError::Control(ControlError::UnknownSubscriber { .. })), "{error}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -240,7 +239,12 @@ async fn of_events_that_are_shared_only_its_own_are_compared() {
     until("all is handled", || tree.is_at_rest()).await;
     let mut compared = 0;
     for name in ["work", "mate"] {
-        let report = tree.shadow(name, &Script::each(copy), &Script::each(copy), &options(LAST)).await.unwrap();
+        let report = tree
+            .subscriber(name)
+            .unwrap()
+            .shadow(&Script::each(copy), &Script::each(copy), &options(LAST))
+            .await
+            .unwrap();
         assert_eq!(
             (report.events + report.not_its_own, report.differing, report.not_deterministic),
             (5, 0, 0),
@@ -254,17 +258,22 @@ async fn of_events_that_are_shared_only_its_own_are_compared() {
 #[tokio::test(start_paused = true)]
 async fn behind_a_snapshot_it_begins_with_its_state() {
     let tree = handled(ONE, &Script::each(count), &["a", "b"]).await;
-    tree.take_snapshot("work", TakenBy::Hand, "", 9).await.unwrap();
+    tree.subscriber("work").unwrap().snapshots().take(TakenBy::Hand, "", 9).await.unwrap();
     publish(&tree, "in", &["c", "d", "e"]).await;
     until("all is handled", || tree.is_at_rest()).await;
     let behind = |snapshot, events| over(ShadowOver::Behind { snapshot, events });
-    let report = tree.shadow("work", &Script::each(count), &Script::each(count), &behind(1, 9)).await.unwrap();
+    let report = tree
+        .subscriber("work")
+        .unwrap()
+        .shadow(&Script::each(count), &Script::each(count), &behind(1, 9))
+        .await
+        .unwrap();
     assert_eq!(counts(&report), [3, 3, 0, 0, 0], "{report:?}");
     // from where it was taken, not the last ones
     let other = Script::each(|event| if event.data == "c" { Step::Reject } else { count(event) });
-    let report = tree.shadow("work", &Script::each(count), &other, &behind(1, 1)).await.unwrap();
+    let report = tree.subscriber("work").unwrap().shadow(&Script::each(count), &other, &behind(1, 1)).await.unwrap();
     assert_eq!(counts(&report), [1, 1, 0, 0, 1], "{report:?}");
-    let error = tree.shadow("work", &other, &other, &behind(2, 1)).await.unwrap_err();
+    let error = tree.subscriber("work").unwrap().shadow(&other, &other, &behind(2, 1)).await.unwrap_err();
     let unknown = SnapshotError::Unknown { subscriber: "t/work".into(), number: 2 };
     assert!(matches!(&error, ShadowError::Control(ControlError::Snapshot(found)) if *found == unknown), "{error}");
 }
@@ -274,7 +283,9 @@ fn following(tree: &Tree<MemoryEngine>, other: &Script, events: u64, enough: &Ca
     let (tree, other) = (tree.clone(), other.clone());
     let coming = ShadowOver::Coming { events: Some(events), time: None };
     let options = ShadowOptions { enough: enough.clone(), ..over(coming) };
-    tokio::spawn(async move { tree.shadow("work", &Script::each(count), &other, &options).await.unwrap() })
+    tokio::spawn(async move {
+        tree.subscriber("work").unwrap().shadow(&Script::each(count), &other, &options).await.unwrap()
+    })
 }
 
 type Following = tokio::task::JoinHandle<ShadowReport>;
@@ -307,7 +318,7 @@ async fn events_that_come_are_compared_over_the_state_that_there_is() {
     let report = differs.await.unwrap();
     assert_eq!(counts(&report), [4, 4, 0, 0, 4], "no more than were asked for: {report:?}");
     assert_eq!((report.outputs, report.state, report.shown[0].id.as_str()), (0, 4, "c"));
-    assert_eq!(tree.state("work", ("b", "seen"), 0).unwrap().0, [], "nothing is committed");
+    assert_eq!(tree.subscriber("work").unwrap().state().get(("b", "seen"), 0).unwrap().0, [], "nothing is committed");
 }
 
 #[tokio::test(start_paused = true)]
@@ -316,7 +327,7 @@ async fn a_comparison_over_events_that_come_ends_after_its_time() {
     let hour = over(ShadowOver::Coming { events: None, time: Some(Duration::from_secs(3_600)) });
     let compares = tree.clone();
     let compared = tokio::spawn(async move {
-        compares.shadow("work", &Script::each(count), &Script::each(count), &hour).await.unwrap()
+        compares.subscriber("work").unwrap().shadow(&Script::each(count), &Script::each(count), &hour).await.unwrap()
     });
     everybody_waits().await;
     publish(&tree, "in", &["b"]).await;
@@ -331,7 +342,7 @@ async fn a_comparison_ends_where_another_version_is_proven() {
     everybody_waits().await;
     publish(&tree, "in", &["b"]).await;
     everybody_waits().await;
-    tree.run_version("work", Script::each(count).version(7)).await.unwrap();
+    tree.subscriber("work").unwrap().versions().run(Script::each(count).version(7)).await.unwrap();
     let report = tokio::time::timeout(Duration::from_secs(60), report).await.expect("it ends").unwrap();
     assert!(report.is_superseded, "what is recorded from then on is not of the version that is compared: {report:?}");
     assert_eq!(counts(&report), [1, 1, 0, 0, 0]);

@@ -179,7 +179,9 @@ async fn a_checkpoint_without_room_ends_no_lane_and_all_goes_on_once_there_is_so
     let why = status(&tree.snapshot(), "t/work").last_failure.unwrap();
     assert!(why.contains("at the moment"), "{why}");
     // It is tried at once, and said why that fails.
-    let told = tokio::time::timeout(Duration::from_secs(10), tree.pause("t/work")).await.expect("an answer");
+    let told = tokio::time::timeout(Duration::from_secs(10), tree.subscriber("t/work").unwrap().pause())
+        .await
+        .expect("an answer");
     assert!(
         matches!(&told, Err(ControlError::Refused { refusal: Refusal::Stopped { reason }, .. }) if reason.contains("at \
             the moment")),
@@ -204,7 +206,7 @@ async fn a_checkpoint_without_room_ends_no_lane_and_all_goes_on_once_there_is_so
     for dead in ["work.dead", "guards.dead"] {
         assert!(only(&tree, dead).await.is_empty(), "{dead}");
     }
-    assert_eq!(tree.state("t/work", ("seen", "s"), 0).unwrap().0.len(), 1);
+    assert_eq!(tree.subscriber("t/work").unwrap().state().get(("seen", "s"), 0).unwrap().0.len(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -226,12 +228,12 @@ async fn a_real_disk_that_another_program_fills_loses_and_doubles_nothing() {
     let tree = start_on(engine, &plan_of(&[TREE]), &[("work", &work), ("guards", &guards)]).await;
     publish(&tree, named("stubborn", "s", 0)).await;
     until("it waits", || status(&tree.snapshot(), "t/work").waiting == 1).await;
-    tree.pause("t/work").await.unwrap();
+    tree.subscriber("t/work").unwrap().pause().await.unwrap();
     for count in 0..500 {
         publish(&tree, named(&format!("e{count}"), &format!("k{}", count % 7), 0)).await;
     }
     let ballast = disk.take(usize::MAX);
-    tree.resume("t/work").await.unwrap();
+    tree.subscriber("t/work").unwrap().resume().await.unwrap();
     // more state than there is room for
     until("it is full", || !tree.engine().storage().takes_outputs).await;
     tokio::time::sleep(Duration::from_secs(2)).await;
@@ -255,26 +257,31 @@ async fn what_was_asked_for_by_somebody_who_is_gone_is_not_done_once_there_is_ro
     let disk = Disk::new();
     let script = Script::each(copy);
     let tree = start_on(disk.open(), &plan_of(&[ONE]), &[("work", &script)]).await;
-    tree.pause("t/work").await.unwrap();
+    tree.subscriber("t/work").unwrap().pause().await.unwrap();
     bed::publish(&tree, "in", &["a"]).await;
     let bytes: usize = disk.disk.contents().values().map(Vec::len).sum();
     disk.disk.set_capacity(Some(bytes as u64 / 2));
     until("it is full", || !tree.engine().storage().takes_outputs).await;
-    tree.resume("t/work").await.unwrap();
+    tree.subscriber("t/work").unwrap().resume().await.unwrap();
     until("what it emits waits for room", || script.called().len() == 1).await;
     let state = SeekState::Empty;
     let to_start = Seek { to: SeekTo::Start, partition: None, state: Some(state), drops_waiting: true, dry_run: false };
     let moment = Duration::from_millis(20);
-    assert!(tokio::time::timeout(moment, tree.seek("t/work", to_start)).await.is_err(), "the lane is not free");
+    assert!(
+        tokio::time::timeout(moment, tree.subscriber("t/work").unwrap().seek(to_start)).await.is_err(),
+        "the lane is not free"
+    );
     let entry = StateEntry { bucket: "b".into(), key: "k".into(), written_ns: 1, value: "v".into() };
-    assert!(tokio::time::timeout(moment, tree.import_state("t/work", 0, &[entry])).await.is_err());
-    assert!(tokio::time::timeout(moment, tree.pause("t/work")).await.is_err());
+    assert!(
+        tokio::time::timeout(moment, tree.subscriber("t/work").unwrap().state().import(0, &[entry])).await.is_err()
+    );
+    assert!(tokio::time::timeout(moment, tree.subscriber("t/work").unwrap().pause()).await.is_err());
 
     disk.disk.set_capacity(None);
-    tree.resume("t/work").await.unwrap(); // it is told that behind all else
+    tree.subscriber("t/work").unwrap().resume().await.unwrap(); // it is told that behind all else
     settled(&tree).await;
     assert_eq!(lane(&tree, "t/work"), LaneState::Running);
     assert_eq!(script.called().len(), 1, "it was not moved");
-    assert!(tree.state("t/work", ("b", "k"), 0).unwrap().0.is_empty(), "nothing was put in");
+    assert!(tree.subscriber("t/work").unwrap().state().get(("b", "k"), 0).unwrap().0.is_empty(), "nothing was put in");
     assert_eq!(data(&tree, "out").await, ["a"]);
 }

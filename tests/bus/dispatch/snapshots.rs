@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering::SeqCst;
 use std::time::{Duration, Instant};
 
 use wattle::api::{Filter, LaneState, Seek, SeekState, SeekTo, StateEntry, TakenBy};
-use wattle::dispatch::{ControlError, Refusal, SnapshotError, Tree};
+use wattle::dispatch::{ControlError, NameError, NameKind, Refusal, SnapshotError, Tree};
 use wattle::effects::{MemoryDisk, SystemClock};
 use wattle::engine::Engine;
 use wattle::engine::embedded::EmbeddedEngine;
@@ -62,7 +62,7 @@ fn back_to(number: u64) -> Seek {
 
 /// What is under a key of the state, by partition.
 fn state<E: Engine>(tree: &Tree<E>, key: &str) -> BTreeMap<u32, u64> {
-    let found = tree.state("work", ("b", key), 0).unwrap().0;
+    let found = tree.subscriber("work").unwrap().state().get(("b", key), 0).unwrap().0;
     let value = |entry: &StateEntry| String::from_utf8(entry.value.to_vec()).unwrap().parse().unwrap();
     found.iter().map(|found| (found.partition, value(&found.entry))).collect()
 }
@@ -71,7 +71,7 @@ async fn a_seek_to_a_snapshot_goes_on_as_if_nothing_had_come_after_it(home: impl
     let (tree, _) = started(home.open().await).await;
     publish(&tree, 0..50).await;
     settled(&tree).await;
-    let taken = tree.take_snapshot("work", TakenBy::Hand, "before", 9).await.unwrap();
+    let taken = tree.subscriber("work").unwrap().snapshots().take(TakenBy::Hand, "before", 9).await.unwrap();
     assert_eq!((taken.number, taken.note.as_str(), taken.digest.as_str()), (1, "before", "01".repeat(32).as_str()));
     assert_eq!(taken.positions.iter().sum::<u64>(), 50);
     assert_eq!((taken.entries, taken.bytes > 0), (7 + u64::from(LANES), true));
@@ -81,10 +81,14 @@ async fn a_seek_to_a_snapshot_goes_on_as_if_nothing_had_come_after_it(home: impl
     ends(tree).await;
 
     let (tree, _) = started(home.open().await).await;
-    assert_eq!(tree.snapshots("work").unwrap(), std::slice::from_ref(&taken), "it survives");
-    let dry = tree.seek("work", Seek { dry_run: true, ..back_to(1) }).await.unwrap();
+    assert_eq!(
+        tree.subscriber("work").unwrap().snapshots().list().unwrap(),
+        std::slice::from_ref(&taken),
+        "it survives"
+    );
+    let dry = tree.subscriber("work").unwrap().seek(Seek { dry_run: true, ..back_to(1) }).await.unwrap();
     assert_eq!(state(&tree, "all"), counts, "nothing was moved");
-    let moved = tree.seek("work", back_to(1)).await.unwrap();
+    let moved = tree.subscriber("work").unwrap().seek(back_to(1)).await.unwrap();
     assert_eq!(moved, dry);
     assert_eq!(moved.iter().map(|moved| moved.to).collect::<Vec<_>>(), taken.positions);
     settled(&tree).await;
@@ -127,7 +131,7 @@ async fn a_snapshot_of_lanes_that_run_has_state_and_position_of_one_moment() {
     let (mut taken, mut between, begin) = (Vec::new(), 0, Instant::now());
     while between < 5 {
         let before = state(&tree, "all").values().sum::<u64>();
-        taken.push(tree.take_snapshot("work", TakenBy::Hand, "", 1_000).await.unwrap());
+        taken.push(tree.subscriber("work").unwrap().snapshots().take(TakenBy::Hand, "", 1_000).await.unwrap());
         // whatever it is of, more was handled in front of it and behind it
         let of = taken.last().unwrap().positions.iter().sum::<u64>();
         assert!(of >= before, "what was handled before is in it");
@@ -139,14 +143,14 @@ async fn a_snapshot_of_lanes_that_run_has_state_and_position_of_one_moment() {
     let published = publishing.await.unwrap();
     settled(&tree).await;
     assert_eq!(state(&tree, "all").values().sum::<u64>(), published);
-    tree.pause("work").await.unwrap();
+    tree.subscriber("work").unwrap().pause().await.unwrap();
     for taken in &taken {
-        tree.seek("work", back_to(taken.number)).await.unwrap();
+        tree.subscriber("work").unwrap().seek(back_to(taken.number)).await.unwrap();
         let counts = state(&tree, "all");
         let counts: Vec<_> = (0..LANES).map(|lane| counts.get(&lane).copied().unwrap_or(0)).collect();
         assert_eq!(counts, taken.positions, "snapshot {}", taken.number);
     }
-    tree.resume("work").await.unwrap();
+    tree.subscriber("work").unwrap().resume().await.unwrap();
     settled(&tree).await;
     assert_eq!(state(&tree, "all").values().sum::<u64>(), published);
     ends(tree).await;
@@ -161,24 +165,25 @@ async fn what_waited_waits_again_unless_it_comes_again() {
     settled(&tree).await;
     let waiting = || status(&tree.snapshot(), "t/work").waiting;
     assert_eq!(waiting(), 2, "one is parked, and one is behind it");
-    tree.take_snapshot("work", TakenBy::Hand, "", 9).await.unwrap();
-    let refused = tree.seek("work", back_to(1)).await.unwrap_err();
+    tree.subscriber("work").unwrap().snapshots().take(TakenBy::Hand, "", 9).await.unwrap();
+    let refused = tree.subscriber("work").unwrap().seek(back_to(1)).await.unwrap_err();
     assert!(matches!(refused, ControlError::Refused { refusal: Refusal::Waits { waiting: 2 }, .. }), "{refused:?}");
-    tree.drop_waiting("work", &Filter::default()).await.unwrap();
+    tree.subscriber("work").unwrap().retry_queue().drop(&Filter::default()).await.unwrap();
     assert_eq!(waiting(), 0);
 
-    tree.seek("work", back_to(1)).await.unwrap();
+    tree.subscriber("work").unwrap().seek(back_to(1)).await.unwrap();
     settled(&tree).await;
     assert_eq!(waiting(), 2);
-    let found = tree.waiting("work", &Filter::default(), Default::default(), 9).unwrap().found;
+    let found =
+        tree.subscriber("work").unwrap().retry_queue().list(&Filter::default(), Default::default(), 9).unwrap().found;
     assert_eq!(found.iter().map(|found| found.id.as_str()).collect::<Vec<_>>(), ["bad", "behind"]);
     assert_eq!((found[0].attempts, found[0].is_parked), (1, true));
     // from the start they come again, so they are not among what waits as well
-    tree.seek("work", Seek { to: SeekTo::Start, drops_waiting: true, ..back_to(1) }).await.unwrap();
+    tree.subscriber("work").unwrap().seek(Seek { to: SeekTo::Start, drops_waiting: true, ..back_to(1) }).await.unwrap();
     settled(&tree).await;
     assert_eq!(waiting(), 2);
     healed.store(true, SeqCst);
-    tree.release("work", &Filter::default()).await.unwrap();
+    tree.subscriber("work").unwrap().retry_queue().release(&Filter::default()).await.unwrap();
     settled(&tree).await;
     let data = by_key(&tree, "out").await["a"].clone();
     assert_eq!(
@@ -191,36 +196,52 @@ async fn what_waited_waits_again_unless_it_comes_again() {
 #[tokio::test]
 async fn the_oldest_go_and_those_that_are_named() {
     let (tree, _) = started(MemoryEngine::default()).await;
-    let numbers = || tree.snapshots("work").unwrap().iter().map(|taken| taken.number).collect::<Vec<_>>();
+    let numbers = || {
+        tree.subscriber("work")
+            .unwrap()
+            .snapshots()
+            .list()
+            .unwrap()
+            .iter()
+            .map(|taken| taken.number)
+            .collect::<Vec<_>>()
+    };
     for _ in 0..5 {
-        tree.take_snapshot("work", TakenBy::Hand, "", 3).await.unwrap();
+        tree.subscriber("work").unwrap().snapshots().take(TakenBy::Hand, "", 3).await.unwrap();
     }
     assert_eq!(numbers(), [3, 4, 5]);
-    tree.drop_snapshot("t/work", 4).unwrap();
+    tree.subscriber("t/work").unwrap().snapshots().remove(4).unwrap();
     assert_eq!(numbers(), [3, 5]);
-    assert_eq!(tree.take_snapshot("work", TakenBy::Hand, "", 0).await.unwrap().number, 6);
+    assert_eq!(tree.subscriber("work").unwrap().snapshots().take(TakenBy::Hand, "", 0).await.unwrap().number, 6);
     assert_eq!(numbers(), [6], "the new one stays in any case");
     let unknown = |error| matches!(error, ControlError::Snapshot(SnapshotError::Unknown { number: 4, .. }));
-    assert!(unknown(tree.drop_snapshot("work", 4).unwrap_err()));
-    assert!(unknown(tree.seek("work", back_to(4)).await.unwrap_err()));
-    let unsaid = tree.seek("work", Seek { state: Some(SeekState::Keep), ..back_to(6) }).await.unwrap_err();
+    assert!(unknown(tree.subscriber("work").unwrap().snapshots().remove(4).unwrap_err()));
+    assert!(unknown(tree.subscriber("work").unwrap().seek(back_to(4)).await.unwrap_err()));
+    let unsaid =
+        tree.subscriber("work").unwrap().seek(Seek { state: Some(SeekState::Keep), ..back_to(6) }).await.unwrap_err();
     assert!(matches!(unsaid, ControlError::Snapshot(SnapshotError::NoPosition)), "{unsaid:?}");
-    assert!(matches!(
-        tree.take_snapshot("nobody", TakenBy::Hand, "", 1).await,
-        Err(ControlError::UnknownSubscriber { .. })
-    ));
+    assert!(matches!(tree.subscriber("nobody"), Err(NameError::Unknown { kind: NameKind::Subscriber, .. })));
 }
 
 #[tokio::test]
 async fn those_of_deploys_and_those_by_hand_do_not_push_each_other_out() {
     let (tree, _) = started(MemoryEngine::default()).await;
-    let kinds = || tree.snapshots("work").unwrap().iter().map(|taken| (taken.number, taken.by)).collect::<Vec<_>>();
-    tree.take_snapshot("work", TakenBy::Hand, "", 1).await.unwrap();
+    let kinds = || {
+        tree.subscriber("work")
+            .unwrap()
+            .snapshots()
+            .list()
+            .unwrap()
+            .iter()
+            .map(|taken| (taken.number, taken.by))
+            .collect::<Vec<_>>()
+    };
+    tree.subscriber("work").unwrap().snapshots().take(TakenBy::Hand, "", 1).await.unwrap();
     for _ in 0..4 {
-        tree.take_snapshot("work", TakenBy::Deploy, "", 2).await.unwrap();
+        tree.subscriber("work").unwrap().snapshots().take(TakenBy::Deploy, "", 2).await.unwrap();
     }
     assert_eq!(kinds(), [(1, TakenBy::Hand), (4, TakenBy::Deploy), (5, TakenBy::Deploy)]);
-    tree.take_snapshot("work", TakenBy::Hand, "", 1).await.unwrap();
+    tree.subscriber("work").unwrap().snapshots().take(TakenBy::Hand, "", 1).await.unwrap();
     assert_eq!(kinds(), [(4, TakenBy::Deploy), (5, TakenBy::Deploy), (6, TakenBy::Hand)]);
 }
 
@@ -229,7 +250,7 @@ async fn a_damaged_snapshot_is_refused_whole() {
     let (tree, _) = started(MemoryEngine::default()).await;
     publish(&tree, 0..50).await;
     settled(&tree).await;
-    tree.take_snapshot("work", TakenBy::Hand, "", 9).await.unwrap();
+    tree.subscriber("work").unwrap().snapshots().take(TakenBy::Hand, "", 9).await.unwrap();
     publish(&tree, 50..60).await;
     settled(&tree).await;
     let counts = state(&tree, "all");
@@ -239,12 +260,12 @@ async fn a_damaged_snapshot_is_refused_whole() {
     let at = file.length().unwrap() - 60; // of the last lane
     let byte = file.read_bytes(at, 1).unwrap();
     file.write_at(&[!byte[0]], at).unwrap();
-    let refused = tree.seek("work", back_to(1)).await.unwrap_err();
+    let refused = tree.subscriber("work").unwrap().seek(back_to(1)).await.unwrap_err();
     assert!(matches!(refused, ControlError::Snapshot(SnapshotError::Unusable { number: 1, .. })), "{refused:?}");
     settled(&tree).await;
     assert_eq!(state(&tree, "all"), counts, "no lane was touched");
     file.write_at(&byte, at).unwrap();
-    tree.seek("work", back_to(1)).await.unwrap();
+    tree.subscriber("work").unwrap().seek(back_to(1)).await.unwrap();
 }
 
 /// As many keys as need several units, in one lane.
@@ -252,7 +273,7 @@ async fn large<E: Engine>(tree: &Tree<E>, count: usize) {
     let entry = |n: usize| StateEntry { bucket: "b".into(), key: format!("{n:06}"), written_ns: 7, value: "v".into() };
     let entries: Vec<_> = (0..count).map(entry).collect();
     for part in entries.chunks(5_000) {
-        tree.import_state("work", 1, part).await.unwrap();
+        tree.subscriber("work").unwrap().state().import(1, part).await.unwrap();
     }
 }
 
@@ -260,7 +281,7 @@ fn keys<E: Engine>(tree: &Tree<E>) -> usize {
     let (mut count, mut behind) = (0, None::<String>);
     loop {
         let position = behind.as_deref().map(|key| ("b", key));
-        let page = tree.list_state("work", 1, position, 100_000).unwrap();
+        let page = tree.subscriber("work").unwrap().state().list(1, position, 100_000).unwrap();
         let Some(last) = page.last() else { return count };
         behind = Some(last.key.clone());
         count += page.len();
@@ -273,13 +294,13 @@ async fn a_state_of_several_units_comes_back_whole() {
     let home = tempfile::tempdir().unwrap();
     let (tree, _) = started(home.open().await).await;
     large(&tree, count).await;
-    let taken = tree.take_snapshot("work", TakenBy::Hand, "", 9).await.unwrap();
+    let taken = tree.subscriber("work").unwrap().snapshots().take(TakenBy::Hand, "", 9).await.unwrap();
     assert_eq!(taken.entries, count as u64);
     let empty = Seek { to: SeekTo::Start, state: Some(SeekState::Empty), ..back_to(0) };
-    tree.seek("work", empty).await.unwrap();
+    tree.subscriber("work").unwrap().seek(empty).await.unwrap();
     assert_eq!(keys(&tree), 0);
     large(&tree, 100).await;
-    tree.seek("work", Seek { partition: Some(1), ..back_to(1) }).await.unwrap();
+    tree.subscriber("work").unwrap().seek(Seek { partition: Some(1), ..back_to(1) }).await.unwrap();
     assert_eq!((keys(&tree), status(&tree.snapshot(), "t/work").lanes[1]), (count, LaneState::Running));
     ends(tree).await;
     let (tree, _) = started(home.open().await).await;
@@ -301,13 +322,13 @@ async fn a_lane_whose_seek_broke_off_stands_still_until_it_is_sought_again() {
     publish(&tree, 0..30).await;
     settled(&tree).await;
     large(&tree, 3 * SEEK_WRITES_MAX).await;
-    let unsupported = tree.take_snapshot("work", TakenBy::Hand, "", 1).await.unwrap_err();
+    let unsupported = tree.subscriber("work").unwrap().snapshots().take(TakenBy::Hand, "", 1).await.unwrap_err();
     assert!(matches!(unsupported, ControlError::Snapshot(SnapshotError::Unsupported)), "{unsupported:?}");
     let entries = tree.engine().entries(LaneId { subscriber: SubscriberId(1), partition: 1 }).unwrap();
     let empty = Seek { to: SeekTo::Start, partition: Some(1), state: Some(SeekState::Empty), ..back_to(0) };
     let seeking = {
         let tree = tree.clone();
-        tokio::spawn(async move { tree.seek("work", empty).await })
+        tokio::spawn(async move { tree.subscriber("work").unwrap().seek(empty).await })
     };
     let mut crashes = Vec::new();
     while !seeking.is_finished() {
@@ -333,13 +354,13 @@ async fn a_lane_whose_seek_broke_off_stands_still_until_it_is_sought_again() {
     let failure = status(&tree.snapshot(), "t/work").last_failure.unwrap();
     assert!(failure.contains("the state of the lane is incomplete"), "{failure}");
     assert!((1..3 * SEEK_WRITES_MAX).contains(&keys(&tree)), "neither the one state nor the other: {}", keys(&tree));
-    tree.resume("work").await.unwrap();
+    tree.subscriber("work").unwrap().resume().await.unwrap();
     publish(&tree, 30..60).await;
     until("the others go on", || status(&tree.snapshot(), "t/work").handled >= 10).await;
     assert_eq!(lane(&tree), LaneState::Halted, "that is no pause");
-    let kept = tree.seek("work", Seek { state: Some(SeekState::Keep), ..empty }).await.unwrap_err();
+    let kept = tree.subscriber("work").unwrap().seek(Seek { state: Some(SeekState::Keep), ..empty }).await.unwrap_err();
     assert!(matches!(kept, ControlError::Refused { partition: 1, refusal: Refusal::Broken }), "{kept:?}");
-    tree.seek("work", empty).await.unwrap();
+    tree.subscriber("work").unwrap().seek(empty).await.unwrap();
     settled(&tree).await;
     assert_eq!(lane(&tree), LaneState::Running);
     let events = crate::common::trees::contents(&tree, "in").await[1].len() as u64;
@@ -365,7 +386,7 @@ async fn a_snapshot_that_takes_long_holds_up_those_of_no_other_subscriber() {
     let tree = start_on(engine, &plan_of(&[TWO]), &[("one", &handler), ("two", &handler)]).await;
     publish(&tree, 0..3).await;
     settled(&tree).await;
-    let first = tree.take_snapshot("one", TakenBy::Hand, "", 8).await.unwrap();
+    let first = tree.subscriber("one").unwrap().snapshots().take(TakenBy::Hand, "", 8).await.unwrap();
     let name = disk.contents().into_keys().next().unwrap();
     let (of_one, _) = name.rsplit_once(&first.number.to_string()).unwrap();
     let of_one = of_one.to_owned();
@@ -381,10 +402,11 @@ async fn a_snapshot_that_takes_long_holds_up_those_of_no_other_subscriber() {
     });
     let slow = {
         let tree = tree.clone();
-        tokio::spawn(async move { tree.take_snapshot("one", TakenBy::Hand, "", 8).await })
+        tokio::spawn(async move { tree.subscriber("one").unwrap().snapshots().take(TakenBy::Hand, "", 8).await })
     };
     until("it is being written", || asked.load(SeqCst)).await;
-    let other = tokio::time::timeout(PATIENCE, tree.take_snapshot("two", TakenBy::Deploy, "", 8)).await;
+    let other =
+        tokio::time::timeout(PATIENCE, tree.subscriber("two").unwrap().snapshots().take(TakenBy::Deploy, "", 8)).await;
     assert!(!slow.is_finished());
     *gate.0.lock().unwrap() = false;
     gate.1.notify_all();

@@ -319,7 +319,7 @@ async fn what_has_expired_is_looked_at_once() {
     // the lane has nothing else to do, so all of it goes
     tokio::time::sleep(Duration::from_secs(1)).await;
     let read = engine.entries_read() - before;
-    assert_eq!(tree.list_state("work", 0, None, 10).unwrap().len(), 1);
+    assert_eq!(tree.subscriber("work").unwrap().state().list(0, None, 10).unwrap().len(), 1);
     assert!((2 * KEYS..=2 * KEYS + KEYS / 10).contains(&read), "{read} entries: when each was written, and what it is");
 }
 
@@ -343,7 +343,7 @@ async fn a_state_that_was_kept_without_a_time_limit_gets_one() {
     engine.hold_clock(2 * HOUR_NS + 2_000_000_000);
     assert_eq!(does(&tree, &[]).await.0, "key8,new");
     tokio::time::sleep(Duration::from_secs(1)).await;
-    assert_eq!(tree.list_state("work", 0, None, 10).unwrap().len(), 2, "the others are gone");
+    assert_eq!(tree.subscriber("work").unwrap().state().list(0, None, 10).unwrap().len(), 2, "the others are gone");
 }
 
 async fn many_keys<H: Home>(home: H) {
@@ -425,8 +425,9 @@ async fn what_does_not_fit_is_not_put_in() {
         written_ns: 1,
         value: vec![b'1'; bytes].into(),
     };
-    assert_eq!(tree.import_state("work", 0, &[entry("x", 500)]).await.unwrap(), 1);
-    let refused = tree.import_state("work", 0, &[entry("y", 1), entry("z", 500)]).await.unwrap_err();
+    assert_eq!(tree.subscriber("work").unwrap().state().import(0, &[entry("x", 500)]).await.unwrap(), 1);
+    let refused =
+        tree.subscriber("work").unwrap().state().import(0, &[entry("y", 1), entry("z", 500)]).await.unwrap_err();
     let full = |refused: &wattle::dispatch::ControlError| {
         matches!(
             refused,
@@ -437,7 +438,15 @@ async fn what_does_not_fit_is_not_put_in() {
         )
     };
     assert!(full(&refused) && refused.to_string().contains("`state.max`"), "{refused}");
-    assert_eq!(tree.import_state("work", 0, &[entry("x", 900)]).await.unwrap(), 1, "in place of what is there");
-    assert_eq!(tree.import_state("work", 0, &[entry("x", 1)]).await.unwrap(), 1);
-    assert_eq!(tree.import_state("work", 0, &[entry("z", 900)]).await.unwrap(), 1, "what was refused takes no room");
+    assert_eq!(
+        tree.subscriber("work").unwrap().state().import(0, &[entry("x", 900)]).await.unwrap(),
+        1,
+        "in place of what is there"
+    );
+    assert_eq!(tree.subscriber("work").unwrap().state().import(0, &[entry("x", 1)]).await.unwrap(), 1);
+    assert_eq!(
+        tree.subscriber("work").unwrap().state().import(0, &[entry("z", 900)]).await.unwrap(),
+        1,
+        "what was refused takes no room"
+    );
 }

@@ -188,10 +188,10 @@ async fn open_dead_letters_are_those_that_nothing_was_done_about(home: impl Home
     assert_eq!(of(&tree), (Some(5), 5));
     let only = |id: &str| Filter { id: Some(id.into()), ..Filter::default() };
     for _ in 0..2 {
-        tree.drop_dead_letters("work", &only("b")).await.unwrap();
+        tree.subscriber("work").unwrap().dead_letters().drop(&only("b")).await.unwrap();
         assert_eq!(of(&tree), (Some(4), 5), "dropped twice is dropped once");
     }
-    tree.redrive("work", &only("d")).await.unwrap();
+    tree.subscriber("work").unwrap().dead_letters().redrive(&only("d")).await.unwrap();
     settled(&tree).await;
     assert_eq!(of(&tree), (Some(4), 6), "what fails again is another one");
     ends(tree).await;
@@ -199,7 +199,7 @@ async fn open_dead_letters_are_those_that_nothing_was_done_about(home: impl Home
     let copies = Script::each(copy);
     let tree = start_on(home.open().await, &plan, &[("work", &copies)]).await;
     assert_eq!(of(&tree), (Some(4), 0), "what is kept outlives a start, what is counted does not");
-    tree.redrive("work", &Filter::default()).await.unwrap();
+    tree.subscriber("work").unwrap().dead_letters().redrive(&Filter::default()).await.unwrap();
     settled(&tree).await;
     assert_eq!(of(&tree), (Some(0), 0));
     ends(tree).await;
@@ -229,7 +229,7 @@ async fn what_is_behind_is_as_old_as_its_oldest_event_also_where_only_the_disk_k
     publish(&tree, "in", &["a"]).await;
     settled(&tree).await;
     assert_eq!(age(&tree), (0, None));
-    tree.pause("work").await.unwrap();
+    tree.subscriber("work").unwrap().pause().await.unwrap();
     for name in ["b", "c"] {
         hand.moves(HOUR);
         publish(&tree, "in", &[name]).await;
@@ -305,7 +305,7 @@ subscribers:
     let open = || ["t/one", "t/two", "t/three"].map(|name| status(&tree.snapshot(), name).open_dead_letters);
     assert_eq!(open(), [Some(3_000); 3]);
     let one = Filter { id: Some("7".into()), ..Filter::default() };
-    tree.drop_dead_letters("two", &one).await.unwrap();
+    tree.subscriber("two").unwrap().dead_letters().drop(&one).await.unwrap();
     let before = engine.entries_read();
     assert_eq!(open(), [Some(3_000), Some(2_999), Some(3_000)]);
     assert_eq!(engine.entries_read(), before);

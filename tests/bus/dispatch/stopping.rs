@@ -63,7 +63,10 @@ async fn what_only_some_lanes_have_done_is_said() {
     until("the call", || work.called().len() == 1).await;
     let to_start =
         Seek { to: SeekTo::Start, partition: None, state: Some(SeekState::Keep), drops_waiting: false, dry_run: false };
-    for error in [tree.seek("work", to_start).await.unwrap_err(), tree.pause("work").await.unwrap_err()] {
+    for error in [
+        tree.subscriber("work").unwrap().seek(to_start).await.unwrap_err(),
+        tree.subscriber("work").unwrap().pause().await.unwrap_err(),
+    ] {
         assert!(matches!(error, ControlError::Partly { .. }), "{error}");
         assert!(
             error.to_string().starts_with("partition 1: ") && error.to_string().contains("1 partition had"),

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use wattle::api::{Addressed, Numbering};
-use wattle::dispatch::{PublishError, Tree};
+use wattle::dispatch::{NameError, PublishError, Tree};
 use wattle::engine::Engine;
 use wattle::engine::memory::MemoryEngine;
 use wattle::limits::PUBLISH_EVENTS_MAX;
@@ -62,9 +62,12 @@ async fn what_is_wrong_with_one_is_said_with_its_topic_and_nothing_is_stored_any
         other => panic!("{other}"),
     };
     assert!(matches!(of_topic(&[to("log", "a"), to("out", "a")]).await, (1, PublishError::NotARoot { .. })));
-    assert!(matches!(of_topic(&[to("log", "a"), to("lgo", "a")]).await, (1, PublishError::UnknownTopic { .. })));
+    assert!(matches!(
+        of_topic(&[to("log", "a"), to("lgo", "a")]).await,
+        (1, PublishError::Name(NameError::Unknown { .. }))
+    ));
     assert!(
-        matches!(of_topic(&[to("", "a")]).await, (0, PublishError::UnknownTopic { .. })),
+        matches!(of_topic(&[to("", "a")]).await, (0, PublishError::Name(NameError::Unknown { .. }))),
         "there is none in front of it"
     );
     let many = vec![to("log", "a"); PUBLISH_EVENTS_MAX + 1];

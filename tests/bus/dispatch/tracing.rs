@@ -1,8 +1,7 @@
 //! The lineage of an event: found by its id, followed up and down, and what became of each.
 
 use wattle::api::{Filter, Trace, TraceOf, TraceOutcome, TracedEvent};
-use wattle::dispatch::publish::PublishError;
-use wattle::dispatch::{TraceError, Tree};
+use wattle::dispatch::{NameError, TraceError, Tree};
 use wattle::engine::Engine;
 use wattle::engine::embedded::EmbeddedEngine;
 use wattle::engine::memory::MemoryEngine;
@@ -151,7 +150,7 @@ async fn a_trace_says_what_waits_and_why() {
 #[tokio::test]
 async fn what_a_subscriber_has_not_come_to_is_not_yet() {
     let tree = two(MemoryEngine::default(), &Script::each(|_| Step::Emit(Vec::new()))).await;
-    tree.pause("split").await.unwrap();
+    tree.subscriber("split").unwrap().pause().await.unwrap();
     publish(&tree, "in", &["later"]).await;
     let trace = tree.trace(&of("later")).await.unwrap();
     assert_eq!(shape(&trace), ["t/in of : t/split NotYet 0"]);
@@ -186,8 +185,18 @@ async fn a_dead_letter_is_an_event_of_the_trace_and_its_reason_is_said() {
     assert!(trace.events[1].origin.as_ref().unwrap().is_dead_letter);
     assert_eq!(trace.events[1].id, "bad", "it is the same event");
 
-    tree.redrive("work", &Filter { id: Some("bad".into()), ..Filter::default() }).await.unwrap();
-    tree.drop_dead_letters("work", &Filter { id: Some("hopeless".into()), ..Filter::default() }).await.unwrap();
+    tree.subscriber("work")
+        .unwrap()
+        .dead_letters()
+        .redrive(&Filter { id: Some("bad".into()), ..Filter::default() })
+        .await
+        .unwrap();
+    tree.subscriber("work")
+        .unwrap()
+        .dead_letters()
+        .drop(&Filter { id: Some("hopeless".into()), ..Filter::default() })
+        .await
+        .unwrap();
     settled(&tree).await;
     // it has failed again: the second letter is the last word
     let again = shape(&tree.trace(&of("bad")).await.unwrap());
@@ -196,7 +205,7 @@ async fn a_dead_letter_is_an_event_of_the_trace_and_its_reason_is_said() {
     assert_eq!(dropped[0], "t/in of : t/work DeadLetterDone 0");
 
     healed.store(true, std::sync::atomic::Ordering::SeqCst);
-    tree.redrive("work", &Filter::default()).await.unwrap();
+    tree.subscriber("work").unwrap().dead_letters().redrive(&Filter::default()).await.unwrap();
     settled(&tree).await;
     let handled = shape(&tree.trace(&of("bad")).await.unwrap());
     assert!(handled.contains(&"t/in of : t/work Handled 1".to_owned()), "{handled:?}");
@@ -229,7 +238,7 @@ subscribers: {}
     assert!(missing(TraceOf { source: Some("/elsewhere".into()), ..of("same") }).await);
     assert!(missing(of("nobody")).await);
     let unknown = tree.trace(&TraceOf { topic: Some("onne".into()), ..of("same") }).await.unwrap_err();
-    assert!(matches!(unknown, TraceError::Topic(PublishError::UnknownTopic { .. })), "{unknown}");
+    assert!(matches!(unknown, TraceError::Topic(NameError::Unknown { .. })), "{unknown}");
 }
 
 #[tokio::test]

@@ -229,7 +229,7 @@ async fn at_random(seed: u64) {
     let dead: HashSet<String> = data(&tree, "work.dead").await.into_iter().collect();
     assert_eq!(dead, rejected, "seed {seed}");
     let text = |value: &Bytes| String::from_utf8(value.to_vec()).unwrap();
-    let entries = tree.list_state("work", 0, None, 1_000).unwrap();
+    let entries = tree.subscriber("work").unwrap().state().list(0, None, 1_000).unwrap();
     let state: BTreeMap<String, String> = entries.iter().map(|entry| (entry.key.clone(), text(&entry.value))).collect();
     let done = (events.len() - rejected.len()) as u64;
     assert_eq!(state.get("done").map_or(0, |count| count.parse::<u64>().unwrap()), done, "seed {seed}: {state:?}");

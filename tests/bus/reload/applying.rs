@@ -245,7 +245,7 @@ async fn a_version_that_a_topology_brings_has_the_state_from_before_it_in_a_snap
     bus.publish(&["1"]).await;
     let was = bus.status().digest;
     bus.reloader.apply(proposal(&world, &changed()), false).await.unwrap();
-    let taken = bus.tree.snapshots("work").unwrap();
+    let taken = bus.tree.subscriber("work").unwrap().snapshots().list().unwrap();
     assert_eq!(taken.iter().map(|taken| (taken.by, &taken.digest)).collect::<Vec<_>>(), [(TakenBy::Deploy, &was)]);
     assert_eq!(bus.status().reload, None);
     bus.stop().await;
@@ -262,9 +262,9 @@ async fn who_comes_back_with_another_version_has_the_state_from_before_it_in_a_s
     bus.reloader.apply(proposal(&world, &before), true).await.unwrap();
     write(&world, "more", "n keeps");
     bus.reloader.apply(proposal(&world, &two()), false).await.unwrap();
-    let taken = bus.tree.snapshots("more").unwrap();
+    let taken = bus.tree.subscriber("more").unwrap().snapshots().list().unwrap();
     assert_eq!(taken.iter().map(|taken| (taken.by, &taken.digest)).collect::<Vec<_>>(), [(TakenBy::Deploy, &was)]);
-    assert!(bus.tree.snapshots("work").unwrap().is_empty(), "it goes on as it is");
+    assert!(bus.tree.subscriber("work").unwrap().snapshots().list().unwrap().is_empty(), "it goes on as it is");
     bus.stop().await;
 }
 
@@ -452,7 +452,7 @@ async fn what_is_to_be_forgotten_is_gone_on_with_after_it_broke_off() {
         let (bus, before) = start(&world, world.disk.clone()).await;
         bus.reloader.apply(proposal(&world, &two()), false).await.unwrap();
         bus.publish(&["1"]).await;
-        bus.tree.take_snapshot("more", TakenBy::Hand, "", 8).await.unwrap();
+        bus.tree.subscriber("more").unwrap().snapshots().take(TakenBy::Hand, "", 8).await.unwrap();
         bus.reloader.apply(proposal(&world, &before), true).await.unwrap();
         let snapshots = world.engine.snapshot_disk();
         snapshots.set_fault(|operation| match operation {
@@ -491,7 +491,7 @@ async fn who_comes_back_while_it_is_to_be_forgotten_is_new_and_stays() {
     let (bus, before) = start(&world, world.disk.clone()).await;
     bus.reloader.apply(proposal(&world, &two()), false).await.unwrap();
     bus.publish(&["1"]).await;
-    bus.tree.take_snapshot("more", TakenBy::Hand, "", 8).await.unwrap();
+    bus.tree.subscriber("more").unwrap().snapshots().take(TakenBy::Hand, "", 8).await.unwrap();
     bus.reloader.apply(proposal(&world, &before), true).await.unwrap();
     let snapshots = world.engine.snapshot_disk();
     snapshots.set_fault(|operation| match operation {
@@ -505,7 +505,7 @@ async fn who_comes_back_while_it_is_to_be_forgotten_is_new_and_stays() {
     assert!(bus.reloader.collect(true).await.unwrap().is_empty(), "what runs is not forgotten");
     bus.publish(&["2"]).await;
     assert_eq!(data(&bus.tree, "extra").await, ["m 1", "m 2"]);
-    assert!(!bus.tree.state("more", ("b", "last"), 0).unwrap().0.is_empty());
+    assert!(!bus.tree.subscriber("more").unwrap().state().get(("b", "last"), 0).unwrap().0.is_empty());
     bus.stop().await;
 }
 

@@ -118,7 +118,7 @@ async fn crash_everywhere(change: &Change, random: &mut Random) -> usize {
             deploy(&bus, "try reject=bad", Policy::Swap).await.unwrap();
         }
         assert_eq!(bus.who().await, change.before, "{}", change.name);
-        bus.tree.note_reload("work", None).unwrap();
+        bus.tree.subscriber("work").unwrap().versions().note_reload(None);
         let operations = Arc::new(AtomicUsize::new(0));
         let counted = operations.clone();
         world.disk.set_fault(move |operation| match operation {
@@ -177,7 +177,7 @@ async fn a_version_is_proven_once_and_a_crash_in_front_of_that_tries_it_again() 
         let world = World::of(ONE, "a", SHORT);
         let bus = world.start().await;
         deploy(&bus, "b", Policy::Swap).await.unwrap();
-        bus.tree.note_reload("work", None).unwrap();
+        bus.tree.subscriber("work").unwrap().versions().note_reload(None);
         let operations = AtomicUsize::new(0);
         world.disk.set_fault(move |_| match operations.fetch_add(1, Ordering::SeqCst) < crash_at {
             true => Ok(()),
@@ -199,7 +199,7 @@ async fn a_version_is_proven_once_and_a_crash_in_front_of_that_tries_it_again() 
 
 /// What lanes call is what is recorded.
 fn agree(bus: &Bus, when: &str) {
-    let (called, listed) = (bus.tree.called("work").unwrap(), bus.reloader.list().remove(0));
+    let (called, listed) = (bus.tree.subscriber("work").unwrap().versions().called(), bus.reloader.list().remove(0));
     let called = (called.proven, called.tried.map(|(version, _)| version));
     assert_eq!(called, (listed.proven.to_string(), listed.tried.map(|version| version.to_string())), "{when}");
 }
@@ -222,7 +222,7 @@ async fn lanes_call_what_is_recorded_also_where_the_end_of_a_trial_could_not_be_
         let world = World::of(ONE, "a", SHORT);
         let bus = world.start().await;
         deploy(&bus, text, Policy::Swap).await.unwrap();
-        bus.tree.note_reload("work", None).unwrap();
+        bus.tree.subscriber("work").unwrap().versions().note_reload(None);
         fill(&world, operations);
         bus.publish(&["1", "2"]).await;
         let is_noted = noted(&bus).await.is_ok();
@@ -251,7 +251,7 @@ async fn a_trial_ends_once_there_is_room_to_keep_its_end() {
         let world = World::of(ONE, "a", SHORT);
         let bus = world.start().await;
         deploy(&bus, text, Policy::Swap).await.unwrap();
-        bus.tree.note_reload("work", None).unwrap();
+        bus.tree.subscriber("work").unwrap().versions().note_reload(None);
         fill(&world, 0);
         bus.publish(&["1", "2"]).await;
         noted(&bus).await.unwrap_err();
@@ -273,7 +273,7 @@ async fn what_failed_and_could_not_be_taken_back_is_tried_again_where_it_is_depl
     let world = World::of(ONE, "a", LONG);
     let bus = world.start().await;
     deploy(&bus, "b reject=2 reject=3", Policy::Swap).await.unwrap();
-    bus.tree.note_reload("work", None).unwrap();
+    bus.tree.subscriber("work").unwrap().versions().note_reload(None);
     fill(&world, 0);
     bus.publish(&["1", "2"]).await;
     noted(&bus).await.unwrap_err();

@@ -290,7 +290,7 @@ async fn a_canary_of_a_subscriber_with_one_lane_is_a_swap() {
     let world = World::new("a");
     let bus = world.start().await;
     bus.deploy("b", Policy::Canary { percent: 1 }).await;
-    let trial = bus.tree.trial("work").unwrap().unwrap();
+    let trial = bus.tree.subscriber("work").unwrap().versions().trial().unwrap();
     let Terms { events, lanes, time, at_most, .. } = trial.terms();
     assert_eq!((TrialPlan { events, time, at_most }, lanes), (LONG, None));
     assert_eq!(bus.who().await, "b");
@@ -342,7 +342,7 @@ async fn across_versions_of_the_state_somebody_is_asked() {
         } else {
             bus.reloader.rollback("work").await.unwrap();
         }
-        bus.tree.resume("work").await.unwrap();
+        bus.tree.subscriber("work").unwrap().resume().await.unwrap();
         settled(&bus.tree).await;
         let expected = if stays { vec!["b 1"] } else { vec!["b 1", "a 2"] };
         assert_eq!(data(&bus.tree, "out").await, expected);

@@ -17,12 +17,12 @@ use crate::reload::bed::{Bus, World};
 
 /// What a handler left in its state.
 fn last<E: Engine>(tree: &Tree<E>) -> String {
-    let found = tree.state("work", ("b", "last"), 0).unwrap().0;
+    let found = tree.subscriber("work").unwrap().state().get(("b", "last"), 0).unwrap().0;
     String::from_utf8(found[0].entry.value.to_vec()).unwrap()
 }
 
 fn notes<E: Engine>(bus: &Bus<E>) -> Vec<String> {
-    bus.tree.snapshots("work").unwrap().into_iter().map(|taken| taken.note).collect()
+    bus.tree.subscriber("work").unwrap().snapshots().list().unwrap().into_iter().map(|taken| taken.note).collect()
 }
 
 #[tokio::test]
@@ -40,7 +40,7 @@ async fn a_deploy_leaves_the_state_that_it_found_in_a_snapshot() {
     assert_eq!(bus.deploy("b keeps", Policy::Swap).await, DeployOutcome::Tried);
     bus.publish(&["2"]).await;
     assert_eq!(last(&bus.tree), "b");
-    let taken = bus.tree.snapshots("work").unwrap();
+    let taken = bus.tree.subscriber("work").unwrap().snapshots().list().unwrap();
     let on_trial = bus.status().on_trial.unwrap().digest;
     let note = format!("before the deploy of {} in place of {}", &on_trial[..16], &before[..16]);
     assert_eq!(taken.iter().map(|taken| (&taken.note, &taken.digest)).collect::<Vec<_>>(), [(&note, &before)]);
@@ -48,13 +48,15 @@ async fn a_deploy_leaves_the_state_that_it_found_in_a_snapshot() {
 
     // nothing of the new version is in it
     let (to, state) = (SeekTo::Snapshot, SeekState::Snapshot(taken[0].number));
-    bus.tree.pause("work").await.unwrap();
+    bus.tree.subscriber("work").unwrap().pause().await.unwrap();
     bus.tree
-        .seek("work", Seek { to, partition: None, state: Some(state), drops_waiting: false, dry_run: false })
+        .subscriber("work")
+        .unwrap()
+        .seek(Seek { to, partition: None, state: Some(state), drops_waiting: false, dry_run: false })
         .await
         .unwrap();
     assert_eq!(last(&bus.tree), "a2");
-    bus.tree.resume("work").await.unwrap();
+    bus.tree.subscriber("work").unwrap().resume().await.unwrap();
 
     // what changes nothing, and what is refused, takes none
     assert_eq!(bus.deploy("b keeps", Policy::Swap).await, DeployOutcome::OnTrial);
@@ -107,7 +109,8 @@ async fn a_snapshot_before_a_start_waits_for_one_by_hand_that_is_being_written()
     bus.publish(&["1"]).await;
     let (is_held, open) = hold_first_write(&world.engine.snapshot_disk());
     let (tree, plan) = (bus.tree.clone(), bus.tree.plan());
-    let by_hand = tokio::spawn(async move { tree.take_snapshot("work", TakenBy::Hand, "", 8).await });
+    let by_hand =
+        tokio::spawn(async move { tree.subscriber("work").unwrap().snapshots().take(TakenBy::Hand, "", 8).await });
     until("it is being written", || is_held.load(Ordering::SeqCst)).await;
     let (renames, about) = (Renames::default(), (TakenBy::Deploy, "d", "n"));
     let mut other = Box::pin(bus.tree.take_where_it_does_not_run((&plan, &renames), "t/work", about, 8));
@@ -116,6 +119,10 @@ async fn a_snapshot_before_a_start_waits_for_one_by_hand_that_is_being_written()
     open.send(()).unwrap();
     let numbers = [by_hand.await.unwrap().unwrap().number, other.await.unwrap().unwrap().number];
     assert_eq!(numbers, [1, 2]);
-    assert_eq!(bus.tree.snapshots("work").unwrap().len(), 2, "neither took the place of the other");
+    assert_eq!(
+        bus.tree.subscriber("work").unwrap().snapshots().list().unwrap().len(),
+        2,
+        "neither took the place of the other"
+    );
     bus.stop().await;
 }

@@ -281,7 +281,7 @@ async fn a_secret_in_another_file_is_no_other_version() {
 async fn the_mark_of_secrets_says_the_same_or_not() {
     let world = with_secret("a", "first");
     let bus = world.start().await;
-    let mark = |bus: &Bus| bus.tree.called("work").unwrap().settings.secrets_mark;
+    let mark = |bus: &Bus| bus.tree.subscriber("work").unwrap().versions().called().settings.secrets_mark;
     let first = mark(&bus);
     bus.stop().await;
     let bus = world.start().await;

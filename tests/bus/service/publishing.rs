@@ -174,7 +174,7 @@ async fn data_that_does_not_fit_its_schema_is_refused_with_its_place() {
 #[tokio::test]
 async fn a_full_backlog_is_refused_with_a_time_to_try_again() {
     let bed = bed().await;
-    bed.tree.pause("slow").await.unwrap();
+    bed.tree.subscriber("slow").unwrap().pause().await.unwrap();
     bed.client.publish("bounded", vec![event("a", "k"), event("b", "k")]).await.unwrap();
     let error = bed.client.publish("bounded", vec![event("c", "k")]).await.unwrap_err();
     assert!(error.is_retryable() && error.has_no_side_effects(), "{error:?}");
@@ -190,7 +190,7 @@ async fn a_full_backlog_is_refused_with_a_time_to_try_again() {
     // a client that streams tries again by itself
     let mut publishing = bed.client.publishing("bounded", Window::default());
     publishing.send(vec![event("d", "k")]).await.unwrap();
-    bed.tree.resume("slow").await.unwrap();
+    bed.tree.subscriber("slow").unwrap().resume().await.unwrap();
     publishing.finish().await.unwrap();
     assert_eq!(publishing.answered_events(), 1);
 }
@@ -198,7 +198,7 @@ async fn a_full_backlog_is_refused_with_a_time_to_try_again() {
 #[tokio::test]
 async fn a_stream_that_waits_for_room_keeps_the_order_of_its_events() {
     let bed = bed().await;
-    bed.tree.pause("slower").await.unwrap();
+    bed.tree.subscriber("slower").unwrap().pause().await.unwrap();
     let mut publishing = bed.client.publishing("patient", Window::default());
     let mut sent = Vec::new();
     for (number, size) in [(0, 1), (1, 2), (2, 1), (3, 1)] {
@@ -210,7 +210,7 @@ async fn a_stream_that_waits_for_room_keeps_the_order_of_its_events() {
     until("the first is answered", || bed.tree.snapshot().topics.iter().any(|topic| topic.events() == 1)).await;
     tokio::task::yield_now().await;
     assert_eq!(read_all(&bed.client, all_of("patient")).await.len(), 1);
-    bed.tree.resume("slower").await.unwrap();
+    bed.tree.subscriber("slower").unwrap().resume().await.unwrap();
     publishing.finish().await.unwrap();
     let stored: Vec<_> = read_all(&bed.client, all_of("patient")).await.iter().map(|event| id(&event.event)).collect();
     assert_eq!(stored, sent);
@@ -219,7 +219,7 @@ async fn a_stream_that_waits_for_room_keeps_the_order_of_its_events() {
 #[tokio::test]
 async fn whoever_waits_for_room_is_told_when_the_bus_stops_and_nothing_was_published() {
     let bed = bed().await;
-    bed.tree.pause("slower").await.unwrap();
+    bed.tree.subscriber("slower").unwrap().pause().await.unwrap();
     bed.client.publish("patient", vec![event("a", "k"), event("b", "k")]).await.unwrap();
     let client = bed.client.clone();
     let waits = tokio::spawn(async move { client.publish("patient", vec![event("c", "k")]).await });
@@ -235,7 +235,7 @@ async fn whoever_waits_for_room_is_told_when_the_bus_stops_and_nothing_was_publi
 #[tokio::test]
 async fn what_waits_for_room_in_its_topic_is_bounded_in_bytes() {
     let bed = bed().await;
-    bed.tree.pause("slower").await.unwrap();
+    bed.tree.subscriber("slower").unwrap().pause().await.unwrap();
     bed.client.publish("patient", vec![event("a", "k"), event("b", "k")]).await.unwrap();
     // Nine of these are 63 MiB, of which 64 may wait.
     let large = |request: usize| {
@@ -260,7 +260,7 @@ async fn what_waits_for_room_in_its_topic_is_bounded_in_bytes() {
         assert_eq!((refused.code, refused.reason.as_str()), (Code::ResourceExhausted, "BACKLOG_FULL"));
         assert!(error.is_retryable() && error.has_no_side_effects(), "{error:?}");
     }
-    bed.tree.resume("slower").await.unwrap();
+    bed.tree.subscriber("slower").unwrap().resume().await.unwrap();
     while let Some(published) = waiting.join_next().await {
         assert_eq!(published.unwrap().unwrap().places.len(), 7, "the others have waited");
     }

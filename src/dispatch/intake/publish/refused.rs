@@ -5,6 +5,7 @@ use std::time::Duration;
 use crate::dispatch::BacklogFull;
 use crate::dispatch::rules::delay::DelayRefused;
 use crate::dispatch::rules::guards::StateUnknown;
+use crate::dispatch::rules::names::NameError;
 use crate::engine::{AppendError, GuardReason};
 use crate::model::{EventError, RecordError};
 use crate::topology::Misfit;
@@ -44,25 +45,9 @@ pub enum NumberingRefused {
 /// Why no event of a call was published.
 #[derive(Debug, thiserror::Error)]
 pub enum PublishError {
-    /// Unknown topic.
-    #[error(
-        "there is no topic `{topic}`{}",
-        nearest.as_ref().map(|name| format!("; did you mean `{name}`?")).unwrap_or_default()
-    )]
-    UnknownTopic {
-        /// The requested name.
-        topic: String,
-        /// The closest existing name.
-        nearest: Option<String>,
-    },
-    /// A short name that exists in several namespaces.
-    #[error("`{topic}` is the name of several topics: use one of {}", candidates.join(", "))]
-    AmbiguousTopic {
-        /// The requested name.
-        topic: String,
-        /// The full names.
-        candidates: Vec<String>,
-    },
+    /// The name selects no topic.
+    #[error(transparent)]
+    Name(#[from] NameError),
     /// The topic is not a root; only roots accept events from outside.
     #[error("topic `{topic}` is an output of subscriber `{parent}`; only root topics accept publishes")]
     NotARoot { topic: String, parent: String },

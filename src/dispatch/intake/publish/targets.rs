@@ -9,7 +9,7 @@ use super::super::backlog::Backlog;
 use super::PublishError;
 use crate::api::Addressed;
 use crate::dispatch::rules::guards::TopicGuard;
-use crate::dispatch::rules::names::{nearest, shown};
+use crate::dispatch::rules::names::{NameError, NameKind};
 use crate::model::TopicId;
 use crate::topology::{DataSchema, KeyExpression};
 
@@ -85,19 +85,19 @@ impl Targets {
     /// Finds a topic by its full name, or by a short name that is unique among the namespaces.
     ///
     /// # Errors
-    /// [`PublishError::UnknownTopic`], [`PublishError::AmbiguousTopic`].
-    pub fn find(&self, name: &str) -> Result<&Target, PublishError> {
+    /// [`NameError`].
+    pub fn find(&self, name: &str) -> Result<&Target, NameError> {
         if let Some(target) = self.by_name.get(name) {
             return Ok(target);
         }
         let candidates = self.by_short_name.get(name).map(Vec::as_slice).unwrap_or_default();
         if candidates.len() > 1 {
-            return Err(PublishError::AmbiguousTopic { topic: name.to_owned(), candidates: candidates.to_vec() });
+            let (kind, name, candidates) = (NameKind::Topic, name.to_owned(), candidates.to_vec());
+            return Err(NameError::Ambiguous { kind, name, candidates });
         }
-        candidates.first().and_then(|full| self.by_name.get(full)).ok_or_else(|| {
-            let nearest = nearest(self.by_name.keys().map(String::as_str), name);
-            PublishError::UnknownTopic { topic: shown(name), nearest }
-        })
+        let found = candidates.first().and_then(|full| self.by_name.get(full));
+        let names = || self.by_name.keys().map(String::as_str);
+        found.ok_or_else(|| NameError::unknown(NameKind::Topic, name, names()))
     }
 
     /// Finds a topic that accepts events from outside.

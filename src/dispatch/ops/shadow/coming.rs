@@ -17,8 +17,7 @@ use super::{ShadowError, Versions};
 use crate::api::{ShadowReport, StateOfPartition};
 use crate::dispatch::lane::state;
 use crate::dispatch::ops::error::{ControlError, SnapshotError};
-use crate::dispatch::ops::find::Found;
-use crate::dispatch::tree::Tree;
+use crate::dispatch::ops::subscriber::Subscriber;
 use crate::engine::{Engine, Entries};
 use crate::limits;
 use crate::model::Offset;
@@ -43,27 +42,26 @@ struct Place {
     states: States,
 }
 
-impl<E: Engine> Tree<E> {
+impl<E: Engine> Subscriber<E> {
     /// Compares over the events that lanes handle from now on.
     pub(super) async fn shadow_coming<H: Handler>(
         &self,
-        found: &Found,
         versions: &Versions<'_, H>,
         (events, enough): (u64, &CancellationToken),
         shown: usize,
         report: &mut ShadowReport,
     ) -> Result<(), ShadowError> {
-        let Some(begun) = enough.run_until_cancelled(self.state_now(found)).await else { return Ok(()) };
+        let Some(begun) = enough.run_until_cancelled(self.state_now()).await else { return Ok(()) };
         let (positions, states) = begun?;
         let place = |(partition, (next, state)): (u32, (Offset, Vec<_>))| Place {
             partition,
             next,
-            states: States::of(&state, partition, found.plan()),
+            states: States::of(&state, partition, self.plan()),
         };
         let mut places: Vec<_> = (0..).zip(positions.into_iter().zip(states)).map(place).collect();
-        let followed = self.follow(found, versions, &mut places, (events, enough), shown, report).await;
+        let followed = self.follow(versions, &mut places, (events, enough), shown, report).await;
         for place in &places {
-            report.not_reached += self.handled_of(found, place.partition).end.saturating_sub(place.next);
+            report.not_reached += self.handled_of(place.partition).end.saturating_sub(place.next);
         }
         match followed {
             // The results before the error count, however long they took.
@@ -76,26 +74,26 @@ impl<E: Engine> Tree<E> {
     /// Compares over newly handled events. After an error the report has the results before it.
     async fn follow<H: Handler>(
         &self,
-        found: &Found,
         versions: &Versions<'_, H>,
         places: &mut [Place],
         (events, enough): (u64, &CancellationToken),
         shown: usize,
         report: &mut ShadowReport,
     ) -> Result<(), ShadowError> {
-        let (name, compared) = (found.plan().label(), self.proven_version(found.index));
+        let (name, compared) = (self.name(), self.stable_version());
         while !enough.is_cancelled() && report.events < events {
-            let now = self.subscriber(&name).ok().filter(|now| now.number == found.number && now.input == found.input);
-            if now.and_then(|now| self.proven_version(now.index)) != compared {
+            let now = self.tree.subscriber(&name).ok();
+            let now = now.filter(|now| now.number == self.number && now.input == self.input);
+            if now.is_none_or(|now| now.stable_version() != compared) {
                 report.is_superseded = true;
                 break;
             }
             let mut is_idle = true;
             for place in &mut *places {
-                // the subscriber may have been changed or removed
-                let found = self.subscriber(&name)?;
+                // it may have been changed or removed
+                let now = self.tree.subscriber(&name).map_err(ControlError::from)?;
                 let (before, most) = (report.clone(), events.saturating_sub(report.events).min(ROUND_EVENTS));
-                let round = self.round(&found, versions, place, (most, shown), report);
+                let round = now.round(versions, place, (most, shown), report);
                 match enough.run_until_cancelled(round).await {
                     Some(Ok(compared)) => is_idle &= !compared,
                     Some(Err(error)) => {
@@ -121,13 +119,12 @@ impl<E: Engine> Tree<E> {
     /// Compares the next events of a partition; false if there are none.
     async fn round<H: Handler>(
         &self,
-        found: &Found,
         versions: &Versions<'_, H>,
         place: &mut Place,
         (most, shown): (u64, usize),
         report: &mut ShadowReport,
     ) -> Result<bool, ShadowError> {
-        let handled = self.handled_of(found, place.partition);
+        let handled = self.handled_of(place.partition);
         if place.next < handled.start {
             report.not_reached += handled.start - place.next;
             place.next = handled.start;
@@ -135,18 +132,18 @@ impl<E: Engine> Tree<E> {
         if place.next >= handled.end || most == 0 {
             return Ok(false);
         }
-        let (mut part, next) = self.read_part(found, place.partition, place.next..handled.end, most, &mut 0).await?;
+        let (mut part, next) = self.read_part(place.partition, place.next..handled.end, most, &mut 0).await?;
         // In a claim group, only the record tells which subscriber handled an event.
-        let is_near = handled.end - place.next <= RECORD_WITHIN || found.plan().queue_group.is_some();
+        let is_near = handled.end - place.next <= RECORD_WITHIN || self.plan().queue_group.is_some();
         let parts = vec![(&mut part, &place.states)];
-        self.compare_parts(found, versions, parts, (is_near, shown), report).await?;
+        self.compare_parts(versions, parts, (is_near, shown), report).await?;
         place.next = next;
         Ok(true)
     }
 
     /// Position and state of each lane, consistent per lane.
-    async fn state_now(&self, found: &Found) -> Result<(Vec<Offset>, Vec<Vec<StateOfPartition>>), ShadowError> {
-        let (positions, lanes): (Vec<Offset>, Vec<E::Entries>) = self.freeze(found).await?.into_iter().unzip();
+    async fn state_now(&self) -> Result<(Vec<Offset>, Vec<Vec<StateOfPartition>>), ShadowError> {
+        let (positions, lanes): (Vec<Offset>, Vec<E::Entries>) = self.snapshots().freeze().await?.into_iter().unzip();
         let read = tokio::task::spawn_blocking(move || {
             let mut bytes = 0;
             let states = (0..).zip(&lanes).map(|(partition, entries)| read_state(partition, entries, &mut bytes));

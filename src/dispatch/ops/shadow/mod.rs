@@ -35,8 +35,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::api::{Cost, Difference, DifferenceKind, Seen, SeenOutput, ShadowOver, ShadowReport};
 use crate::dispatch::ops::error::ControlError;
-use crate::dispatch::ops::find::Found;
-use crate::dispatch::tree::Tree;
+use crate::dispatch::ops::subscriber::Subscriber;
 use crate::engine::{Engine, ReadError, Stopped};
 use crate::model::EventView;
 use crate::model::call::{Handler, InstanceError};
@@ -56,7 +55,7 @@ pub struct ShadowOptions {
 /// Why there is no comparison.
 #[derive(Debug, thiserror::Error)]
 pub enum ShadowError {
-    /// The subscriber does not exist, or its data cannot be read.
+    /// Data of the subscriber cannot be read.
     #[error(transparent)]
     Control(#[from] ControlError),
     /// Events cannot be read.
@@ -82,30 +81,28 @@ pub enum ShadowError {
     },
 }
 
-impl<E: Engine> Tree<E> {
-    /// Runs another version of a subscriber's plugin over handled events of its topic, next to the running version, and
+impl<E: Engine> Subscriber<E> {
+    /// Runs another version of its plugin over handled events of its topic, next to the running version, and
     /// reports the differences. `running` and `other` must be handlers of their own, with fresh instances.
     ///
     /// # Errors
     /// [`ShadowError`].
     pub async fn shadow<H: Handler>(
         &self,
-        subscriber: &str,
         running: &H,
         other: &H,
         options: &ShadowOptions,
     ) -> Result<ShadowReport, ShadowError> {
         let (mut report, versions) = (ShadowReport::default(), Versions { running, other });
-        let found = self.subscriber(subscriber)?;
         let (parts, state) = match &options.over {
-            ShadowOver::Last { events, state } => (self.select_last(&found, *events).await?, state.clone()),
+            ShadowOver::Last { events, state } => (self.select_last(*events).await?, state.clone()),
             ShadowOver::Behind { snapshot, events } => {
-                let (positions, state) = self.state_of_snapshot(&found, *snapshot).await?;
-                (self.select_behind(&found, &positions, *events).await?, state)
+                let (positions, state) = self.snapshots().state_of(*snapshot).await?;
+                (self.select_behind(&positions, *events).await?, state)
             }
             ShadowOver::Coming { events, time } => {
                 let (events, enough) = (events.unwrap_or(u64::MAX), options.enough.child_token());
-                let coming = self.shadow_coming(&found, &versions, (events, &enough), options.shown, &mut report);
+                let coming = self.shadow_coming(&versions, (events, &enough), options.shown, &mut report);
                 let is_over = async {
                     match time {
                         Some(time) => tokio::time::sleep(*time).await,
@@ -122,12 +119,12 @@ impl<E: Engine> Tree<E> {
             }
         };
         let with_states = |part: Selected| {
-            let states = States::of(&state, part.partition, found.plan());
+            let states = States::of(&state, part.partition, self.plan());
             (part, states)
         };
         let mut parts: Vec<_> = parts.into_iter().map(with_states).collect();
         let parts: Vec<_> = parts.iter_mut().map(|(part, states)| (part, &*states)).collect();
-        self.compare_parts(&found, &versions, parts, (true, options.shown), &mut report).await?;
+        self.compare_parts(&versions, parts, (true, options.shown), &mut report).await?;
         report.running.memory_peak_bytes = running.memory_peak_bytes();
         report.other.memory_peak_bytes = other.memory_peak_bytes();
         Ok(report)
@@ -137,25 +134,23 @@ impl<E: Engine> Tree<E> {
     /// version with its record.
     async fn compare_parts<H: Handler>(
         &self,
-        found: &Found,
         versions: &Versions<'_, H>,
         mut parts: Vec<(&mut Selected, &States)>,
         (against_record, shown): (bool, usize),
         report: &mut ShadowReport,
     ) -> Result<(), ShadowError> {
-        let subscriber = found.plan().label();
         let recorded = match against_record {
-            true => self.recorded(&subscriber, parts.iter().map(|(part, _)| &**part)).await?,
+            true => self.recorded(parts.iter().map(|(part, _)| &**part)).await?,
             false => Recorded::default(),
         };
         for (part, states) in &mut parts {
-            if found.plan().queue_group.is_some() {
+            if self.plan().queue_group.is_some() {
                 // In a claim group, nothing else tells which member handled an event.
                 report.not_its_own += recorded.keep_known(part);
             }
             report.passed_over += part.passed_over;
             report.waiting += part.waiting;
-            let Some(runner) = self.runner(&subscriber, part)? else { continue };
+            let Some(runner) = self.runner(part) else { continue };
             let expected = runner.run(versions.running, &states.running, SEED, &mut report.running).await?;
             // The result must not depend on the boundaries of calls, or on earlier events of an instance.
             let again = runner.run(versions.running, &states.again, OTHER_SEED, &mut Cost::default()).await?;

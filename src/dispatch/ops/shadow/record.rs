@@ -9,12 +9,11 @@ use crate::api::Seen;
 use crate::dispatch::lane::batch::Held;
 use crate::dispatch::lane::waiting;
 use crate::dispatch::ops::error::ControlError;
-use crate::dispatch::ops::find::Found;
+use crate::dispatch::ops::subscriber::Subscriber;
 use crate::dispatch::rules::when;
-use crate::dispatch::tree::Tree;
 use crate::engine::{Engine, ReadBudget};
 use crate::limits;
-use crate::model::{LaneId, Offset, PartitionId, Record};
+use crate::model::{Offset, PartitionId, Record};
 
 const BUDGET: ReadBudget = ReadBudget { events: 1_000, bytes: 1 << 20 };
 /// Waiting events that are read at once.
@@ -101,46 +100,41 @@ fn shares(available: &[u64], last: u64) -> Vec<u64> {
     shares
 }
 
-impl<E: Engine> Tree<E> {
-    /// The last events that a subscriber has handled.
-    pub(super) async fn select_last(&self, found: &Found, last: u32) -> Result<Vec<Selected>, ShadowError> {
-        let handled = self.handled(found);
+impl<E: Engine> Subscriber<E> {
+    /// The last events that it has handled.
+    pub(super) async fn select_last(&self, last: u32) -> Result<Vec<Selected>, ShadowError> {
+        let handled = self.handled();
         let available: Vec<u64> = handled.iter().map(|of| of.end.saturating_sub(of.start)).collect();
         let shares = shares(&available, u64::from(last));
         let ranges = handled.into_iter().zip(shares).map(|(of, share)| of.end - share..of.end);
-        self.read_parts(found, ranges.collect()).await
+        self.read_parts(ranges.collect()).await
     }
 
-    /// The first events that a subscriber has handled after these positions.
-    pub(super) async fn select_behind(
-        &self,
-        found: &Found,
-        positions: &[Offset],
-        most: u32,
-    ) -> Result<Vec<Selected>, ShadowError> {
-        let ends = self.handled(found).into_iter().map(|of| of.end);
+    /// The first events that it has handled after these positions.
+    pub(super) async fn select_behind(&self, positions: &[Offset], most: u32) -> Result<Vec<Selected>, ShadowError> {
+        let ends = self.handled().into_iter().map(|of| of.end);
         let behind: Vec<_> = positions.iter().zip(ends).map(|(from, end)| *from..end.max(*from)).collect();
         let available: Vec<u64> = behind.iter().map(|of| of.end - of.start).collect();
         let shares = shares(&available, u64::from(most));
         let ranges = behind.into_iter().zip(shares).map(|(of, share)| of.start..of.start + share);
-        self.read_parts(found, ranges.collect()).await
+        self.read_parts(ranges.collect()).await
     }
 
-    /// The stored events that a subscriber has handled, by partition.
-    fn handled(&self, found: &Found) -> Vec<Range<Offset>> {
-        (0..found.partitions).map(|partition| self.handled_of(found, partition)).collect()
+    /// The stored events that it has handled, by partition.
+    fn handled(&self) -> Vec<Range<Offset>> {
+        (0..self.partitions()).map(|partition| self.handled_of(partition)).collect()
     }
 
-    pub(super) fn handled_of(&self, found: &Found, partition: u32) -> Range<Offset> {
-        let position = self.engine().position(LaneId { subscriber: found.number, partition }).unwrap_or(0);
-        let kept = self.engine().bounds(PartitionId { topic: found.input, partition }).unwrap_or_default();
+    pub(super) fn handled_of(&self, partition: u32) -> Range<Offset> {
+        let position = self.engine().position(self.lane(partition)).unwrap_or(0);
+        let kept = self.engine().bounds(PartitionId { topic: self.input, partition }).unwrap_or_default();
         kept.start..position.min(kept.written)
     }
 
-    async fn read_parts(&self, found: &Found, ranges: Vec<Range<Offset>>) -> Result<Vec<Selected>, ShadowError> {
+    async fn read_parts(&self, ranges: Vec<Range<Offset>>) -> Result<Vec<Selected>, ShadowError> {
         let (mut selected, mut bytes) = (Vec::new(), 0);
         for (partition, range) in (0..).zip(ranges) {
-            let (part, _) = self.read_part(found, partition, range, u64::MAX, &mut bytes).await?;
+            let (part, _) = self.read_part(partition, range, u64::MAX, &mut bytes).await?;
             selected.push(part);
         }
         Ok(selected)
@@ -149,15 +143,14 @@ impl<E: Engine> Tree<E> {
     /// At most `most` handled events of a range, and the offset to continue at. Adds their size to `bytes`.
     pub(super) async fn read_part(
         &self,
-        found: &Found,
         partition: u32,
         range: Range<Offset>,
         most: u64,
         bytes: &mut usize,
     ) -> Result<(Selected, Offset), ShadowError> {
-        let input = PartitionId { topic: found.input, partition };
+        let input = PartitionId { topic: self.input, partition };
         self.until_durable(input, range.end).await?;
-        let entries = self.entries(found, partition)?;
+        let entries = self.entries(partition)?;
         let mut waiting_offsets = BTreeSet::new();
         let mut number = 0;
         loop {
@@ -182,7 +175,7 @@ impl<E: Engine> Tree<E> {
                     continue;
                 }
                 let parsed = event.parse().map_err(|error| ShadowError::Unreadable(error.to_string()))?;
-                let passes = found.plan().when.as_ref().map(|when| when::passes(when, &parsed.view, Some(parsed.key)));
+                let passes = self.plan().when.as_ref().map(|when| when::passes(when, &parsed.view, Some(parsed.key)));
                 if matches!(passes, Some(Ok(false) | Err(_))) {
                     // A condition that cannot be evaluated means that the plugin was not called either.
                     part.passed_over += 1;
@@ -207,31 +200,28 @@ impl<E: Engine> Tree<E> {
         }
     }
 
-    /// The topics that a subscriber publishes to, by number: their names, and whether they hold dead letters.
-    pub(super) fn topics_behind(&self, subscriber: &str) -> Result<TopicNames, ControlError> {
-        let found = self.subscriber(subscriber)?;
-        let plan = &found.running.plan;
-        let ports = found.plan().ports.iter().map(|(_, topic)| (*topic, false));
-        let all = ports.chain(found.plan().dead_letters.map(|topic| (topic, true)));
+    /// The topics that it publishes to, by number: their names, and whether they hold dead letters.
+    pub(super) fn topics_behind(&self) -> TopicNames {
+        let plan = &self.running.plan;
+        let ports = self.plan().ports.iter().map(|(_, topic)| (*topic, false));
+        let all = ports.chain(self.plan().dead_letters.map(|topic| (topic, true)));
         let named = all.filter_map(|(topic, is_dead)| {
             let of = plan.topics.get(topic.0 as usize)?;
             // diverted events were published to the same topic
             let numbers = [Some(topic), of.diverts_to].into_iter().flatten();
-            let numbers = numbers.filter_map(|topic| found.running.numbers.topics.get(topic.0 as usize));
+            let numbers = numbers.filter_map(|topic| self.running.numbers.topics.get(topic.0 as usize));
             Some(numbers.map(move |number| (*number, (of.label(), is_dead))))
         });
         let named = named.flatten();
-        Ok(Arc::new(named.collect()))
+        Arc::new(named.collect())
     }
 
-    /// The recorded results of events: the events in the subscriber's output topics that were made from them.
+    /// The recorded results of events: the events in its output topics that were made from them.
     pub(super) async fn recorded<'s>(
         &self,
-        subscriber: &str,
         selected: impl Iterator<Item = &'s Selected> + Clone,
     ) -> Result<Recorded, ShadowError> {
-        let found = self.subscriber(subscriber)?;
-        let running = self.proven_version(found.index);
+        let running = Some(self.stable_version());
         let first = selected.clone().filter_map(|part| part.held.first()).map(|held| held.append_time_ns).min();
         let mut recorded = Recorded::default();
         let Some(first_ns) = first else { return Ok(recorded) };
@@ -242,7 +232,7 @@ impl<E: Engine> Tree<E> {
         // one.
         let mut versions: BTreeMap<u32, (Option<Offset>, Option<Offset>)> = BTreeMap::new();
         let mut bytes = 0;
-        for (topic, (label, is_dead)) in self.topics_behind(subscriber)?.iter() {
+        for (topic, (label, is_dead)) in self.topics_behind().iter() {
             for partition in (0..).map(|partition| PartitionId { topic: *topic, partition }) {
                 let Some(bounds) = self.engine().bounds(partition) else { break };
                 self.until_durable(partition, bounds.written).await?;
@@ -260,7 +250,7 @@ impl<E: Engine> Tree<E> {
                         let unreadable =
                             |reason: String| ShadowError::Unreadable(format!("an event in {label}: {reason}"));
                         let record = Record::parse(stored.record).map_err(|error| unreadable(error.to_string()))?;
-                        let Some(lineage) = record.lineage.filter(|lineage| lineage.subscriber == found.number) else {
+                        let Some(lineage) = record.lineage.filter(|lineage| lineage.subscriber == self.number) else {
                             continue;
                         };
                         let (of, at) = (lineage.partition, lineage.offset);

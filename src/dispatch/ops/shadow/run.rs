@@ -15,7 +15,7 @@ use crate::dispatch::lane::batch::{Context, Held, Parsed, call_events, content_t
 use crate::dispatch::lane::failure::LastFailure;
 use crate::dispatch::lane::outputs::{Emitter, Fit};
 use crate::dispatch::lane::state::{entry_bytes, too_large};
-use crate::dispatch::tree::Tree;
+use crate::dispatch::ops::subscriber::Subscriber;
 use crate::engine::Engine;
 use crate::model::call::{
     Batch, HandleError, Handled, Handler, Keys, Output, Reads, StateError, StateView, StateWrite,
@@ -45,13 +45,11 @@ pub(super) struct Runner {
     topics: TopicNames,
 }
 
-impl<E: Engine> Tree<E> {
-    pub(super) fn runner(&self, subscriber: &str, part: &Selected) -> Result<Option<Runner>, ShadowError> {
-        let found = self.subscriber(subscriber)?;
-        let topics = self.topics_behind(subscriber)?;
-        let emitter = self.emitter_of(found.index, part.partition);
+impl<E: Engine> Subscriber<E> {
+    pub(super) fn runner(&self, part: &Selected) -> Option<Runner> {
         let (held, partition) = (part.held.clone(), part.partition);
-        Ok(emitter.map(|emitter| Runner { held, partition, plan: found.plan().clone(), emitter, topics }))
+        let (plan, emitter, topics) = (self.plan().clone(), self.emitter(partition)?, self.topics_behind());
+        Some(Runner { held, partition, plan, emitter, topics })
     }
 }
 

@@ -27,7 +27,7 @@ use crate::dispatch::lane::entries::{RECORD, STATE, end_of};
 use crate::dispatch::lane::state::{self};
 use crate::dispatch::lane::waiting::now_ns;
 use crate::dispatch::ops::error::ControlError;
-use crate::dispatch::ops::find::{ANSWER_WITHIN, Found, late};
+use crate::dispatch::ops::subscriber::{ANSWER_WITHIN, Subscriber, late};
 use crate::dispatch::tree::Tree;
 use crate::dispatch::tree::renames::Renames;
 use crate::dispatch::tree::turns::Turns;
@@ -93,7 +93,7 @@ fn add<E: Engine>(
     Ok(SnapshotInfo::new(number, about, size))
 }
 
-/// Like [`Tree::take_snapshot`], for a subscriber whose lanes have stopped or never started, before its plan runs.
+/// Like [`Snapshots::take`], for a subscriber whose lanes have stopped or never started, before its plan runs.
 /// Returns `None` if it has no state. `renames` are those that have not taken effect yet.
 ///
 /// Relies on: nothing runs, so there is no concurrent snapshot; with a running tree use
@@ -162,33 +162,38 @@ impl<E: Engine> Tree<E> {
     ) -> Result<Option<SnapshotInfo>, SnapshotError> {
         take_in_turn(&self.shared.engine, &self.shared.snapshots, names, subscriber, about, keep).await
     }
+}
 
-    /// Takes a snapshot of a running subscriber. Removes old ones with the same origin, down to `keep`, but never the
-    /// new one. `note` says why it was taken.
+/// The snapshots of a subscriber.
+pub struct Snapshots<'a, E>(&'a Subscriber<E>);
+
+impl<E: Engine> Subscriber<E> {
+    /// Its snapshots.
+    pub fn snapshots(&self) -> Snapshots<'_, E> {
+        Snapshots(self)
+    }
+}
+
+impl<E: Engine> Snapshots<'_, E> {
+    /// Takes a snapshot. Removes old ones with the same origin, down to `keep`, but never the new one. `note` says why
+    /// it was taken.
     ///
     /// # Errors
     /// [`ControlError`]; nothing has changed then.
-    pub async fn take_snapshot(
-        &self,
-        subscriber: &str,
-        by: TakenBy,
-        note: &str,
-        keep: usize,
-    ) -> Result<SnapshotInfo, ControlError> {
-        let found = self.subscriber(subscriber)?;
-        let (number_of, disk) = (found.number, self.snapshot_disk()?);
+    pub async fn take(&self, by: TakenBy, note: &str, keep: usize) -> Result<SnapshotInfo, ControlError> {
+        let (number_of, disk) = (self.0.number, self.disk()?);
         // The lock is per subscriber: a large state does not delay snapshots of other subscribers.
-        let one_at_a_time = self.shared.snapshots.of(found.number).lock_owned().await;
-        let (positions, lanes): (Vec<Offset>, Vec<E::Entries>) = self.freeze(&found).await?.into_iter().unzip();
+        let one_at_a_time = self.0.tree.shared.snapshots.of(number_of).lock_owned().await;
+        let (positions, lanes): (Vec<Offset>, Vec<E::Entries>) = self.freeze().await?.into_iter().unzip();
         let about = About {
-            subscriber: found.plan().label(),
+            subscriber: self.0.name(),
             taken_ns: now_ns(),
-            digest: self.shared.digest(found.index),
+            digest: self.0.branch.roster.assignment().proven.digest.to_string(),
             note: note.to_owned(),
             by,
             positions,
         };
-        let engine = self.shared.engine.clone();
+        let engine = self.0.engine().clone();
         let written = tokio::task::spawn_blocking(move || {
             let _one_at_a_time = one_at_a_time; // held until the file is written, even if the caller is gone
             add(&engine, &disk, number_of, about, &lanes, keep)
@@ -197,17 +202,17 @@ impl<E: Engine> Tree<E> {
     }
 
     /// Entries and position of each lane, taken between two calls, with the durability of the last commit.
-    pub(crate) async fn freeze(&self, found: &Found) -> Result<Vec<(Offset, E::Entries)>, ControlError> {
+    pub(crate) async fn freeze(&self) -> Result<Vec<(Offset, E::Entries)>, ControlError> {
         let within = Instant::now() + ANSWER_WITHIN;
         let mut told = Vec::new();
-        for partition in 0..found.partitions {
-            let entries = self.entries(found, partition)?;
+        for partition in 0..self.0.partitions() {
+            let entries = self.0.entries(partition)?;
             let (sender, frozen) = oneshot::channel();
             let look = Look(Box::new(move |position| {
                 let frozen = entries.frozen().map(|entries| (position, entries));
                 drop(sender.send(frozen)); // the receiver may be gone
             }));
-            let handed_in = self.hand_in(found, partition, |answer| Command::Look(look, answer));
+            let handed_in = self.0.hand_in(partition, |answer| Command::Look(look, answer));
             let handed_in = tokio::time::timeout_at(within, handed_in).await;
             told.push((handed_in.unwrap_or_else(|_| Err(late(partition)))?, frozen));
         }
@@ -221,47 +226,42 @@ impl<E: Engine> Tree<E> {
         Ok(lanes)
     }
 
-    fn snapshot_disk(&self) -> Result<Arc<dyn Disk>, SnapshotError> {
-        self.shared.engine.snapshots().ok_or(SnapshotError::Unsupported)
+    fn disk(&self) -> Result<Arc<dyn Disk>, SnapshotError> {
+        self.0.engine().snapshots().ok_or(SnapshotError::Unsupported)
     }
 
-    /// The snapshots of a subscriber, the oldest first. Reads from disk.
+    /// Its snapshots, the oldest first. Reads from disk.
     ///
     /// # Errors
     /// [`ControlError`].
-    pub fn snapshots(&self, subscriber: &str) -> Result<Vec<SnapshotInfo>, ControlError> {
-        let (found, disk) = (self.subscriber(subscriber)?, self.snapshot_disk()?);
+    pub fn list(&self) -> Result<Vec<SnapshotInfo>, ControlError> {
+        let (subscriber, disk) = (self.0.number, self.disk()?);
         let info = |number| {
-            let (reader, about) = Reader::open(&*disk, &file::name_of(found.number, number))?;
+            let (reader, about) = Reader::open(&*disk, &file::name_of(subscriber, number))?;
             Ok::<_, FileError>(SnapshotInfo::new(number, about, reader.size()?))
         };
-        let numbers = numbers(&*disk, found.number).map_err(SnapshotError::from)?;
+        let numbers = numbers(&*disk, subscriber).map_err(SnapshotError::from)?;
         Ok(numbers.into_iter().map(|number| info(number).map_err(unusable(number))).collect::<Result<_, _>>()?)
     }
 
-    /// Removes a snapshot of a subscriber.
+    /// Removes a snapshot.
     ///
     /// # Errors
     /// [`ControlError`].
-    pub fn drop_snapshot(&self, subscriber: &str, number: u64) -> Result<(), ControlError> {
-        let (found, disk) = (self.subscriber(subscriber)?, self.snapshot_disk()?);
-        let removed = disk.remove(&file::name_of(found.number, number)).and_then(|()| disk.sync_folder());
+    pub fn remove(&self, number: u64) -> Result<(), ControlError> {
+        let disk = self.disk()?;
+        let removed = disk.remove(&file::name_of(self.0.number, number)).and_then(|()| disk.sync_folder());
         Ok(removed.map_err(|error| match error.kind() {
-            io::ErrorKind::NotFound => SnapshotError::Unknown { subscriber: found.plan().label(), number },
+            io::ErrorKind::NotFound => SnapshotError::Unknown { subscriber: self.0.name(), number },
             _ => error.into(),
         })?)
     }
 
-    /// Positions of a subscriber's lanes in a snapshot, and the state in it, if the events after those positions are
-    /// still stored.
-    pub(crate) async fn state_of_snapshot(
-        &self,
-        found: &Found,
-        number: u64,
-    ) -> Result<(Vec<Offset>, Vec<StateOfPartition>), ControlError> {
-        let snapshot = self.restoring(found, number).await?;
-        for partition in 0..found.partitions {
-            let kept = self.engine().bounds(PartitionId { topic: found.input, partition }).unwrap_or_default();
+    /// Positions of the lanes in a snapshot, and the state in it, if the events after those positions are still stored.
+    pub(crate) async fn state_of(&self, number: u64) -> Result<(Vec<Offset>, Vec<StateOfPartition>), ControlError> {
+        let snapshot = self.restoring(number).await?;
+        for partition in 0..self.0.partitions() {
+            let kept = self.0.engine().bounds(PartitionId { topic: self.0.input, partition }).unwrap_or_default();
             snapshot.position(partition, kept.start, kept.written)?;
         }
         let read = tokio::task::spawn_blocking(move || {
@@ -276,9 +276,9 @@ impl<E: Engine> Tree<E> {
     }
 
     /// Opens a snapshot for a seek, after verifying the whole file.
-    pub(crate) async fn restoring(&self, found: &Found, number: u64) -> Result<Restoring, ControlError> {
-        let (disk, name) = (self.snapshot_disk()?, file::name_of(found.number, number));
-        let (subscriber, partitions) = (found.plan().label(), found.partitions as usize);
+    pub(crate) async fn restoring(&self, number: u64) -> Result<Restoring, ControlError> {
+        let (disk, name) = (self.disk()?, file::name_of(self.0.number, number));
+        let (subscriber, partitions) = (self.0.name(), self.0.partitions() as usize);
         let opened = tokio::task::spawn_blocking(move || {
             let open = || match Reader::open(&*disk, &name) {
                 Err(FileError::Disk(error)) if error.kind() == io::ErrorKind::NotFound => {

@@ -21,9 +21,9 @@ use std::sync::Arc;
 use super::letters::dead_letter;
 use crate::api::{FailedEvent, Handling, Origin, Trace, TraceOf, TraceOutcome, TracedEvent};
 use crate::dispatch::Tree;
-use crate::dispatch::intake::publish::PublishError;
 use crate::dispatch::lane::done::done_key;
 use crate::dispatch::lane::waiting::{self, Waiter, WaitingError};
+use crate::dispatch::rules::names::NameError;
 use crate::dispatch::rules::when;
 use crate::dispatch::trace::search::{Budget, Search};
 use crate::dispatch::tree::running::Running;
@@ -47,7 +47,7 @@ const WAITING_PAGE: usize = 1_000;
 pub enum TraceError {
     /// The topic does not exist.
     #[error(transparent)]
-    Topic(#[from] PublishError),
+    Topic(#[from] NameError),
     /// No stored event matches.
     #[error("event `{id}` not found among retained events{}; `wattle pending` lists delayed and held \
         events", of_topic(topic.as_ref()))]
@@ -112,10 +112,7 @@ impl<E: Engine> Tree<E> {
 
     /// The latest event that matches.
     async fn find(&self, search: &Search<'_, E>, of: &TraceOf) -> Result<Found, TraceError> {
-        let only = match &of.topic {
-            Some(topic) => Some(self.publisher().targets().find(topic)?.topic),
-            None => None,
-        };
+        let only = of.topic.as_ref().map(|topic| self.topic(topic)).transpose()?.map(|topic| topic.number());
         let running = self.shared.running();
         let topics = running.plan.topics.iter().zip(&running.numbers.topics);
         let partitions =
