@@ -187,6 +187,31 @@ async fn what_is_delivered_once_at_most_is_never_asked_about_again() {
     }
 }
 
+/// Without room in the retry queue, the lane calls an event of the queue between an answer and the rest of its events:
+/// that call may have written state which the answer has not seen.
+#[tokio::test(start_paused = true)]
+async fn an_answer_counts_no_further_once_another_call_was_made() {
+    let plan = plan_of(&[&format!("{ONE}    retry_queue: {{ max: 1 }}\n")]);
+    let script = Script::calls(|call| async move {
+        by_verdict(&call, |event| match (event.data.as_str(), event.attempt, event.is_alone) {
+            ("a" | "b", 1, false) => retry(),
+            _ => {
+                let counted = event.state.get("b", "done").map_or(0, |value| value.parse::<u64>().unwrap());
+                event.state.set("b", "done", (counted + 1).to_string());
+                Done
+            }
+        })
+    });
+    let events = [("k", "a"), ("l", "b"), ("m", "c")];
+    let tree = backlog(MemoryEngine::default(), &plan, &script, &events).await;
+    settled(&tree).await;
+    assert_eq!(script.batches(), [vec!["a", "b", "c"], vec!["a"], vec!["c"], vec!["b"]], "`a` makes room for `b`");
+    let state = tree.subscriber("work").unwrap().state().list(0, None, 10).unwrap();
+    assert_eq!((state.len(), &*state[0].value), (1, &b"3"[..]), "each saw what those before it had written");
+    assert_eq!(attempts(&script)["c"], [1, 1], "it had its first attempt with `a` and `b`, and failed at none");
+    ends(tree).await;
+}
+
 /// Many events of few keys, and a handler that ends them as it likes: what is done counts itself in the state.
 async fn at_random(seed: u64) {
     let mut random = Random::new(seed);
