@@ -25,7 +25,7 @@ use crate::wasm::{Host, HostError, HostOptions};
 use crate::deploy::{
     self, BeginError, Files, Instead, Reloader, Replaced, SecretFolders, Store, StoreError, TopologyError,
 };
-use crate::effects::DiskFolder;
+use crate::effects::{Clock, DiskFolder, SystemClock};
 
 /// The folder for versions of plugins in the data folder.
 const VERSIONS: &str = "plugins";
@@ -188,9 +188,9 @@ fn tell_what_runs(refused: &[String]) {
 }
 
 /// Opens what was decided.
-fn open_store(data: &Path, engine: &EmbeddedEngine) -> Result<Store, StartError> {
+fn open_store(data: &Path, engine: &EmbeddedEngine, clock: &Arc<dyn Clock>) -> Result<Store, StartError> {
     let versions = DiskFolder::create(&data.join(VERSIONS)).map_err(StartError::Versions)?;
-    let mut store = Store::open(versions)?;
+    let mut store = Store::open(versions, clock.clone())?;
     if !engine.storage().takes_events {
         store.takes_no_more();
     }
@@ -223,6 +223,7 @@ pub struct Opened {
     lanes: Runtime,
     port: Port,
     engine: EmbeddedEngine,
+    clock: Arc<dyn Clock>,
     recovery: Recovery,
     store: Store,
 }
@@ -247,16 +248,18 @@ impl Opened {
         let entered = service.enter();
         let port = Port::take(&options.listen)?;
         let opening = Instant::now();
-        let engine = EmbeddedEngine::open(&options.data, options.durability)?;
+        // One clock for all that the bus stores: an age is the difference of two of its readings.
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let engine = EmbeddedEngine::open_by(&options.data, options.durability, clock.clone())?;
         remove_old_code(&options.data);
         let recovery = engine.recovery();
         progress(Progress::Opened { recovery, took: opening.elapsed() });
         if options.confirm_clock && engine.confirm_clock() {
             tracing::info!("the clock is confirmed, as it is at each start: what it is ahead by has passed");
         }
-        let store = open_store(&options.data, &engine)?;
+        let store = open_store(&options.data, &engine, &clock)?;
         drop(entered);
-        Ok(Self { service, lanes, port, engine, recovery, store })
+        Ok(Self { service, lanes, port, engine, clock, recovery, store })
     }
 
     /// The topology that was applied last, with the component of each subscriber, in order.
@@ -280,7 +283,7 @@ impl Opened {
         options: &Options,
         progress: &(dyn Fn(Progress) + Sync),
     ) -> Result<Running, StartError> {
-        let Self { service, lanes, port, engine, recovery, mut store } = self;
+        let Self { service, lanes, port, engine, clock, recovery, mut store } = self;
         let entered = service.enter();
         let mut host = HostOptions { cache_folder: options.code_cache.clone(), ..HostOptions::default() };
         if let Some(bytes) = options.plugin_memory_bytes {
@@ -329,7 +332,7 @@ impl Opened {
                         return Err(StartError::Plugins(BeginError::Plugins(errors)));
                     };
                     instead = Some(found);
-                    store = open_store(&options.data, &engine)?;
+                    store = open_store(&options.data, &engine, &clock)?;
                 }
                 Err(error) => return Err(error),
             }

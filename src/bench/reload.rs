@@ -250,7 +250,8 @@ pub fn reload(subject: &Subject, rate: f64, reloads: usize) -> Result<Reload, Be
 
     let watch = Arc::new(Observer { began: Instant::now() + CALM, rate, seen: Mutex::default() });
     let timed = TimedCompiler { host: Host::new(cache.clone())?, watch: watch.clone() };
-    let store = Store::open(DiskFolder::create(&folder.join("versions"))?).map_err(BeginError::Store)?;
+    let store =
+        Store::open(DiskFolder::create(&folder.join("versions"))?, Arc::new(SystemClock)).map_err(BeginError::Store)?;
     let begun = begin(store, &timed, &plan, std::slice::from_ref(&file), &|_| ())?;
     let (tree, reloader) = service.block_on(async {
         let engine = EmbeddedEngine::open(&folder.join("data"), Durability::Sync)?;
@@ -428,7 +429,7 @@ fn cached_starts(subject: &Subject, cache: &HostOptions) -> Result<Vec<(String, 
                 starts.lock().unwrap_or_else(PoisonError::into_inner).push((subscriber, took.as_secs_f64() * 1e3));
             }
         };
-        let store = Store::open(MemoryDisk::default()).map_err(BeginError::Store)?;
+        let store = Store::open(MemoryDisk::default(), Arc::new(SystemClock)).map_err(BeginError::Store)?;
         begin(store, &Host::new(cache.clone())?, &subject.plan, &subject.components, &note)?;
         Ok::<_, BenchError>(starts.into_inner().unwrap_or_else(PoisonError::into_inner))
     };

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -12,7 +13,7 @@ use proptest::test_runner::TestCaseError;
 use serde_json::{Map, Value, json};
 use wattle::api::{Base, Proposal};
 use wattle::deploy::{Store, adopt};
-use wattle::effects::MemoryDisk;
+use wattle::effects::{MemoryDisk, SystemClock};
 use wattle::engine::memory::MemoryEngine;
 use wattle::topology::kept::KeptPlan;
 use wattle::topology::{Found, Plan, Source, SubscriberPlan, Surroundings, check, check_on, show};
@@ -275,10 +276,10 @@ proptest! {
         let component = |of: &SubscriberPlan| PathBuf::from(format!("/there/{}.wasm", of.name));
             let components: Vec<PathBuf> = plan.subscribers.iter().map(component).collect();
         let disk = MemoryDisk::default();
-        let (engine, mut store) = (MemoryEngine::default(), Store::open(disk.clone()).unwrap());
+        let (engine, mut store) = (MemoryEngine::default(), Store::open(disk.clone(), Arc::new(SystemClock)).unwrap());
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         runtime.block_on(adopt(&engine, &mut store, &plan, &components, (false, &[]))).unwrap();
-        let (read, files) = Store::open(disk).unwrap().topology().unwrap();
+        let (read, files) = Store::open(disk, Arc::new(SystemClock)).unwrap().topology().unwrap();
         prop_assert_eq!((all(&read), files), (all(&plan), components.clone()));
         // as a client sends it
         let (read, files) = Proposal::of(&plan, &components).read().unwrap();

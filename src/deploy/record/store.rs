@@ -29,7 +29,7 @@ use crate::deploy::record::file::{NEW, NotKept, WASM, Written, body, failed, par
 use crate::deploy::record::shelf::{Shelf, name_of};
 use crate::deploy::record::values::Values;
 use crate::dispatch::Renames;
-use crate::effects::Disk;
+use crate::effects::{Clock, Disk};
 use crate::topology::Plan;
 
 const RECORD: &str = "record";
@@ -59,6 +59,8 @@ impl Shown {
 /// The store of a bus. Blocks on the disk.
 pub struct Store {
     disk: Arc<dyn Disk>,
+    /// The clock of all times that it stores.
+    clock: Arc<dyn Clock>,
     shelf: Shelf,
     shown: Shown,
     record: Record,
@@ -91,11 +93,12 @@ impl Store {
     /// The name of the file with the applied topology.
     pub const TOPOLOGY: &str = TOPOLOGY;
 
-    /// Opens the store on a disk.
+    /// Opens the store on a disk. `clock` says when something is decided; the same at every start, since a trial
+    /// continues by it.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub fn open(disk: impl Disk) -> Result<Self, StoreError> {
+    pub fn open(disk: impl Disk, clock: Arc<dyn Clock>) -> Result<Self, StoreError> {
         let disk: Arc<dyn Disk> = Arc::new(disk);
         let names = disk.list().map_err(failed("list the files"))?;
         for name in names.iter().filter(|name| name.ends_with(NEW)) {
@@ -117,6 +120,7 @@ impl Store {
         let revision = revision_of(topology.as_ref(), &values);
         let mut store = Self {
             disk,
+            clock,
             shelf,
             shown,
             record,
@@ -140,10 +144,11 @@ impl Store {
 
     /// A copy for reading, with the future names of subscribers.
     pub(crate) fn view(&self, renames: &Renames) -> Self {
-        let Self { disk, shelf, topology, revision, values, has_values, named, to_be_named, is_full, poison, .. } =
-            self;
+        let Self { disk, clock, shelf, topology, revision, values, has_values, named, .. } = self;
+        let Self { to_be_named, is_full, poison, .. } = self;
         Self {
             disk: disk.clone(),
+            clock: clock.clone(),
             shelf: shelf.clone(),
             shown: Shown::default(),
             record: self.record_by(renames),
@@ -161,6 +166,11 @@ impl Store {
     /// Accepts no more components: proposals of files wait for the next start, and the decided versions run.
     pub fn takes_no_more(&mut self) {
         self.is_full = true;
+    }
+
+    /// The clock of the times that it stores.
+    pub(crate) fn clock(&self) -> &Arc<dyn Clock> {
+        &self.clock
     }
 
     /// Whether new components may be stored.
@@ -412,7 +422,7 @@ fn values_of(bytes: &[u8]) -> Result<Values, String> {
 mod tests {
     use super::*;
     use crate::deploy::record::decided::Kept;
-    use crate::effects::MemoryDisk;
+    use crate::effects::{MemoryDisk, SystemClock};
     use crate::topology::ConfigValue;
     use crate::wasm::PluginSpec;
 
@@ -430,7 +440,7 @@ mod tests {
 
     #[test]
     fn a_component_that_is_kept_waits_for_the_record_that_names_it() {
-        let mut store = Store::open(MemoryDisk::default()).unwrap();
+        let mut store = Store::open(MemoryDisk::default(), Arc::new(SystemClock)).unwrap();
         let [first, second, third] = [b"first", b"secon", b"third"].map(|wasm| (kept(wasm), wasm));
         for (kept, wasm) in [&first, &second] {
             store.keep(kept.wasm, *wasm).unwrap();
@@ -462,7 +472,7 @@ mod tests {
         ];
         for (at, fails) in fails.into_iter().enumerate() {
             let disk = MemoryDisk::default();
-            let mut store = Store::open(disk.clone()).unwrap();
+            let mut store = Store::open(disk.clone(), Arc::new(SystemClock)).unwrap();
             disk.set_fault(move |operation| match fails(operation) {
                 true => Err(io::ErrorKind::StorageFull.into()),
                 false => Ok(()),
@@ -482,7 +492,7 @@ mod tests {
     #[test]
     fn a_component_that_no_record_is_to_name_goes() {
         let disk = MemoryDisk::default();
-        let mut store = Store::open(disk.clone()).unwrap();
+        let mut store = Store::open(disk.clone(), Arc::new(SystemClock)).unwrap();
         let [first, second] = [b"first", b"secon"].map(|wasm| (kept(wasm), wasm));
         store.keep(first.0.wasm, first.1).unwrap();
         store.keep(second.0.wasm, second.1).unwrap();

@@ -20,6 +20,7 @@ use crate::deploy::record::store::{AllKept, Shown, Store};
 use crate::deploy::reloader::queue::{Place, Queue};
 use crate::deploy::secrets::SecretFolders;
 use crate::dispatch::{NameError, Subscriber, Tree};
+use crate::effects::Clock;
 use crate::engine::Engine;
 use crate::topology::{Plan, SubscriberPlan};
 
@@ -37,6 +38,8 @@ impl<E, C> Clone for Reloader<E, C> {
 pub(crate) struct Shared<E, C> {
     pub(crate) tree: Tree<E>,
     pub(crate) compiler: C,
+    /// The clock of the store.
+    pub(crate) clock: Arc<dyn Clock>,
     pub(crate) store: Mutex<Store>,
     pub(crate) shown: Shown,
     /// Every subscriber since the start; none is removed, so that indices are stable.

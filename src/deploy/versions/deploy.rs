@@ -20,7 +20,6 @@ use crate::deploy::record::decided::{Kept, Said};
 use crate::deploy::reloader::Reloader;
 use crate::deploy::versions::{cause_of_file, source, start, terms};
 use crate::dispatch::Called;
-use crate::effects::{Clock, SystemClock};
 use crate::engine::{ApplyError, Engine};
 use crate::model::call::Handler as _;
 use crate::topology::SubscriberPlan;
@@ -192,8 +191,8 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
         let (subscriber, digest) = (&subject.name, version.short());
         tracing::info!(subscriber, digest, cause, "compiling a new version");
         self.note(&subject, Some(format!("compiling {digest}")));
-        let (kept, wasm) =
-            (Kept::new(&spec, &subject.plan().config, (&cause, SystemClock.now_ns())), spec.wasm.clone());
+        let decided_as = (cause.as_str(), self.shared.clock.now_ns());
+        let (kept, wasm) = (Kept::new(&spec, &subject.plan().config, decided_as), spec.wasm.clone());
         let compiled = self.blocking(move |reloader| Ok(reloader.shared.compiler.compile_beside(spec)?));
         let handler = self.unless_closing(compiled).await.inspect_err(|error| {
             self.note(&subject, Some(format!("{digest} is refused, keeping the previous version: {error}")));
@@ -328,7 +327,7 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
             outcome = Some(DeployOutcome::Runs);
         }
         if let Some((handler, lanes)) = new_tried {
-            let passed = decided.tried_for(decided.newest(), SystemClock.now_ns());
+            let passed = decided.tried_for(decided.newest(), self.shared.clock.now_ns());
             let terms = terms(subject.plan().trial, lanes, passed);
             let trial = running.versions().run_on_trial(handler, terms).await.map_err(not_called)?;
             self.note(&subject, None);

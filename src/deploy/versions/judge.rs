@@ -18,7 +18,6 @@ use crate::deploy::compile::Compile;
 use crate::deploy::error::ReloadError;
 use crate::deploy::reloader::{Reloader, Subject};
 use crate::dispatch::{Trial, Verdict};
-use crate::effects::{Clock, SystemClock};
 use crate::engine::Engine;
 
 /// The result of a trial that had enough.
@@ -142,7 +141,7 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
         }
         let goes_on = trial.terms().lanes.is_some();
         let (name, version) = (subject.name.clone(), trial.version().to_owned());
-        let now_ns = SystemClock.now_ns();
+        let now_ns = self.shared.clock.now_ns();
         let decided = self.blocking(move |reloader| {
             let mut store = reloader.store();
             let tried = store.decided(&name).and_then(|decided| decided.tried);

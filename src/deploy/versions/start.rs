@@ -25,7 +25,6 @@ use crate::deploy::versions::source::{
 };
 use crate::deploy::versions::terms;
 use crate::dispatch::Starts;
-use crate::effects::{Clock, SystemClock};
 use crate::model::call::Handler as _;
 use crate::topology::{ConfigValue, Plan, SubscriberPlan};
 use crate::wasm::PluginSpec;
@@ -210,7 +209,7 @@ pub(crate) fn choose<C: Compile>(
     only: Option<&[String]>,
     progress: &(dyn Fn(Progress) + Sync),
 ) -> Result<Chosen<C::Handler>, Vec<PluginError>> {
-    let now_ns = SystemClock.now_ns();
+    let now_ns = store.clock().now_ns();
     let beginning = Beginning { store, compiler, now_ns, is_beside: only.is_some(), progress };
     let choices = each(plan, |index, subscriber| {
         if only.is_some_and(|only| !only.contains(&subscriber.label())) {

@@ -31,6 +31,7 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
         let shared = Shared {
             tree,
             compiler,
+            clock: store.clock().clone(),
             shown: store.shown(),
             store: Mutex::new(store),
             subjects: RwLock::new(plan.subscribers.iter().map(subject).collect()),

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use super::batch::{Held, Parsed};
 use super::capsule::Source;
 use super::failure::{LastFailure, cut};
-use super::waiting::{Waiter, kept, now_ns};
+use super::waiting::{Waiter, kept};
 use super::{HALTED, Lane, Leave, Of, Parts, Progress, Read};
 use crate::engine::{Entries, LaneWrite, Session, Unit};
 use crate::topology::OnFailure;
@@ -45,7 +45,7 @@ impl<S: Session, K: Entries> Lane<S, K> {
         let mut unit = Unit { consumed_to: self.consume(places), ..Unit::default() };
         match end {
             End::GivenUp => {
-                unit.emits = self.parts.emitter.dead_letter(event, &failure, 1);
+                unit.emits = self.parts.emitter.dead_letter(event, &failure, 1, waiter.failed_ns);
                 self.parts.counters.dead_lettered();
             }
             End::Again(pause) => {
@@ -89,7 +89,7 @@ impl<S: Session, K: Entries> Lane<S, K> {
         }
         match end {
             End::GivenUp => {
-                unit.emits = self.parts.emitter.dead_letter(event, &failure, attempts);
+                unit.emits = self.parts.emitter.dead_letter(event, &failure, attempts, waiter.failed_ns);
                 unit.writes.extend(self.waiting.remove(number).into_iter().flatten());
                 self.parts.counters.dead_lettered();
             }
@@ -112,16 +112,16 @@ impl<S: Session, K: Entries> Lane<S, K> {
     }
 
     fn waiter_of(&self, event: &Parsed<'_>, failure: &LastFailure, attempts: u32, end: &End) -> Waiter {
-        let now = now_ns();
+        let now_ns = self.parts.now_ns();
         let pause = if let End::Again(pause) = end { *pause } else { Duration::ZERO };
         Waiter {
             offset: event.offset,
             append_time_ns: event.append_time_ns,
             trusted_time_ns: event.trusted_time_ns,
             attempts,
-            since_ns: now,
-            failed_ns: now,
-            due_ns: now.saturating_add(u64::try_from(pause.as_nanos()).unwrap_or(u64::MAX)),
+            since_ns: now_ns,
+            failed_ns: now_ns,
+            due_ns: now_ns.saturating_add(u64::try_from(pause.as_nanos()).unwrap_or(u64::MAX)),
             is_parked: matches!(end, End::Parked),
             failure: failure.kind.to_owned(),
             reason: cut(&failure.reason).to_owned(),
@@ -153,6 +153,7 @@ impl<S: Session, K: Entries> Lane<S, K> {
                 digest: &self.parts.emitter.digest,
                 wasm_digest: self.taken.version.wasm_digest,
                 settings: &self.taken.version.settings,
+                saved_ns: self.parts.now_ns(),
             },
         );
         match self.on_failure(event, failure) {

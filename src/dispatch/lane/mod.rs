@@ -131,6 +131,9 @@ impl Policy {
 /// Returns the first stored offset of a partition of dead letters.
 pub(super) type Starts = Arc<dyn Fn(u32) -> Offset + Send + Sync>;
 
+/// The engine's clock of append times, Unix nanoseconds.
+pub(super) type WallClock = Arc<dyn Fn() -> u64 + Send + Sync>;
+
 /// The parts of a lane.
 pub(super) struct Parts<S, K> {
     pub(super) session: S,
@@ -148,6 +151,7 @@ pub(super) struct Parts<S, K> {
     pub(super) letters: Option<Starts>,
     pub(super) partition: u32,
     pub(super) subscriber: Arc<str>,
+    pub(super) clock: WallClock,
     pub(super) counters: Arc<Counters>,
     pub(super) recorder: Recorder,
     pub(super) commands: mpsc::Receiver<Command>,
@@ -271,7 +275,7 @@ impl<K: Entries> Loaded<K> {
         let (paused, halted) = (entries.get(PAUSED)?, entries.get(HALTED)?);
         let state = HandlerState::load(entries.clone(), policy.state)?;
         Ok(Self {
-            waiting: WaitingSet::load(entries, policy.retry_queue, backoff.longest_asked())?,
+            waiting: WaitingSet::load(entries, policy.retry_queue, backoff.longest_asked(), parts.now_ns())?,
             chores: Chores::load(entries, state.is_behind())?,
             state,
             told: Told {
@@ -339,6 +343,13 @@ impl<S: Session, K: Entries> Supervised for Lane<S, K> {
             error => error,
         };
         (ended, self.parts)
+    }
+}
+
+impl<S, K> Parts<S, K> {
+    /// The time that is stored with an event, Unix nanoseconds; never 0, which stands for no time there.
+    fn now_ns(&self) -> u64 {
+        (self.clock)().max(1)
     }
 }
 
@@ -616,7 +627,8 @@ impl<S: Session, K: Entries> Lane<S, K> {
             if !self.waiting.holds(event.key) || !self.waiting.has_room(held.bytes()) {
                 break;
             }
-            let waiter = Waiter::new(event.offset, (event.append_time_ns, event.trusted_time_ns));
+            let times = (event.append_time_ns, event.trusted_time_ns);
+            let waiter = Waiter::new(event.offset, times, self.parts.now_ns());
             writes.extend(self.waiting.add(event.key, &waiter, held.record.clone(), Instant::now()));
             joined += 1;
         }

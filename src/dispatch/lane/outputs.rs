@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use super::batch::Parsed;
 use super::failure::{ATTRIBUTE_TEXT_BYTES_MAX, LastFailure, cut};
-use super::waiting::now_ns;
 use crate::dispatch::apart;
 use crate::dispatch::rules::guards::{self, TopicGuard};
 use crate::dispatch::rules::{delay, keys};
@@ -243,10 +242,17 @@ impl Emitter {
         Lineage { subscriber: self.subscriber, partition: self.partition, offset: event.offset, version: self.version }
     }
 
-    /// The dead letter of an event: the original event, followed by attributes with the failure. For a redriven dead
+    /// The dead letter of an event that failed at `failed_ns`: the original event, followed by attributes with the
+    /// failure. For a redriven dead
     /// letter the new failure replaces the earlier one; `wattletopic` and `wattleoffset` say where the earlier one was,
     /// whose attributes come with it when it is handled.
-    pub(crate) fn dead_letter(&self, event: &Parsed<'_>, failure: &LastFailure, attempts: u32) -> Slices {
+    pub(crate) fn dead_letter(
+        &self,
+        event: &Parsed<'_>,
+        failure: &LastFailure,
+        attempts: u32,
+        failed_ns: u64,
+    ) -> Slices {
         let mut slices = Slices::default();
         let Some(target) = &self.dead_letters else { return slices };
         let partition = PartitionId { topic: target.topic, partition: partition_of(event.key, target.partitions) };
@@ -262,7 +268,7 @@ impl Emitter {
                 .attribute("wattlepartition", &self.partition.to_string())
                 .attribute("wattleoffset", &event.offset.to_string())
                 .attribute("wattleappended", &event.append_time_ns.to_string())
-                .attribute("wattlefailed", &now_ns().to_string())
+                .attribute("wattlefailed", &failed_ns.to_string())
                 .attribute("wattleattempts", &attempts.to_string())
                 .attribute("wattledigest", &self.digest)
                 .attribute("wattlefailure", failure.kind)

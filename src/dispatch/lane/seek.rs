@@ -100,7 +100,7 @@ impl<S: Session, K: Entries> Lane<S, K> {
                 } else {
                     // nothing was committed
                     let (policy, longest) = (self.parts.policy.retry_queue, self.parts.backoff.longest_asked());
-                    self.waiting = WaitingSet::load(&self.parts.entries, policy, longest)?;
+                    self.waiting = WaitingSet::load(&self.parts.entries, policy, longest, self.parts.now_ns())?;
                 }
                 self.show();
                 drop(answer.send(Err(Refusal::Snapshot { reason })));

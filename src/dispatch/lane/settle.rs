@@ -121,7 +121,8 @@ impl<S: Session, K: Entries> Lane<S, K> {
             self.wait_for_room(event.offset).await?;
         }
         self.is_full = false;
-        let waiter = Waiter::new(event.offset, (event.append_time_ns, event.trusted_time_ns)).after(pause);
+        let (times, now_ns) = ((event.append_time_ns, event.trusted_time_ns), self.parts.now_ns());
+        let waiter = Waiter::new(event.offset, times, now_ns).after(pause, now_ns);
         let writes = self.waiting.add(event.key, &waiter, held.record.clone(), Instant::now() + pause);
         self.show();
         let consumed_to = self.consume(read.places_of(progress.at, 1));
@@ -133,7 +134,8 @@ impl<S: Session, K: Entries> Lane<S, K> {
     /// An event that waits is called again after a pause, without a failed attempt.
     async fn postpone(&mut self, (number, before): &(u64, Waiter)) -> Result<(), Leave> {
         let pause = self.parts.backoff.pause(before.offset, 1);
-        let writes = self.waiting.update(*number, &before.clone().after(pause), Instant::now() + pause);
+        let after = before.clone().after(pause, self.parts.now_ns());
+        let writes = self.waiting.update(*number, &after, Instant::now() + pause);
         let writes = writes.into_iter().collect();
         Ok(self.commit(Unit { consumed_to: self.position, writes, ..Unit::default() }).await?)
     }

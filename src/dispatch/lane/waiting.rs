@@ -76,14 +76,14 @@ pub struct Waiter {
 }
 
 impl Waiter {
-    /// An event that has not been tried, and waits for its key.
-    pub(crate) fn new(offset: Offset, (append_time_ns, trusted_time_ns): (u64, u64)) -> Self {
+    /// An event that has not been tried, and waits for its key since `since_ns`.
+    pub(crate) fn new(offset: Offset, (append_time_ns, trusted_time_ns): (u64, u64), since_ns: u64) -> Self {
         Self {
             offset,
             append_time_ns,
             trusted_time_ns,
             attempts: 0,
-            since_ns: now_ns(),
+            since_ns,
             failed_ns: 0,
             due_ns: 0,
             is_parked: false,
@@ -96,9 +96,9 @@ impl Waiter {
 }
 
 impl Waiter {
-    /// Due after a pause that begins now.
-    pub(super) fn after(self, pause: Duration) -> Self {
-        Self { due_ns: now_ns().saturating_add(u64::try_from(pause.as_nanos()).unwrap_or(u64::MAX)), ..self }
+    /// Due after a pause that begins at `now_ns`.
+    pub(super) fn after(self, pause: Duration, now_ns: u64) -> Self {
+        Self { due_ns: now_ns.saturating_add(u64::try_from(pause.as_nanos()).unwrap_or(u64::MAX)), ..self }
     }
 
     /// The time by which the handler's state expires.
@@ -152,12 +152,6 @@ pub(crate) struct WaitingSet {
     parked: usize,
     bytes: u64,
     bound: RetryQueue,
-}
-
-/// Unix nanoseconds by the system clock.
-pub(crate) fn now_ns() -> u64 {
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    since.map_or(0, |since| u64::try_from(since.as_nanos()).unwrap_or(u64::MAX))
 }
 
 pub(super) fn decode(number: u64, value: &[u8]) -> Result<Waiter, WaitingError> {
@@ -227,10 +221,14 @@ impl WaitingSet {
     }
 
     /// Loads the queue from a lane's entries. An interrupted pause continues with its remaining time, but never longer
-    /// than the whole pause or than `longest`, whatever the clock says.
-    pub(crate) fn load(entries: &impl Entries, bound: RetryQueue, longest: Duration) -> Result<Self, WaitingError> {
-        let mut set = Self::new(bound);
-        let (now, now_ns) = (Instant::now(), now_ns());
+    /// than the whole pause or than `longest`, whatever the clock says, which says `now_ns`.
+    pub(crate) fn load(
+        entries: &impl Entries,
+        bound: RetryQueue,
+        longest: Duration,
+        now_ns: u64,
+    ) -> Result<Self, WaitingError> {
+        let (mut set, now) = (Self::new(bound), Instant::now());
         loop {
             let page = list(entries, set.next_number, PAGE)?;
             if page.is_empty() {

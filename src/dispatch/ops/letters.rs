@@ -20,7 +20,7 @@ use crate::api::{FailedEvent, Filter, LetterProgress, LettersDone, ListPosition}
 use crate::dispatch::lane::command::{Command, Letter};
 use crate::dispatch::lane::done::done_key;
 use crate::dispatch::lane::outputs::FIRST_OF_FAILURE;
-use crate::dispatch::lane::waiting::{Waiter, now_ns};
+use crate::dispatch::lane::waiting::Waiter;
 use crate::engine::{Engine, Entries, ReadBudget};
 use crate::model::{Offset, PartitionId, Record, TopicId};
 
@@ -42,13 +42,13 @@ pub(crate) fn dead_letter(dead_partition: u32, offset: Offset, record: &[u8]) ->
     let record = Record::parse(record).ok()?;
     let (lineage, view) = (record.lineage?, record.view().ok()?);
     let original = view.before_failure(FIRST_OF_FAILURE)?;
-    let mut waiter = Waiter::new(lineage.offset, (0, 0));
+    let mut waiter = Waiter::new(lineage.offset, (0, 0), 0);
     for (name, value) in view.attributes() {
         let Some(text) = value.as_text() else { continue };
         let number = || text.parse().unwrap_or(0);
         match name {
             // attributes before it belong to the original event, in dead letters of an early release
-            FIRST_OF_FAILURE => waiter = Waiter::new(lineage.offset, (0, 0)),
+            FIRST_OF_FAILURE => waiter = Waiter::new(lineage.offset, (0, 0), 0),
             "wattleappended" => waiter.append_time_ns = number(),
             "wattlefailed" => waiter.failed_ns = number(),
             "wattleattempts" => waiter.attempts = text.parse().unwrap_or(0),
@@ -139,7 +139,7 @@ impl<E: Engine> DeadLetters<'_, E> {
     ) -> Result<Page<FailedEvent>, ControlError> {
         let (topic, partitions) = self.topic()?;
         self.0.check(filter.partition)?;
-        let now_ns = now_ns();
+        let now_ns = self.0.engine().now_ns();
         let (mut letters, mut bytes, mut looked_at) = (Vec::new(), 0, 0);
         for (partition, end) in (0..partitions).zip(ends).skip(from.partition as usize) {
             let mut offset = if partition == from.partition { from.number } else { 0 };
@@ -212,7 +212,8 @@ impl<E: Engine> DeadLetters<'_, E> {
                 }
                 let partition = first.partition;
                 let count = rest.iter().take_while(|letter| letter.partition == partition).count();
-                let letters: Vec<_> = rest.iter().take(count).filter_map(FailedEvent::letter).collect();
+                let now_ns = self.0.engine().now_ns();
+                let letters: Vec<_> = rest.iter().take(count).filter_map(|failed| failed.letter(now_ns)).collect();
                 let redrive = |answer| Command::Redrive(letters, redriven.clone(), answer);
                 let taken = self.0.tell(partition, redrive).await?;
                 match taken {
@@ -281,15 +282,15 @@ impl FailedEvent {
         ListPosition { partition: self.dead_partition.unwrap_or(0), number: self.number }
     }
 
-    /// The dead letter in the form that its lane takes.
-    fn letter(&self) -> Option<Letter> {
+    /// The dead letter in the form that its lane takes, to wait since `since_ns`.
+    fn letter(&self, since_ns: u64) -> Option<Letter> {
         let waiter = Waiter {
             failed_ns: self.failed_ns,
             failure: self.failure.clone(),
             reason: self.reason.clone(),
             backtrace: self.backtrace.clone(),
             digest: self.digest.clone(),
-            ..Waiter::new(self.offset, (self.append_time_ns, 0))
+            ..Waiter::new(self.offset, (self.append_time_ns, 0), since_ns)
         };
         let mut record = Vec::with_capacity(self.key.len() + self.event.len() + 16);
         // the key was stored before, so it fits

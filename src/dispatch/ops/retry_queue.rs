@@ -32,7 +32,7 @@ impl<E: Engine> WaitingEvents<'_, E> {
     pub fn list(&self, filter: &Filter, from: ListPosition, count: usize) -> Result<Page<FailedEvent>, ControlError> {
         let subscriber = self.0;
         subscriber.check(filter.partition)?;
-        let now_ns = waiting::now_ns();
+        let now_ns = subscriber.engine().now_ns();
         let (mut events, mut bytes) = (Vec::new(), 0);
         for partition in from.partition..subscriber.partitions() {
             if filter.partition.is_some_and(|only| only != partition) {

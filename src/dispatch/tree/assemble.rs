@@ -20,7 +20,7 @@ use crate::dispatch::lane::hidden::Seen;
 use crate::dispatch::lane::status::Counters;
 use crate::dispatch::lane::supervisor::{Supervised, SupervisedParts, keep_up};
 use crate::dispatch::lane::versions::Roster;
-use crate::dispatch::lane::{Lane, Parts, Policy, Starts};
+use crate::dispatch::lane::{Lane, Parts, Policy, Starts, WallClock};
 use crate::dispatch::rules;
 use crate::engine::{Engine, Numbers, Session};
 use crate::limits;
@@ -152,6 +152,7 @@ impl<'a, E: Engine> Assembly<'a, E> {
         let counters = counters.unwrap_or_else(|| Arc::new(Counters::new(input.partitions)));
         let (group, children, letters) = (Group::below(self.stop), self.children(subscriber), self.letters(subscriber));
         let flow = Arc::new(Flow::new(subscriber.rate, subscriber.concurrency));
+        let clock = self.clock();
         let mut commands = Vec::new();
         for partition in 0..input.partitions {
             let Some(emitter) = emitter(&self.numbered, index, subscriber, &roster, partition) else { continue };
@@ -173,6 +174,7 @@ impl<'a, E: Engine> Assembly<'a, E> {
                 letters: letters.clone(),
                 partition,
                 subscriber: label.as_str().into(),
+                clock: clock.clone(),
                 counters: counters.clone(),
                 recorder: Recorder::new(self.capsules.clone(), subscriber),
                 commands: receiver,
@@ -189,6 +191,11 @@ impl<'a, E: Engine> Assembly<'a, E> {
         topics.sort_unstable();
         topics.dedup();
         topics.iter().filter_map(|topic| self.backlogs.get(*topic)?.clone()).collect()
+    }
+
+    fn clock(&self) -> WallClock {
+        let engine = self.engine.clone();
+        Arc::new(move || engine.now_ns())
     }
 
     /// Where what is kept of its dead letters begins.

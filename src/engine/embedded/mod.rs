@@ -121,6 +121,14 @@ impl EmbeddedEngine {
     /// # Errors
     /// [`EmbeddedError`]. A damaged journal is refused, never repaired by guessing.
     pub fn open(folder: &Path, durability: Durability) -> Result<Self, EmbeddedError> {
+        Self::open_by(folder, durability, Arc::new(SystemClock))
+    }
+
+    /// As [`Self::open`], with another clock than the machine's, or one that others use, too.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn open_by(folder: &Path, durability: Durability, clock: Arc<dyn Clock>) -> Result<Self, EmbeddedError> {
         let Folder { disk, lock } = Folder::take(folder)?;
         let path = folder.join(SNAPSHOTS_FOLDER);
         let snapshots = DiskFolder::create(&path).map_err(|error| EmbeddedError::Io {
@@ -130,7 +138,7 @@ impl EmbeddedEngine {
         })?;
         let options = LogOptions { durability, first_sequence: random() >> 1, ..LogOptions::default() };
         let kept = (Some(Arc::new(snapshots) as Arc<dyn Disk>), lock);
-        Self::open_on(folder, disk, Arc::new(SystemClock), options, kept)
+        Self::open_on(folder, disk, clock, options, kept)
     }
 
     /// Opens the engine on any disk and clock, such as simulated ones. Messages call the data folder `label`.

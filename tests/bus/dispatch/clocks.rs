@@ -8,6 +8,7 @@ use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
 
 use bytes::Bytes;
+use wattle::api::{Filter, ListPosition};
 use wattle::dispatch::Tree;
 use wattle::effects::{Clock, MemoryDisk};
 use wattle::engine::Engine;
@@ -16,7 +17,7 @@ use wattle::log::LogOptions;
 use wattle::model::{Attribute, Event};
 use wattle::topology::Plan;
 
-use crate::common::trees::{data, event, plan_of, settled, until};
+use crate::common::trees::{data, event, plan_of, settled, status, until};
 use crate::dispatch::bed::{ONE, ends, publish, start_on};
 use crate::dispatch::script::{Script, Step, copy, out};
 
@@ -201,4 +202,37 @@ async fn a_time_of_day_is_waited_for_where_the_clock_is_put_back() {
     hands.pass(60 * SECOND);
     settled(&tree).await;
     assert_eq!(data(&tree, "in").await, ["after", "at"]);
+}
+
+#[tokio::test]
+async fn failures_have_the_time_of_the_engine_and_wait_by_it() {
+    let (hands, disk, plan) = (Hands::new(), MemoryDisk::default(), plan_of(&[ONE]));
+    let work = Script::each(|given| match given.data.as_str() {
+        "a" => Step::Reject,
+        _ => Step::Retry(Some(HOUR)),
+    });
+    let tree = hands.start(&disk, &plan, &work).await;
+    publish(&tree, "in", &["a", "b"]).await;
+    let count = |tree: &Tree<EmbeddedEngine>| {
+        let status = status(&tree.snapshot(), "t/work");
+        (status.waiting, status.open_dead_letters)
+    };
+    until("both have failed", || count(&tree) == (1, Some(1))).await;
+    hands.pass(HOUR);
+    let subscriber = tree.subscriber("work").unwrap();
+    let failed = async |age: Duration| {
+        let (filter, from) = (Filter { older_than: Some(age), ..Filter::default() }, ListPosition::default());
+        let mut found = subscriber.retry_queue().list(&filter, from, 9).unwrap().found;
+        found.extend(subscriber.dead_letters().list(&filter, from, 9).await.unwrap().found);
+        found.into_iter().map(|event| (event.id, event.failed_ns)).collect::<Vec<_>>()
+    };
+    assert_eq!(failed(HOUR).await, [("b".to_owned(), START_NS), ("a".to_owned(), START_NS)]);
+    assert_eq!(failed(HOUR + SECOND).await, []);
+    assert_eq!(status(&tree.snapshot(), "t/work").waiting_age, Some(HOUR));
+    drop(subscriber);
+    ends(tree).await;
+    // It failed an hour ago, so its pause is over.
+    let tree = hands.start(&disk, &plan, &work).await;
+    until("it is tried again", || work.times()["b"] == 2).await;
+    ends(tree).await;
 }

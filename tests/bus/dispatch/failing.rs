@@ -147,8 +147,8 @@ async fn a_dead_letter_is_the_event_untouched_and_why_it_is_there() {
     assert_eq!((lineage.partition, lineage.offset), (0, 2));
     let mut attributes = letter.event.attributes.clone();
     let time_ns = |name: &str| letter.attribute(name).parse::<u64>().unwrap();
-    assert!(time_ns("wattlefailed") > 1_700_000_000_000_000_000, "when it failed");
     assert_eq!(time_ns("wattleappended"), work.called()[0].events[2].time_ns, "when it came into its topic");
+    assert!(time_ns("wattlefailed") > time_ns("wattleappended"), "when it failed, by the same clock");
     attributes
         .retain(|name, _| name.starts_with("wattle") && !["wattlefailed", "wattleappended"].contains(&name.as_str()));
     let attributes: Vec<_> = attributes.iter().map(|(name, value)| format!("{name}={value}")).collect();

@@ -19,8 +19,8 @@ use wattle::model::{LaneId, SubscriberId};
 use wattle::topology::Plan;
 
 use crate::common::trees::{PATIENCE, by_key, event, plan_of, settled, status, until};
-use crate::dispatch::bed::{Home, ONE, ends, start_on};
-use crate::dispatch::script::{Given, Script, Step, out};
+use crate::dispatch::bed::{Home, ONE, ends, start, start_on};
+use crate::dispatch::script::{Given, Script, Step, copy, out};
 
 const LANES: u32 = 3;
 
@@ -221,6 +221,15 @@ async fn the_oldest_go_and_those_that_are_named() {
         tree.subscriber("work").unwrap().seek(Seek { state: Some(SeekState::Keep), ..back_to(6) }).await.unwrap_err();
     assert!(matches!(unsaid, ControlError::Snapshot(SnapshotError::NoPosition)), "{unsaid:?}");
     assert!(matches!(tree.subscriber("nobody"), Err(NameError::Unknown { kind: NameKind::Subscriber, .. })));
+}
+
+#[tokio::test]
+async fn a_snapshot_has_the_time_of_the_engine() {
+    let tree = start(ONE, &[("work", &Script::each(copy))]).await;
+    tree.engine().hold_clock(7_000_000_000);
+    let taken = tree.subscriber("work").unwrap().snapshots().take(TakenBy::Hand, "", 9).await.unwrap();
+    assert_eq!(taken.taken_ns, 7_000_000_000);
+    ends(tree).await;
 }
 
 #[tokio::test]

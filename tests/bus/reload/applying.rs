@@ -12,8 +12,8 @@ use wattle::deploy::{
     BeginError, ReloadError, Reloader, SecretFolders, Store, StoreError, TopologyError, adopt, begin,
 };
 use wattle::dispatch::Tree;
-use wattle::effects::MemoryDisk;
 use wattle::effects::memory::Operation;
+use wattle::effects::{MemoryDisk, SystemClock};
 use wattle::engine::Engine;
 use wattle::engine::memory::MemoryEngine;
 use wattle::topology::Plan;
@@ -48,7 +48,7 @@ fn write(world: &World, name: &str, text: &str) {
 
 /// Starts with what was applied last; what the world says where nothing was.
 async fn start(world: &World, disk: MemoryDisk) -> (Bus, Plan) {
-    let store = Store::open(disk).unwrap();
+    let store = Store::open(disk, Arc::new(SystemClock)).unwrap();
     let (plan, components) = store.topology().unwrap_or_else(|| (world.plan.clone(), components(world, &world.plan)));
     let begun = begin(store, &world.texts, &plan, &components, &|_| ()).unwrap();
     let tree: Tree<MemoryEngine> =
@@ -283,7 +283,10 @@ async fn what_does_not_fit_changes_nothing() {
     assert!(matches!(error, TopologyError::Unreadable(_)), "{error}");
     assert_eq!(bus.tree.plan(), before);
     assert_eq!(bus.who().await, "a");
-    assert!(Store::open(world.disk.clone()).unwrap().topology().is_none(), "nothing was decided");
+    assert!(
+        Store::open(world.disk.clone(), Arc::new(SystemClock)).unwrap().topology().is_none(),
+        "nothing was decided"
+    );
     bus.stop().await;
 }
 
@@ -346,7 +349,7 @@ async fn a_record_that_is_not_as_it_was_written_is_said() {
     bus.stop().await;
     let disk: &dyn wattle::effects::Disk = &world.disk;
     disk.open("topology").unwrap().write_at(b"x", 100).unwrap();
-    let error = Store::open(world.disk.clone()).unwrap_err();
+    let error = Store::open(world.disk.clone(), Arc::new(SystemClock)).unwrap_err();
     assert!(matches!(error, StoreError::DamagedTopology { .. }), "{error}");
     assert!(matches!(BeginError::from(error), BeginError::Store(_)));
 }
@@ -367,7 +370,7 @@ async fn what_is_lost_is_refused_alike_by_a_plan_an_apply_and_a_start() {
     assert!(matches!(&refused, TopologyError::Loss(losses) if *losses == said), "{refused}");
     assert!(refused.to_string().contains("--allow-loss"), "{refused}");
     bus.stop().await;
-    let mut store = Store::open(world.disk.clone()).unwrap();
+    let mut store = Store::open(world.disk.clone(), Arc::new(SystemClock)).unwrap();
     let files = components(&world, &shorter);
     let refused = adopt(&world.engine, &mut store, &shorter, &files, (false, &[])).await.unwrap_err();
     assert!(matches!(&refused, TopologyError::Loss(losses) if *losses == said), "{refused}");

@@ -8,7 +8,7 @@ use tokio::runtime::Handle;
 use wattle::api::{DeployOutcome, Policy};
 use wattle::deploy::{ReloadError, Reloader, Store, begin};
 use wattle::dispatch::Tree;
-use wattle::effects::MemoryDisk;
+use wattle::effects::{MemoryDisk, SystemClock};
 use wattle::engine::memory::MemoryEngine;
 use wattle::limits::COMPONENT_BYTES_MAX;
 use wattle::wasm::{Host, HostOptions};
@@ -34,7 +34,7 @@ impl Shop {
     async fn open() -> Self {
         let (plan, runtime) = (plan_of(&[SHOP]), Handle::current());
         let host = Host::new(HostOptions::default()).unwrap();
-        let store = Store::open(MemoryDisk::default()).unwrap();
+        let store = Store::open(MemoryDisk::default(), Arc::new(SystemClock)).unwrap();
         let begun = begin(store, &host, &plan, &[guest_path("validate")], &|_| ()).unwrap();
         let tree = Tree::start_with(MemoryEngine::default(), &plan, begun.starts, &runtime).await.unwrap();
         let versions = (begun.store, begun.notes);
@@ -170,7 +170,11 @@ async fn a_second_start_loads_what_was_compiled_and_decided() {
     let start = || {
         let host = HostOptions { cache_folder: Some(folder.path().join("code")), ..HostOptions::default() };
         let (host, began) = (Host::new(host).unwrap(), Instant::now());
-        let store = Store::open(wattle::effects::DiskFolder::create(&folder.path().join("plugins")).unwrap()).unwrap();
+        let store = Store::open(
+            wattle::effects::DiskFolder::create(&folder.path().join("plugins")).unwrap(),
+            Arc::new(SystemClock),
+        )
+        .unwrap();
         let begun = begin(store, &host, &plan_of(&[SHOP]), &[guest_path("validate")], &|_| ()).unwrap();
         assert!(begun.starts[0].on_trial.is_none());
         began.elapsed()

@@ -11,7 +11,7 @@ use tokio::runtime::Handle;
 use wattle::api::{DeployOutcome, Digest, Policy, SubscriberStatus};
 use wattle::deploy::{BeginError, Begun, Compile, Reloader, SecretFolders, Store, begin};
 use wattle::dispatch::Tree;
-use wattle::effects::MemoryDisk;
+use wattle::effects::{Clock, MemoryDisk, SystemClock};
 use wattle::engine::Engine;
 use wattle::engine::memory::MemoryEngine;
 use wattle::model::call::{
@@ -185,6 +185,8 @@ impl Compile for Texts {
 pub(crate) struct World {
     pub(crate) engine: MemoryEngine,
     pub(crate) disk: MemoryDisk,
+    /// The clock of its store.
+    pub(crate) clock: Arc<dyn Clock>,
     pub(crate) folder: TempDir,
     pub(crate) plan: Plan,
     pub(crate) texts: Texts,
@@ -217,6 +219,7 @@ impl World {
         let world = Self {
             engine: MemoryEngine::default(),
             disk: MemoryDisk::default(),
+            clock: Arc::new(SystemClock),
             folder: tempfile::tempdir().unwrap(),
             plan: tried(plan_of(&[yaml]), trial),
             texts: Texts::default(),
@@ -234,7 +237,7 @@ impl World {
     }
 
     pub(crate) fn begin(&self) -> Result<Begun<Worker>, BeginError> {
-        let store = Store::open(self.disk.clone()).map_err(BeginError::Store)?;
+        let store = Store::open(self.disk.clone(), self.clock.clone()).map_err(BeginError::Store)?;
         begin(store, &self.texts, &self.plan, &[self.file()], &|_| ())
     }
 

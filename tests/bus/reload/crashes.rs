@@ -9,8 +9,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::runtime::Runtime;
 use wattle::api::{DeployOutcome, Digest, Policy, Standing};
 use wattle::deploy::{Begun, Files, ReloadError, Replaced, Store, adopt, begin_with, instead};
-use wattle::effects::MemoryDisk;
 use wattle::effects::memory::Operation;
+use wattle::effects::{MemoryDisk, SystemClock};
 use wattle::topology::{Plan, Said};
 
 use crate::common::random::Random;
@@ -155,10 +155,10 @@ fn pinned(error: ReloadError) -> Result<(), ReloadError> {
 }
 
 fn fresh(world: &World) -> World {
-    let World { engine, disk, plan, texts, .. } = world;
+    let World { engine, disk, clock, plan, texts, .. } = world;
     let folder = tempfile::tempdir().unwrap();
-    let (engine, disk, plan, texts) = (engine.clone(), disk.clone(), plan.clone(), texts.clone());
-    World { engine, disk, folder, plan, texts }
+    let (engine, disk, clock) = (engine.clone(), disk.clone(), clock.clone());
+    World { engine, disk, clock, folder, plan: plan.clone(), texts: texts.clone() }
 }
 
 #[tokio::test]
@@ -309,7 +309,7 @@ async fn after_a_sync_whose_outcome_is_not_known_nothing_is_changed_and_what_run
 
 /// What a start does: its files are applied, or what was applied before them, and decided on.
 fn started(world: &World, plan: &Plan, disk: MemoryDisk, runtime: &Runtime) -> Result<(Begun<Worker>, Plan), Broken> {
-    let (store, files) = (Store::open(disk)?, [world.file()]);
+    let (store, files) = (Store::open(disk, Arc::new(SystemClock))?, [world.file()]);
     let said = Said::of(format!("{plan:?}").as_bytes());
     let said = Files::whole(plan.clone(), files.to_vec(), said);
     let before = runtime.block_on(instead(&world.engine, &store, &said, false))?;

@@ -4,11 +4,12 @@
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use wattle::api::{Digest, Proposal};
 use wattle::deploy::{Files, SecretFolders, Store, TopologyError, adopt, instead, rooted};
-use wattle::effects::{Disk, MemoryDisk};
+use wattle::effects::{Disk, MemoryDisk, SystemClock};
 use wattle::engine::memory::MemoryEngine;
 use wattle::topology::{ConfigValue, Found, Plan, PluginSource, Runs, Said, Source, Surroundings, check_said};
 
@@ -103,14 +104,14 @@ fn golden() -> MemoryDisk {
 
 /// Has what files say take the place of what was applied, as a start does.
 async fn start(disk: &MemoryDisk, files: &Files) -> Result<(), TopologyError> {
-    let (engine, mut store) = (MemoryEngine::default(), Store::open(disk.clone())?);
+    let (engine, mut store) = (MemoryEngine::default(), Store::open(disk.clone(), Arc::new(SystemClock))?);
     adopt(&engine, &mut store, &files.plan, &files.components, (true, &[])).await?;
     Ok(store.saw(files)?)
 }
 
 #[test]
 fn a_record_of_an_earlier_release_is_read() {
-    let store = Store::open(golden()).unwrap();
+    let store = Store::open(golden(), Arc::new(SystemClock)).unwrap();
     let applied = files(&["shop.yaml", "more.yaml"], &USUAL);
     assert_eq!(store.topology().unwrap(), (applied.plan, applied.components));
 }
@@ -118,17 +119,17 @@ fn a_record_of_an_earlier_release_is_read() {
 #[tokio::test]
 async fn an_earlier_release_and_this_one_propose_the_same_by_the_same_files() {
     let (disk, seen) = (golden(), files(&["before.yaml"], &USUAL));
-    let store = Store::open(disk.clone()).unwrap();
+    let store = Store::open(disk.clone(), Arc::new(SystemClock)).unwrap();
     assert!(store.applied_since(&seen).is_some(), "the files say what they said to that release");
     let edited = files_with(&["before.yaml"], &USUAL, |text| text.replace("old: {}", "old: { partitions: 3 }"));
     assert!(store.applied_since(&edited).is_none(), "they say something new");
     // The first start of this release writes a record of its own, which says the same.
     let applied = files(&["shop.yaml", "more.yaml"], &USUAL);
-    let mut store = Store::open(disk.clone()).unwrap();
+    let mut store = Store::open(disk.clone(), Arc::new(SystemClock)).unwrap();
     adopt(&MemoryEngine::default(), &mut store, &applied.plan, &applied.components, (false, &[])).await.unwrap();
     store.saw(&seen).unwrap();
     assert!(text(&disk, "topology").starts_with("wattle topology v2 "));
-    let store = Store::open(disk).unwrap();
+    let store = Store::open(disk, Arc::new(SystemClock)).unwrap();
     assert_eq!(store.topology().unwrap(), (applied.plan, applied.components));
     assert!(store.applied_since(&seen).is_some() && store.applied_since(&edited).is_none());
 }
@@ -142,7 +143,7 @@ async fn a_release_with_other_defaults_proposes_nothing_by_itself() {
     for topic in &mut meant.plan.topics {
         topic.settings.retention.age = Some(Duration::from_secs(3_600));
     }
-    let store = Store::open(disk.clone()).unwrap();
+    let store = Store::open(disk.clone(), Arc::new(SystemClock)).unwrap();
     let runs =
         instead(&MemoryEngine::default(), &store, &meant, true).await.unwrap().expect("what was applied runs on");
     assert_eq!((runs.plan, runs.refused), (seen.plan.clone(), Vec::new()));
@@ -164,7 +165,7 @@ async fn values_of_variables_are_in_no_record_and_are_gone_when_nothing_uses_the
         assert!(!record.contains(word) && record.contains("${WORD}"), "{record}");
         assert_eq!(text(disk, "values").contains(word), has, "{word}");
     };
-    let applied = |disk: &MemoryDisk| Store::open(disk.clone()).unwrap().topology().unwrap().0;
+    let applied = |disk: &MemoryDisk| Store::open(disk.clone(), Arc::new(SystemClock)).unwrap().topology().unwrap().0;
     for disk in [MemoryDisk::default(), golden()] {
         let first = files(&["shop.yaml", "more.yaml"], &There { word: "hunter2-hunter2", ..USUAL });
         start(&disk, &first).await.unwrap();
@@ -176,9 +177,9 @@ async fn values_of_variables_are_in_no_record_and_are_gone_when_nothing_uses_the
         hides(&disk, "hunter2-hunter2", false);
         assert_eq!(applied(&disk), rotated.plan);
         disk.remove("values").unwrap();
-        let error = Store::open(disk.clone()).unwrap_err().to_string();
+        let error = Store::open(disk.clone(), Arc::new(SystemClock)).unwrap_err().to_string();
         assert!(error.contains("`${WORD}` stands for") && error.contains("plugins/topology"), "{error}");
-        assert!(!format!("{:?}", Store::open(disk)).contains("correct-horse"));
+        assert!(!format!("{:?}", Store::open(disk, Arc::new(SystemClock))).contains("correct-horse"));
     }
 }
 
@@ -200,7 +201,7 @@ async fn a_later_release_is_believed_that_this_one_cannot_read_it_and_nothing_is
     for (file, magic, ours) in [("topology", "wattle topology v2 ", 3), ("record", "wattle plugins v2 ", 2)] {
         let disk = MemoryDisk::default();
         put(&disk, file, &record(magic, "{ \"version\": 9, \"reader\": 7, \"what\": [\"it\", \"says\"] }"));
-        let error = Store::open(disk.clone()).unwrap_err().to_string();
+        let error = Store::open(disk.clone(), Arc::new(SystemClock)).unwrap_err().to_string();
         let words = format!(
             "was written by a later release: it has version 9, which needs a reader of version 7, and this release \
              reads \
@@ -217,14 +218,14 @@ async fn a_later_release_is_believed_that_this_one_cannot_read_it_and_nothing_is
         "topology",
         &record("wattle topology v2 ", &body.replacen("\"retired\"", "\"more\": 1,\n\"retired\"", 1)),
     );
-    let error = Store::open(disk.clone()).unwrap_err().to_string();
+    let error = Store::open(disk.clone(), Arc::new(SystemClock)).unwrap_err().to_string();
     assert!(error.contains("unknown field `more`") && error.contains("`plugins/topology`"), "{error}");
     put(&disk, "topology", &record("wattle topology v2 ", &body.replacen("\"partitions\"", "\"parts\"", 1)));
-    let error = Store::open(disk.clone()).unwrap_err().to_string();
+    let error = Store::open(disk.clone(), Arc::new(SystemClock)).unwrap_err().to_string();
     assert!(error.contains("unknown field `parts`"), "{error}");
     // A later one that says that this one can read it is read.
     put(&disk, "topology", &record("wattle topology v2 ", &body.replacen("\"version\": 3", "\"version\": 4", 1)));
-    assert!(Store::open(disk).unwrap().topology().is_some());
+    assert!(Store::open(disk, Arc::new(SystemClock)).unwrap().topology().is_some());
 }
 
 #[tokio::test]
@@ -255,7 +256,7 @@ async fn what_topologies_can_hardly_say_is_kept_all_the_same() {
     plan.subscribers[0].config.insert("key".to_owned(), ConfigValue::SecretFile(path.with_extension("key")));
     let files = Files::whole(plan, vec![path.to_owned()], Said::of(b"it"));
     start(&disk, &files).await.unwrap();
-    assert_eq!(Store::open(disk).unwrap().topology().unwrap(), (files.plan, files.components));
+    assert_eq!(Store::open(disk, Arc::new(SystemClock)).unwrap().topology().unwrap(), (files.plan, files.components));
 }
 
 /// The same with other numbers, as large as they come.
@@ -288,7 +289,7 @@ async fn ten_thousand_topics_with_a_subscriber_each_are_kept() {
     let components = vec![PathBuf::from("/a.wasm"); 10_000];
     let files = Files::whole(plan, components, Said::of(b"it"));
     start(&disk, &files).await.unwrap();
-    assert!(Store::open(disk).unwrap().topology().unwrap() == (files.plan, files.components));
+    assert!(Store::open(disk, Arc::new(SystemClock)).unwrap().topology().unwrap() == (files.plan, files.components));
 }
 
 /// A golden record of this release, with the salt and the values that it was written with.
@@ -309,7 +310,7 @@ async fn what_is_written_is_written_so_for_ever() {
     for name in ["topology", "values"] {
         put(&read, name, golden(name).as_bytes());
     }
-    let store = Store::open(read).unwrap();
+    let store = Store::open(read, Arc::new(SystemClock)).unwrap();
     assert_eq!(store.topology().unwrap(), (files.plan.clone(), files.components.clone()));
     assert_eq!(store.applied_since(&files), None);
     // written again with that salt
@@ -334,7 +335,7 @@ fn of_version_2(folder: &str) -> MemoryDisk {
 fn a_record_of_version_2_is_read() {
     let there = There { word: "hello", region: Some("us") };
     let applied = files(&["shop.yaml", "more.yaml"], &there);
-    let store = Store::open(of_version_2("topology-v2")).unwrap();
+    let store = Store::open(of_version_2("topology-v2"), Arc::new(SystemClock)).unwrap();
     assert_eq!(store.topology().unwrap(), (applied.plan, applied.components));
 }
 
@@ -352,7 +353,7 @@ async fn an_upgrade_that_renames_keys_changes_nothing_that_runs() {
     let live = files_of(&source(&live(former.clone())), &USUAL);
     let applied = Some((live.plan.clone(), live.components.clone()));
     let disk = of_version_2(folder);
-    let store = Store::open(disk.clone()).unwrap();
+    let store = Store::open(disk.clone(), Arc::new(SystemClock)).unwrap();
     assert_eq!(store.topology(), applied);
     let [work, other, _] = &live.plan.subscribers[..] else { panic!("{:?}", live.plan) };
     assert_eq!((work.renamed_from.as_deref(), work.retry_queue.max_events), (Some("worker"), 9));
@@ -377,7 +378,7 @@ async fn an_upgrade_that_renames_keys_changes_nothing_that_runs() {
 
     // The record that is written then has the names of now, and means the same; the files are remembered as they are
     // now.
-    let (engine, mut store) = (MemoryEngine::default(), Store::open(disk.clone()).unwrap());
+    let (engine, mut store) = (MemoryEngine::default(), Store::open(disk.clone(), Arc::new(SystemClock)).unwrap());
     adopt(&engine, &mut store, &live.plan, &live.components, (false, &[])).await.unwrap();
     assert!(store.has_seen(said, false), "an unreadable file is still what it was");
     store.saw(&renamed).unwrap();
@@ -387,7 +388,7 @@ async fn an_upgrade_that_renames_keys_changes_nothing_that_runs() {
         "{written}"
     );
     assert!(!written.contains("\"group\"") && !written.contains("\"waiting_events\""), "{written}");
-    let store = Store::open(disk).unwrap();
+    let store = Store::open(disk, Arc::new(SystemClock)).unwrap();
     assert_eq!((store.topology(), store.applied_since(&renamed)), (applied.clone(), applied));
     assert!(!store.has_seen(said, false), "the former names are something else to say from then on");
 }

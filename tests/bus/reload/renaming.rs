@@ -57,7 +57,7 @@ pub(crate) async fn start<E: Engine>(
     world: &World,
     files: Option<&Plan>,
 ) -> Result<(Bus<E>, Plan), TopologyError> {
-    let store = Store::open(disk)?;
+    let store = Store::open(disk, Arc::new(SystemClock))?;
     let (plan, components) = match files {
         Some(plan) => (plan.clone(), components(world, plan)),
         None => store.topology().unwrap(),

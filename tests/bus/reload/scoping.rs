@@ -3,9 +3,11 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use wattle::api::{Base, Node, Policy, Proposal, What};
 use wattle::deploy::{Files, ReloadError, Store, TopologyError, adopt, instead};
+use wattle::effects::SystemClock;
 use wattle::engine::memory::MemoryEngine;
 use wattle::topology::{Found, Merged, Plan, Said, Source, Surroundings, check_on, check_said_on};
 
@@ -112,7 +114,7 @@ async fn what_is_applied_alone_is_added_to_what_is_there_and_nothing_goes() {
     // what was applied is one record, which the next start reads
     let plan = bus.tree.plan();
     bus.stop().await;
-    let (kept, files) = Store::open(world.disk.clone()).unwrap().topology().unwrap();
+    let (kept, files) = Store::open(world.disk.clone(), Arc::new(SystemClock)).unwrap().topology().unwrap();
     assert_eq!((names(&kept), files.len()), (names(&plan), 3));
 }
 
@@ -242,7 +244,7 @@ async fn a_revision_is_the_same_as_long_as_the_same_is_applied() {
     assert_eq!(bus.reloader.revision(), first, "nothing else is applied");
     bus.stop().await;
     for _ in 0..2 {
-        assert_eq!(Store::open(world.disk.clone()).unwrap().revision(), first, "over a start");
+        assert_eq!(Store::open(world.disk.clone(), Arc::new(SystemClock)).unwrap().revision(), first, "over a start");
     }
     let bus = world.start().await;
     assert_eq!(bus.reloader.revision(), first);
@@ -297,7 +299,8 @@ fn files(world: &World, store: &Store, texts: &[&str], prune: bool) -> Files {
 
 /// Starts with files, and says what runs.
 async fn starts(world: &World, texts: &[&str], prune: bool) -> Vec<String> {
-    let (engine, mut store) = (MemoryEngine::default(), Store::open(world.disk.clone()).unwrap());
+    let (engine, mut store) =
+        (MemoryEngine::default(), Store::open(world.disk.clone(), Arc::new(SystemClock)).unwrap());
     let files = files(world, &store, texts, prune);
     if instead(&engine, &store, &files, true).await.unwrap().is_none() {
         adopt(&engine, &mut store, &files.plan, &files.components, (true, &[])).await.unwrap();
@@ -330,7 +333,7 @@ async fn files_that_do_not_go_with_what_is_applied_any_more_and_have_not_changed
     assert_eq!(starts(&world, &[ONE], false).await, ["t/work"]);
     assert_eq!(starts(&world, &[MORE], false).await, ["t/more", "t/work"]);
     let said = |text: &str| check_said_on(&sources(&[text]), &Everything, Path::new("/"), (&Base::default(), false)).2;
-    let store = Store::open(world.disk.clone()).unwrap();
+    let store = Store::open(world.disk.clone(), Arc::new(SystemClock)).unwrap();
     assert!(
         store.has_seen(said(MORE), false) && !store.has_seen(said(MORE), true) && !store.has_seen(said(ONE), false)
     );

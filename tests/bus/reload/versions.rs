@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 
 use wattle::api::{Changes, DeployOutcome, Digest, KeptVersion, Policy, Proposal, Standing};
 use wattle::deploy::{ReloadError, Store};
 use wattle::dispatch::Capsule;
-use wattle::effects::{Disk, MemoryDisk};
+use wattle::effects::{Disk, MemoryDisk, SystemClock};
 use wattle::topology::Plan;
 use wattle::wasm::{Hidden, PluginSpec};
 
@@ -333,7 +334,7 @@ async fn a_record_of_before_is_read_and_files_that_are_as_they_were_propose_noth
     }
     bus.stop().await;
     // as it is written now it is read again
-    let kept = Store::open(world.disk.clone()).unwrap();
+    let kept = Store::open(world.disk.clone(), Arc::new(SystemClock)).unwrap();
     drop(kept);
     world.write("d");
     let bus = world.start().await;

@@ -4,12 +4,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Instant;
 
 use wattle::api::{Digest, TraceOf};
 use wattle::client::Client;
 use wattle::deploy::Store;
-use wattle::effects::DiskFolder;
+use wattle::effects::{DiskFolder, SystemClock};
 
 use crate::common::guests::guest;
 use crate::faults::bus::{Home, PATIENCE, event, events, quick_folder};
@@ -101,7 +102,7 @@ impl Shop {
     fn decided(&self) -> BTreeSet<String> {
         let copy = quick_folder();
         std::fs::copy(self.home.data("plugins/topology"), copy.path().join("topology")).unwrap();
-        let store = Store::open(DiskFolder::create(copy.path()).unwrap()).unwrap();
+        let store = Store::open(DiskFolder::create(copy.path()).unwrap(), Arc::new(SystemClock)).unwrap();
         let (plan, _) = store.topology().unwrap();
         plan.subscribers.iter().map(|subscriber| subscriber.label()).collect()
     }

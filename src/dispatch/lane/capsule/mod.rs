@@ -24,7 +24,6 @@ use tokio::sync::mpsc;
 use super::batch::{Context, Held, Parsed, call_events, content_type, seed};
 use super::failure::LastFailure;
 use super::state::LaneState;
-use super::waiting::now_ns;
 use crate::engine::Entries;
 use crate::model::call::{
     Batch, EventContext, HandleError, Handled, Handler, InstanceError, Keys, Limits, LogLevel, PluginSettings, Reads,
@@ -517,7 +516,7 @@ impl Recorder {
         });
         permit.send(Capsule {
             release: env!("CARGO_PKG_VERSION").to_owned(),
-            saved_ns: now_ns(),
+            saved_ns: of.saved_ns,
             subscriber: of.subscriber.to_owned(),
             topic: of.topic.to_owned(),
             partition: of.partition,
@@ -558,6 +557,8 @@ pub(crate) struct Source<'a> {
     pub(crate) wasm_digest: Option<[u8; 32]>,
     /// Settings of the version that failed.
     pub(crate) settings: &'a PluginSettings,
+    /// The present time, Unix nanoseconds.
+    pub(crate) saved_ns: u64,
 }
 
 fn kept(read: StateRead) -> KeptRead {

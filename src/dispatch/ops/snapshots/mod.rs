@@ -25,7 +25,6 @@ use crate::api::{SnapshotInfo, StateEntry, StateOfPartition, TakenBy};
 use crate::dispatch::lane::command::{Command, Look, Restored};
 use crate::dispatch::lane::entries::{RECORD, STATE, end_of};
 use crate::dispatch::lane::state::{self};
-use crate::dispatch::lane::waiting::now_ns;
 use crate::dispatch::ops::error::ControlError;
 use crate::dispatch::ops::subscriber::{ANSWER_WITHIN, Subscriber, late};
 use crate::dispatch::tree::Tree;
@@ -139,7 +138,7 @@ async fn take_in_turn<E: Engine>(
     }
     let disk = engine.snapshots().ok_or(SnapshotError::Unsupported)?;
     let (subscriber, digest, note) = (subscriber.to_owned(), digest.to_owned(), note.to_owned());
-    let about = About { subscriber, taken_ns: now_ns(), digest, note, by, positions };
+    let about = About { subscriber, taken_ns: engine.now_ns(), digest, note, by, positions };
     let engine = engine.clone();
     let written = tokio::task::spawn_blocking(move || {
         let _one_at_a_time = one_at_a_time;
@@ -187,7 +186,7 @@ impl<E: Engine> Snapshots<'_, E> {
         let (positions, lanes): (Vec<Offset>, Vec<E::Entries>) = self.freeze().await?.into_iter().unzip();
         let about = About {
             subscriber: self.0.name(),
-            taken_ns: now_ns(),
+            taken_ns: self.0.engine().now_ns(),
             digest: self.0.branch.roster.assignment().proven.digest.to_string(),
             note: note.to_owned(),
             by,
