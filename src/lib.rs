@@ -8,6 +8,8 @@
 //! that it draws, and that `tests/house/floors.rs` keeps, are the order of the modules below: each may use those under
 //! it and never those above.
 
+#![cfg_attr(test, allow(clippy::disallowed_methods, reason = "tests of a module end with their tasks"))]
+
 pub mod api;
 pub mod app;
 pub mod bench;

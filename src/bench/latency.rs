@@ -13,6 +13,7 @@ use tokio::sync::mpsc;
 use super::{BenchError, Subject, client_runtime, fresh, loopback, quantile, runtime, sample};
 use crate::client::{Client, Read, Start};
 use crate::dispatch::Tree;
+use crate::effects;
 use crate::engine::Engine;
 use crate::engine::embedded::{Durability, EmbeddedEngine};
 use crate::model::call::{Batch, HandleError, Handled, Handler};
@@ -173,7 +174,7 @@ async fn run(address: &str, root: &str, last: &str, rate: f64, total: usize) -> 
     let client = Client::connect(address).await?;
     let follow = Read { topic: last.to_owned(), start: Start::Earliest, follow: true, ..Read::default() };
     let mut reading = client.read(Read { limit: Some(total as u64), ..follow }).await?;
-    let reader = tokio::spawn(async move {
+    let reader = effects::task(async move {
         let mut read = HashMap::new();
         while let Some(events) = reading.next().await? {
             let now = Instant::now();
@@ -203,7 +204,7 @@ async fn publish_at(
         let client = Client::connect(address).await?;
         let (sender, mut orders) = mpsc::channel::<usize>(64);
         let (acked, root, events) = (acked.clone(), root.to_owned(), events.clone());
-        let task = tokio::spawn(async move {
+        let task = effects::task(async move {
             while let Some(number) = orders.recv().await {
                 client.publish(&root, events(number)).await?;
                 acked.lock().unwrap_or_else(PoisonError::into_inner).insert(key(number), Instant::now());
@@ -215,7 +216,7 @@ async fn publish_at(
     // A thread of its own: tokio's timer has a resolution of a millisecond, and by default Linux may extend sleeps by
     // 50 microseconds.
     let senders: Vec<_> = publishers.iter().map(|(sender, _)| sender.clone()).collect();
-    let pacer = std::thread::spawn(move || {
+    let pacer = effects::thread("pacer", move || {
         sleep_exactly();
         let start = Instant::now() + Duration::from_millis(100);
         let mut due = Vec::with_capacity(total);
@@ -228,7 +229,7 @@ async fn publish_at(
             }
         }
         due
-    });
+    })?;
     let paced = tokio::task::spawn_blocking(move || pacer.join());
     let due = match paced.await {
         Ok(Ok(due)) => due,

@@ -20,7 +20,7 @@ use super::tree::plural;
 use super::{Exit, Failure};
 use crate::api::{Addressed, Published};
 use crate::client::{Client, ClientError, Publishing, Window};
-use crate::effects::random;
+use crate::effects::{self, random};
 use crate::limits;
 use crate::model::event::Data;
 use crate::model::json::JsonError;
@@ -403,7 +403,7 @@ pub(super) async fn publish(
 ) -> Result<Sum, Failure> {
     let (sender, mut lines) = mpsc::channel(AHEAD_EVENTS);
     let opened = source.open()?;
-    let reading = std::thread::Builder::new().name("lines".to_owned()).spawn(move || read(opened, &form, &sender));
+    let reading = effects::thread("lines", move || read(opened, &form, &sender));
     reading.map_err(|error| Failure::failed(format!("cannot start a thread: {error}")))?;
 
     let publishing = client.publishing(topic, Window::default());

@@ -8,6 +8,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
 use super::{Exit, Failure, say};
+use crate::effects;
 
 /// The first signal, once it has come.
 #[derive(Debug, Clone)]
@@ -45,7 +46,7 @@ impl Signals {
                 std::process::exit(exit as i32);
             });
         };
-        std::thread::Builder::new().name("signals".to_owned()).spawn(listen).map_err(failed)?;
+        effects::thread("signals", listen).map_err(failed)?;
         Ok(Self(receiver))
     }
 

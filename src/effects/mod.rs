@@ -1,4 +1,5 @@
-//! The disk, the clock and randomness, behind small traits, so that a simulation can replace them.
+//! The disk, the clock and randomness, behind small traits, so that a simulation can replace them; and the one place
+//! where threads and tasks start.
 //!
 //! Promises: all code that decides what is stored uses these for the disk and the wall clock. Must not know: the
 //! meaning of the bytes.
@@ -7,6 +8,7 @@ pub mod memory;
 mod read_only;
 mod real;
 mod system;
+mod threads;
 mod watched;
 
 use std::io;
@@ -18,6 +20,7 @@ pub use read_only::ReadOnlyFolder;
 pub use real::{
     DiskFolder, FILE_MODE, FOLDER_MODE, SystemClock, create_new_private, create_private, random, write_private,
 };
+pub use threads::{task, thread};
 pub use watched::WatchedDisk;
 
 /// A folder of files.

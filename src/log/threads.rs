@@ -18,7 +18,7 @@ use super::seat::Seat;
 use super::syncer::Syncer;
 use super::tail::Wake;
 use super::{Condition, Shared};
-use crate::limits;
+use crate::{effects, limits};
 
 /// The threads of an open log.
 pub(super) struct Threads {
@@ -27,7 +27,7 @@ pub(super) struct Threads {
 
 impl Threads {
     pub(super) fn start(shared: Arc<Shared>, seat: Arc<Seat>, syncer: Arc<Syncer>) -> io::Result<Self> {
-        let appender = Builder::new().name("wattle-appender".into()).spawn(move || run(&shared, &seat, &syncer))?;
+        let appender = effects::thread("wattle-appender", move || run(&shared, &seat, &syncer))?;
         Ok(Self { appender })
     }
 

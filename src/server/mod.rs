@@ -42,6 +42,7 @@ use tonic_health::server::HealthReporter;
 
 use crate::deploy::{Compile, Reloader};
 use crate::dispatch::Tree;
+use crate::effects;
 use crate::engine::{Engine, Health};
 use crate::wasm::Host;
 use calls::Calls;
@@ -181,12 +182,12 @@ impl Server {
         let (closing, cut, calls) = (CancellationToken::new(), CancellationToken::new(), Calls::default());
         let (health, health_service) = tonic_health::server::health_reporter();
         report(&health, ServingStatus::Serving).await;
-        let watching = tokio::spawn(watch(tree.engine().clone(), health.clone()));
+        let watching = effects::task(watch(tree.engine().clone(), health.clone()));
 
         let services = grpc::Services { tree, reloader, capsules, closing: closing.clone(), calls: calls.clone() };
         let router = services.added_to(grpc::transport().add_service(health_service))?;
         let incoming = listener::Incoming::new(listener, cut.clone());
-        let serving = tokio::spawn(router.serve_with_incoming_shutdown(incoming, closing.clone().cancelled_owned()));
+        let serving = effects::task(router.serve_with_incoming_shutdown(incoming, closing.clone().cancelled_owned()));
         Ok(Self { address, health, closing, calls, cut, serving, watching })
     }
 

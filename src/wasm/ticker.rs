@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use wasmtime::EngineWeak;
 
 use super::limits::TICK;
+use crate::effects;
 
 /// Idle ticks before the thread sleeps: waking it for each of a slow trickle of calls would cost more.
 const LINGER_TICKS: u32 = 50;
@@ -45,7 +46,7 @@ impl Ticker {
             stopping: AtomicBool::new(false),
         });
         let on_thread = Arc::clone(&shared);
-        let thread = thread::Builder::new().name("wattle-ticks".into()).spawn(move || on_thread.run(&engine))?;
+        let thread = effects::thread("wattle-ticks", move || on_thread.run(&engine))?;
         Ok(Ticker { shared, thread: Some(thread) })
     }
 

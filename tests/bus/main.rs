@@ -7,6 +7,7 @@
     clippy::indexing_slicing,
     reason = "a test may panic"
 )]
+#![allow(clippy::disallowed_methods, reason = "a test waits for what it starts, and looks at the time that it takes")]
 
 #[path = "../common/mod.rs"]
 mod common;

@@ -13,8 +13,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use tokio::sync::{mpsc, watch};
-use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use crate::api::Digest;
 use crate::dispatch::Capsule;
@@ -44,16 +44,16 @@ pub fn folder(data: &Path) -> PathBuf {
 pub(super) struct Keeper {
     folder: PathBuf,
     stop: CancellationToken,
-    task: JoinHandle<()>,
+    tasks: TaskTracker,
 }
 
 impl Keeper {
     /// Starts on the current runtime. Capsules that are sent are stored.
     pub(super) fn start(data: &Path) -> (Self, mpsc::Sender<Capsule>) {
         let (sender, mut receiver) = mpsc::channel(limits::CAPSULES_QUEUED_MAX);
-        let (kept, stop) = (folder(data), CancellationToken::new());
+        let (kept, stop, tasks) = (folder(data), CancellationToken::new(), TaskTracker::new());
         let (folder, stopped) = (kept.clone(), stop.clone());
-        let task = tokio::spawn(async move {
+        tasks.spawn(async move {
             let left = folder.clone();
             drop(tokio::task::spawn_blocking(move || sweep(&left)).await);
             loop {
@@ -72,7 +72,7 @@ impl Keeper {
                 }
             }
         });
-        (Self { folder: kept, stop, task }, sender)
+        (Self { folder: kept, stop, tasks }, sender)
     }
 
     /// Removes the capsules of deleted subscribers, after each deletion.
@@ -82,7 +82,7 @@ impl Keeper {
         is_remembered: impl Fn(&str) -> bool + Clone + Send + 'static,
     ) {
         let (folder, stopped) = (self.folder.clone(), self.stop.clone());
-        tokio::spawn(async move {
+        self.tasks.spawn(async move {
             while let Some(Ok(())) = stopped.run_until_cancelled(forgotten.changed()).await {
                 let (folder, is_remembered) = (folder.clone(), is_remembered.clone());
                 let removed = tokio::task::spawn_blocking(move || forget(&folder, is_remembered)).await;
@@ -96,7 +96,8 @@ impl Keeper {
     /// Ends after everything sent so far is written.
     pub(super) async fn stop(self) {
         self.stop.cancel();
-        drop(self.task.await);
+        self.tasks.close();
+        self.tasks.wait().await;
     }
 }
 

@@ -12,6 +12,7 @@ use crate::deploy::reloader::Reloader;
 use crate::deploy::versions::{source, start};
 use crate::dispatch::NameError;
 use crate::dispatch::shadow::{ShadowError, ShadowOptions};
+use crate::effects;
 use crate::engine::Engine;
 use crate::wasm::give_way;
 
@@ -73,7 +74,7 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
                 let _ = sender.send(compared.map_err(CompareError::from)); // the caller may have gone
             }
         };
-        std::thread::Builder::new().name("shadow".to_owned()).spawn(compare)?;
+        effects::thread("shadow", compare)?;
         compared.await.map_err(|_| ReloadError::Closed)?
     }
 }

@@ -15,6 +15,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use bytes::Bytes;
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 
 use super::catalogue::{Catalogue, CatalogueError, numbers_by_name};
 use super::{
@@ -24,13 +25,13 @@ use super::{
 };
 use crate::api::{Bounds, MissingEvents, Room, Storage};
 use crate::effects::{Clock, Disk, DiskFolder, SystemClock, random};
-use crate::limits;
 use crate::log::{
     AppendRefusal, ColdError, ColdReader, Condition, EntriesError, LaneEntries, LaneOwnership, Log, MissingSegment,
     OpenError, RecentRead, RemovedTopic, Settings, SlicePlaces, SpaceLevel, SubmitError,
 };
 pub use crate::log::{Durability, LogOptions};
 use crate::model::{LaneId, Offset, PartitionId, SubscriberId, TopicId, VersionId, keeper_of};
+use crate::{effects, limits};
 use folder::{Folder, LOG_FOLDER};
 
 /// The folder for snapshots of lanes' entries.
@@ -110,6 +111,8 @@ struct Shared {
     snapshots: Option<Arc<dyn Disk>>,
     /// The path of the log for messages.
     log_folder: PathBuf,
+    /// Ends with the log.
+    _watching: JoinHandle<()>,
     /// Locked as long as the engine exists.
     _lock: Option<File>,
 }
@@ -171,7 +174,7 @@ impl EmbeddedEngine {
         let condition = log.condition();
         let health = watch::Sender::new(Health::Serving);
         let (mut changes, sender) = (condition.clone(), health.clone());
-        tokio::spawn(async move {
+        let watching = effects::task(async move {
             while changes.changed().await.is_ok() {
                 if let Some(stopped) = stopped(&changes.borrow_and_update()) {
                     sender.send_replace(Health::Stopped(stopped));
@@ -191,6 +194,7 @@ impl EmbeddedEngine {
                 recovery,
                 snapshots,
                 log_folder: folder().join(LOG_FOLDER),
+                _watching: watching,
                 _lock: lock,
             }),
         })
@@ -378,7 +382,7 @@ impl Engine for EmbeddedEngine {
     async fn apply(&self, blueprint: &Blueprint) -> Result<Numbers, ApplyError> {
         // In a separate task: if it were cancelled half-way, its numbers would be in the journal and assigned again.
         let (shared, blueprint) = (self.shared.clone(), blueprint.clone());
-        let applied = tokio::spawn(async move { shared.apply(&blueprint).await }).await;
+        let applied = effects::task(async move { shared.apply(&blueprint).await }).await;
         applied.unwrap_or(Err(ApplyError::Stopped(Stopped::Closed))) // the runtime is shutting down
     }
 

@@ -11,6 +11,7 @@ use crate::api::v1::subscriber_service_server::SubscriberService;
 use crate::api::{Filter, Seek, StateFilter, StateOfPartition, TakenBy, v1};
 use crate::dispatch::snapshots::KEPT_DEFAULT;
 use crate::dispatch::{ControlError, Subscriber, Tree};
+use crate::effects;
 use crate::engine::Engine;
 use crate::server::calls::Calls;
 use crate::server::{bounds, refusal};
@@ -72,7 +73,7 @@ impl<E: Engine> Subscribers<E> {
         tracing::info!(subscriber = name, what, "asked for");
         let gone = CancellationToken::new();
         let _caller = gone.clone().drop_guard();
-        let changed = tokio::spawn(async move {
+        let changed = effects::task(async move {
             let _call = call;
             tokio::select! {
                 changed = change => {
