@@ -40,6 +40,7 @@ pub(super) mod hidden;
 mod obey;
 pub(super) mod open_letters;
 pub(super) mod outputs;
+pub(super) mod parts;
 mod probation;
 mod reading;
 mod retry;
@@ -51,112 +52,35 @@ pub(super) mod state;
 pub mod status;
 pub(super) mod supervisor;
 pub(super) mod together;
+mod turns;
 pub(super) mod versions;
 pub(super) mod waiting;
 
 use std::ops::Range;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::sync::mpsc;
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 
 use crate::api::LaneState;
-use crate::dispatch::apart;
-use crate::dispatch::intake::backlog::{self, Backlog};
-use crate::engine::{Chunk, Entries, ReadBudget, Session, SessionError, Unit};
-use crate::limits;
+use crate::engine::{Entries, Session, Unit};
 use crate::model::Offset;
-use crate::topology::{BatchPlan, Condition, Delivery, OnFailure, RetryQueue, StatePlan, SubscriberPlan};
-use batch::{Held, Unreadable};
-use capsule::Recorder;
+use crate::topology::Delivery;
+use batch::Held;
 use chores::Chores;
-use claims::Share;
 use command::{Command, Refusal};
 use entries::TOLD;
 use error::LaneError;
 use failure::LastFailure;
-use flow::{Backoff, Flow};
-use outputs::Emitter;
+use parts::Parts;
 use reading::{Place, Read, Reading};
-use sharing::{Part, claims_end};
+use sharing::Part;
 use state::LaneState as HandlerState;
-use status::{Counters, Waits};
-use supervisor::{Supervised, SupervisedParts};
+use status::Waits;
+use supervisor::Supervised;
 use together::Together;
-use versions::{Roster, Taken};
+use versions::Taken;
 use waiting::{Waiter, WaitingError, WaitingSet};
-
-/// How a lane treats events, from its topology.
-#[derive(Debug, Clone)]
-pub(super) struct Policy {
-    pub(super) when: Option<Condition>,
-    pub(super) on_failure: OnFailure,
-    pub(super) delivery: Delivery,
-    pub(super) retry_queue: RetryQueue,
-    pub(super) batch: BatchPlan,
-    pub(super) state: StatePlan,
-    pub(super) queue_group: Option<String>,
-    pub(super) queue_group_timeout: Duration,
-}
-
-impl Policy {
-    pub(super) fn of(plan: &SubscriberPlan) -> Self {
-        let SubscriberPlan {
-            when,
-            on_failure,
-            delivery,
-            retry_queue,
-            batch,
-            state,
-            queue_group,
-            queue_group_timeout,
-            ..
-        } = plan;
-        Self {
-            when: when.clone(),
-            on_failure: *on_failure,
-            delivery: *delivery,
-            retry_queue: *retry_queue,
-            batch: *batch,
-            state: *state,
-            queue_group: queue_group.clone(),
-            queue_group_timeout: *queue_group_timeout,
-        }
-    }
-}
-
-/// Returns the first stored offset of a partition of dead letters.
-pub(super) type Starts = Arc<dyn Fn(u32) -> Offset + Send + Sync>;
-
-/// The engine's clock of append times, Unix nanoseconds.
-pub(super) type WallClock = Arc<dyn Fn() -> u64 + Send + Sync>;
-
-/// The parts of a lane.
-pub(super) struct Parts<S, K> {
-    pub(super) session: S,
-    pub(super) entries: K,
-    pub(super) roster: Arc<Roster>,
-    pub(super) emitter: Emitter,
-    pub(super) backoff: Backoff,
-    pub(super) policy: Policy,
-    /// Its membership in a claim group.
-    pub(super) share: Option<Share<S, K>>,
-    pub(super) flow: Arc<Flow>,
-    /// Backlogs of the topics that it publishes to, if they are limited.
-    pub(super) children: Vec<Arc<Backlog>>,
-    /// Start offsets of its dead-letter topic, if it has one.
-    pub(super) letters: Option<Starts>,
-    pub(super) partition: u32,
-    pub(super) subscriber: Arc<str>,
-    pub(super) clock: WallClock,
-    pub(super) counters: Arc<Counters>,
-    pub(super) recorder: Recorder,
-    pub(super) commands: mpsc::Receiver<Command>,
-    pub(super) stop: CancellationToken,
-}
 
 pub(super) struct Lane<S, K> {
     parts: Box<Parts<S, K>>,
@@ -346,47 +270,6 @@ impl<S: Session, K: Entries> Supervised for Lane<S, K> {
     }
 }
 
-impl<S, K> Parts<S, K> {
-    /// The time that is stored with an event, Unix nanoseconds; never 0, which stands for no time there.
-    fn now_ns(&self) -> u64 {
-        (self.clock)().max(1)
-    }
-}
-
-impl<S: Session, K: Entries> SupervisedParts for Parts<S, K> {
-    type Session = S;
-
-    fn set_session(&mut self, session: S) {
-        self.session = session;
-    }
-
-    fn stop(&self) -> &CancellationToken {
-        &self.stop
-    }
-
-    async fn told(&mut self) -> Command {
-        match self.commands.recv().await {
-            Some(command) => command,
-            None => std::future::pending().await,
-        }
-    }
-
-    fn log(&self, error: &LaneError, is_over: bool) {
-        let (subscriber, partition) = (&*self.subscriber, self.partition);
-        match is_over {
-            true => tracing::error!(subscriber, partition, %error, "the lane has stopped"),
-            false => tracing::error!(subscriber, partition, %error, "the lane cannot go on; it is started again"),
-        }
-    }
-
-    fn show(&self, error: &LaneError, is_over: bool) {
-        if !matches!(error, LaneError::Stopped | LaneError::Session(SessionError::Stopped(_))) {
-            self.counters.failed(&error.to_string());
-        }
-        self.counters.set_lane(self.partition, if is_over { LaneState::Stopped } else { LaneState::Failing });
-    }
-}
-
 impl<S: Session, K: Entries> Lane<S, K> {
     /// Whether it may read and call.
     fn works(&self) -> bool {
@@ -413,159 +296,6 @@ impl<S: Session, K: Entries> Lane<S, K> {
         };
         counters.set_waiting(self.parts.partition, waiting);
         counters.set_lane(self.parts.partition, state);
-    }
-
-    /// Waits for the next task, and does it.
-    async fn turn(&mut self) -> Result<(), Leave> {
-        self.run_errands().await?;
-        let reading = match self.next(true).await? {
-            Some(reading) => self.more(reading).await?,
-            None => return Ok(()),
-        };
-        let ended = self.process(reading).await;
-        if std::mem::take(&mut self.is_ahead) {
-            // Flushes first: once the status shows that nothing is in progress, the results are visible.
-            self.parts.session.flush().await?;
-            self.show();
-        }
-        ended
-    }
-
-    /// Whether a call may be made: the topics of its outputs have room.
-    fn has_room_below(&mut self) -> bool {
-        let has_room = self.parts.children.iter().all(|child| child.has_room());
-        if self.is_blocked == has_room {
-            self.is_blocked = !has_room;
-            self.show();
-        }
-        has_room
-    }
-
-    /// Waits until a call may be made.
-    async fn wait_for_room_below(&mut self) -> Result<(), Leave> {
-        while !self.has_room_below() {
-            let Parts { stop, commands, .. } = &mut *self.parts;
-            tokio::select! {
-                biased;
-                () = stop.cancelled() => return Err(LaneError::Stopped.into()),
-                Some(command) = commands.recv() => self.obey(command).await?,
-                () = tokio::time::sleep(backlog::LOOK_EVERY) => {}
-            }
-            if !self.works() {
-                self.is_blocked = false;
-                self.seek_to_position().await?;
-                return Err(Leave::Moved);
-            }
-        }
-        Ok(())
-    }
-
-    /// When the next waiting event may be called: when it is due, or when its outputs may have room.
-    fn next_retry(&mut self) -> Option<Instant> {
-        let due = self.waiting.next_due().filter(|_| self.works())?;
-        let is_free = due > Instant::now() || self.has_room_below();
-        Some(if is_free { due } else { Instant::now() + backlog::LOOK_EVERY })
-    }
-
-    /// Calls due events, if possible. New events are next then, so that neither starves the other.
-    async fn retry_what_is_due(&mut self) -> Result<(), Leave> {
-        if self.has_room_below() {
-            self.is_reads_turn = true;
-            self.retry().await?;
-            if self.waiting.active_keys() == 0 {
-                // Flushes first: once the status shows that nothing waits, the results are visible.
-                self.parts.session.flush().await?;
-            }
-        }
-        Ok(())
-    }
-
-    /// When due events take precedence over new events, and when they are handled after them.
-    fn turns(&mut self) -> (Option<Instant>, Option<Instant>) {
-        let due = self.next_retry();
-        if self.is_reads_turn { (None, due) } else { (due, None) }
-    }
-
-    /// Waits for events, if it may read, or for another task, and does that.
-    async fn next(&mut self, reads: bool) -> Result<Option<Reading>, Leave> {
-        let (works, (first, later)) = (self.works(), self.turns());
-        let chores = self.chores.due().filter(|_| works);
-        let budget = self.budget(ReadBudget {
-            events: self.parts.flow.most(self.parts.policy.batch.max_events),
-            bytes: self.parts.policy.batch.max_bytes,
-        });
-        let left = self.keeps_claims_for().filter(|_| !works);
-        let Parts { session, stop, commands, share, .. } = &mut *self.parts;
-        tokio::select! {
-            biased;
-            () = stop.cancelled() => return Err(LaneError::Stopped.into()),
-            Some(command) = commands.recv() => self.obey(command).await?,
-            () = claims_end(left) => self.give_back().await?,
-            () = Share::is_given_back(share), if works && reads => {}
-            () = until(first) => self.retry_what_is_due().await?,
-            chunks = session.read(budget), if works && reads => {
-                let mut reading = Reading::default();
-                self.take(&mut reading, &chunks?)?;
-                return Ok(Some(reading));
-            }
-            () = until(later) => self.retry_what_is_due().await?,
-            () = until(chores) => self.do_chores().await?,
-        }
-        self.show();
-        Ok(None)
-    }
-
-    /// The read budget: a small one if conditions take long to evaluate, so that commands are executed soon.
-    fn budget(&self, budget: ReadBudget) -> ReadBudget {
-        match &self.parts.policy.when {
-            Some(when) if when.takes_long() => ReadBudget {
-                events: budget.events.min(limits::SLOW_READ_EVENTS_MAX),
-                bytes: budget.bytes.min(limits::SLOW_READ_BYTES_MAX),
-            },
-            _ => budget,
-        }
-    }
-
-    /// Adds newly read events.
-    fn take(&mut self, reading: &mut Reading, chunks: &[Chunk]) -> Result<(), Unreadable> {
-        self.is_reads_turn = false;
-        let when = self.parts.policy.when.as_ref();
-        apart::run(when.is_some_and(Condition::takes_long), || reading.take(chunks, when))
-    }
-
-    /// Waits for more events, for the time that the topology allows, if the lane handles any of those read so far.
-    async fn more(&mut self, mut reading: Reading) -> Result<Reading, Leave> {
-        let BatchPlan { max_events, max_bytes, wait } = self.parts.policy.batch;
-        let Some(wait) = wait.filter(|_| !reading.held.is_empty()) else { return Ok(reading) };
-        let deadline = Instant::now() + wait;
-        let most = self.parts.flow.most(max_events) as usize;
-        loop {
-            let (events, bytes) = (reading.held.len(), reading.bytes());
-            if events >= most || bytes >= max_bytes {
-                return Ok(reading);
-            }
-            let budget = self.budget(ReadBudget { events: (most - events) as u32, bytes: max_bytes - bytes });
-            let (first, later) = self.turns();
-            let Parts { session, stop, commands, .. } = &mut *self.parts;
-            tokio::select! {
-                biased;
-                () = stop.cancelled() => return Err(LaneError::Stopped.into()),
-                Some(command) = commands.recv() => self.obey(command).await?,
-                () = until(first) => {
-                    self.retry_what_is_due().await?;
-                    self.show();
-                }
-                () = tokio::time::sleep_until(deadline) => return Ok(reading),
-                chunks = session.read(budget) => self.take(&mut reading, &chunks?)?,
-                () = until(later) => {
-                    self.retry_what_is_due().await?;
-                    self.show();
-                }
-            }
-            if !self.works() {
-                return Ok(reading);
-            }
-        }
     }
 
     /// Brings every read event to its end, or into the retry queue.
@@ -676,12 +406,5 @@ impl<S: Session, K: Entries> Lane<S, K> {
     /// Reads again from the first event without any progress.
     async fn seek_to_position(&mut self) -> Result<(), LaneError> {
         self.commit(Unit { consumed_to: self.position, is_seek: true, ..Unit::default() }).await
-    }
-}
-
-async fn until(due: Option<Instant>) {
-    match due {
-        Some(due) => tokio::time::sleep_until(due).await,
-        None => std::future::pending().await,
     }
 }

@@ -3,81 +3,40 @@
 //! Promises: a unit is one journal frame; lanes read *written* events, outside readers *durable* ones. Relies on: the
 //! log for order, durability and retention, `engine::catalogue` for numbers.
 
+mod error;
 mod folder;
 pub mod offline;
+mod session;
 
 use std::collections::{BTreeSet, HashMap};
 use std::fs::File;
-use std::io;
-use std::ops::Bound;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 
-use bytes::Bytes;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use super::catalogue::{Catalogue, CatalogueError, numbers_by_name};
+use super::catalogue::{Catalogue, numbers_by_name};
 use super::{
-    AppendError, AppendReceipt, ApplyError, Blueprint, Capabilities, CatalogueTopic, Chunk, Engine, Entries, EntryPage,
-    Health, Hold, Numbers, PageBudget, ReadBudget, ReadError, Retention, RetentionBounds, Session, SessionError,
-    Slices, Stopped, TimeOf, UnconsumedCounter, Unit,
+    AppendError, AppendReceipt, ApplyError, Blueprint, Capabilities, CatalogueTopic, Chunk, Engine, Health, Hold,
+    Numbers, ReadBudget, ReadError, Retention, RetentionBounds, SessionError, Slices, Stopped, TimeOf,
+    UnconsumedCounter,
 };
 use crate::api::{Bounds, MissingEvents, Room, Storage};
 use crate::effects::{Clock, Disk, DiskFolder, SystemClock, random};
 use crate::log::{
-    AppendRefusal, ColdError, ColdReader, Condition, EntriesError, LaneEntries, LaneOwnership, Log, MissingSegment,
-    OpenError, RecentRead, RemovedTopic, Settings, SlicePlaces, SpaceLevel, SubmitError,
+    AppendRefusal, ColdError, ColdReader, Condition, LaneEntries, Log, MissingSegment, RecentRead, RemovedTopic,
+    Settings, SlicePlaces, SpaceLevel, SubmitError,
 };
 pub use crate::log::{Durability, LogOptions};
 use crate::model::{LaneId, Offset, PartitionId, SubscriberId, TopicId, VersionId, keeper_of};
 use crate::{effects, limits};
+pub use error::EmbeddedError;
 use folder::{Folder, LOG_FOLDER};
+pub use session::EmbeddedSession;
 
 /// The folder for snapshots of lanes' entries.
 const SNAPSHOTS_FOLDER: &str = "snapshots";
-
-/// Why a data folder could not be opened.
-#[derive(Debug, thiserror::Error)]
-pub enum EmbeddedError {
-    /// Another process uses it.
-    #[error(
-        "the data folder {folder} belongs to another running bus: stop that one, or name another folder with --data"
-    )]
-    InUse { folder: PathBuf },
-    /// It is not the data folder of a bus, and not empty.
-    #[error(
-        "{folder} is not the data folder of a bus, and not empty (it contains {found}): name a new folder with --data, \
-         or an existing data folder; nothing was changed"
-    )]
-    NotOurs {
-        folder: PathBuf,
-        /// One of its entries.
-        found: String,
-    },
-    /// It is the data folder of another user's bus.
-    #[error(
-        "the data folder {folder} belongs to another user (uid {owner}): run the bus as that user, or name another \
-         folder with --data; nothing was changed"
-    )]
-    Stranger { folder: PathBuf, owner: u32 },
-    /// An I/O error.
-    #[error("cannot {what} {path}: {error}{advice}", advice = crate::log::advice(error))]
-    Io {
-        /// What was attempted.
-        what: &'static str,
-        /// The file or folder.
-        path: PathBuf,
-        /// The error of the file system.
-        error: io::Error,
-    },
-    /// The journal could not be opened.
-    #[error("in the data folder {folder}: {error}")]
-    Log { folder: PathBuf, error: OpenError },
-    /// This release cannot read the catalogue in the journal.
-    #[error("in the data folder {folder}: {error}")]
-    Catalogue { folder: PathBuf, error: CatalogueError },
-}
 
 /// What recovery found in the data folder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -356,13 +315,6 @@ fn settings(blueprint: &Blueprint, numbers: &Numbers) -> Settings {
     settings
 }
 
-fn unreadable(error: &EntriesError) -> ReadError {
-    match error.is_passing() {
-        true => ReadError::Passing(error.to_string().into()),
-        false => ReadError::Storage(error.to_string().into()),
-    }
-}
-
 fn storage(error: &ColdError) -> ReadError {
     ReadError::Storage(error.to_string().into())
 }
@@ -588,103 +540,6 @@ impl Engine for EmbeddedEngine {
         match (closed, self.shared.stopped().await) {
             (Ok(()), Stopped::Closed) => Ok(()),
             (_, stopped) => Err(stopped),
-        }
-    }
-}
-
-impl Entries for LaneEntries {
-    fn get(&self, key: &[u8]) -> Result<Option<Bytes>, ReadError> {
-        LaneEntries::get(self, key).map_err(|error| unreadable(&error))
-    }
-
-    fn range(&self, from: Bound<&[u8]>, until: &[u8], budget: PageBudget) -> Result<EntryPage, ReadError> {
-        LaneEntries::range(self, from, until, budget).map_err(|error| unreadable(&error))
-    }
-
-    fn frozen(&self) -> Result<Self, ReadError> {
-        LaneEntries::frozen(self).map_err(|error| unreadable(&error))
-    }
-}
-
-/// A session of the embedded engine.
-pub struct EmbeddedSession {
-    shared: Arc<Shared>,
-    lane: LaneOwnership,
-    partition: PartitionId,
-    next_offset: Offset,
-    consumed_to: Offset,
-    cold: Option<ColdReader>,
-}
-
-impl EmbeddedSession {
-    fn check(&self) -> Result<(), SessionError> {
-        match self.shared.has_stopped() {
-            Some(stopped) => Err(stopped.into()),
-            None if !self.lane.lane.is_owner(self.lane.owner) => Err(SessionError::Fenced),
-            None => Ok(()),
-        }
-    }
-}
-
-impl Session for EmbeddedSession {
-    fn next_offset(&self) -> Offset {
-        self.next_offset
-    }
-
-    async fn read(&mut self, budget: ReadBudget) -> Result<Vec<Chunk>, SessionError> {
-        let partition = self.shared.log.partition(self.partition);
-        loop {
-            if let Some(stopped) = self.shared.has_stopped() {
-                return Err(stopped.into());
-            }
-            let (from, end) = (self.next_offset.max(partition.start()), partition.written());
-            let chunks = self.shared.read(&mut self.cold, self.partition, from, end, budget).await?;
-            if let (Some(first), Some(last)) = (chunks.first(), chunks.last()) {
-                let expired = first.base_offset.saturating_sub(self.next_offset);
-                if expired > 0 && self.next_offset > 0 {
-                    let PartitionId { topic, partition } = self.partition;
-                    tracing::warn!(%topic, partition, expired, "events expired before a subscriber had processed them");
-                }
-                self.next_offset = last.end_offset();
-                return Ok(chunks);
-            }
-            partition.wait_written(from, || self.shared.has_stopped().is_some()).await;
-        }
-    }
-
-    async fn commit(&mut self, unit: Unit) -> Result<(), SessionError> {
-        self.check()?;
-        if unit.is_seek {
-            (self.next_offset, self.cold) = (unit.consumed_to, None);
-        } else if unit.consumed_to < self.consumed_to {
-            let words = format!("it moves the position from {} back to {}", self.consumed_to, unit.consumed_to);
-            return Err(SessionError::Refused(words));
-        }
-        unit.check()?;
-        if let Some(unknown) = self.shared.unknown_target(&unit.emits) {
-            return Err(SessionError::unknown_target(unknown));
-        }
-        match self.shared.log.unit(&self.lane, unit.consumed_to, unit.emits, unit.writes).await {
-            Ok(Ok(())) => {
-                self.consumed_to = unit.consumed_to;
-                Ok(())
-            }
-            Ok(Err(refused)) => Err(SessionError::Guard(refused)),
-            Err(_) => Err(self.shared.stopped().await.into()),
-        }
-    }
-
-    async fn sync(&mut self) -> Result<(), SessionError> {
-        match self.shared.log.sync().await {
-            Ok(()) => self.check(),
-            Err(_) => Err(self.shared.stopped().await.into()),
-        }
-    }
-
-    async fn flush(&mut self) -> Result<(), SessionError> {
-        match self.shared.log.barrier().await {
-            Ok(()) => self.check(),
-            Err(_) => Err(self.shared.stopped().await.into()),
         }
     }
 }

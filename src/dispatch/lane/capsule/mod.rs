@@ -13,24 +13,23 @@
 //! Promises: a damaged capsule is refused. Making a capsule costs a lane one copy; if their receiver is slow, some are
 //! not made. Must not know: files, the origin of a plugin's component.
 
+mod recorder;
+
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
-use tokio::sync::mpsc;
 
-use super::batch::{Context, Held, Parsed, call_events, content_type, seed};
+use super::batch::{Context, Held, call_events, content_type};
 use super::failure::LastFailure;
-use super::state::LaneState;
-use crate::engine::Entries;
 use crate::model::call::{
-    Batch, EventContext, HandleError, Handled, Handler, InstanceError, Keys, Limits, LogLevel, PluginSettings, Reads,
-    StateError, StateRead, StateView,
+    Batch, EventContext, HandleError, Handled, Handler, InstanceError, Keys, Limits, LogLevel, StateError, StateView,
 };
 use crate::model::{Event, Offset, Record};
-use crate::topology::SubscriberPlan;
+
+pub(crate) use recorder::{Recorder, Sink, Source};
 
 /// Prefix of every capsule: name and version of the format.
 const HEAD: &str = "wattle capsule 1 ";
@@ -457,150 +456,6 @@ impl StateView for ReadState {
             self.note(bucket, None);
         }
         Ok(Keys::first(&mut keys.into_iter(), count))
-    }
-}
-
-/// Receiver of the lanes' capsules, once there is one.
-pub(crate) type Sink = Arc<OnceLock<mpsc::Sender<Capsule>>>;
-
-/// Makes the capsules of a lane.
-pub(crate) struct Recorder {
-    sink: Sink,
-    keep: u32,
-    /// Offsets of the events of the last call, and their reads.
-    called: Vec<Offset>,
-    reads: Arc<Mutex<Reads>>,
-}
-
-impl Recorder {
-    pub(crate) fn new(sink: Sink, plan: &SubscriberPlan) -> Self {
-        Self { sink, keep: plan.capsules, called: Vec::new(), reads: Arc::default() }
-    }
-
-    /// Starts recording a call. Returns the state for its plugin.
-    pub(crate) fn begin<K: Entries>(&mut self, state: &Arc<LaneState<K>>, run: &[Parsed<'_>]) -> Arc<dyn StateView> {
-        if self.keep == 0 || self.sink.get().is_none() {
-            return state.clone();
-        }
-        self.called.clear();
-        self.called.extend(run.iter().map(|event| event.offset));
-        *self.reads.lock().unwrap_or_else(PoisonError::into_inner) = Reads::default();
-        Arc::new(Recording { state: state.clone(), reads: self.reads.clone() })
-    }
-
-    /// Takes out the recording of the last call, while another version handles the same event.
-    pub(crate) fn take(&mut self) -> Recorded {
-        (std::mem::take(&mut self.called), std::mem::take(&mut self.reads))
-    }
-
-    /// Restores the recording that [`Self::take`] returned.
-    pub(crate) fn put_back(&mut self, recorded: Recorded) {
-        (self.called, self.reads) = recorded;
-    }
-
-    /// Sends a capsule for an event of the last call that finally failed, unless the receiver is too slow.
-    pub(crate) fn save(&self, event: &Parsed<'_>, failure: &LastFailure, attempt: u32, of: Source<'_>) {
-        let Some(sink) = self.sink.get().filter(|_| self.keep > 0) else { return };
-        // The failure is not the plugin's, so a replay cannot reproduce it.
-        if matches!(failure.kind, "refused" | "when") {
-            return;
-        }
-        let Ok(permit) = sink.try_reserve() else {
-            tracing::debug!(subscriber = of.subscriber, offset = event.offset, "no capsule: too many at once");
-            return;
-        };
-        let index = self.called.iter().position(|offset| *offset == event.offset);
-        let reads = index.and_then(|index| {
-            let reads = self.reads.lock().unwrap_or_else(PoisonError::into_inner);
-            reads.of(u32::try_from(index).ok()?)
-        });
-        permit.send(Capsule {
-            release: env!("CARGO_PKG_VERSION").to_owned(),
-            saved_ns: of.saved_ns,
-            subscriber: of.subscriber.to_owned(),
-            topic: of.topic.to_owned(),
-            partition: of.partition,
-            offset: event.offset,
-            key: event.key.to_owned(),
-            append_time_ns: event.append_time_ns,
-            seed: blake3::Hash::from(seed(of.origin, Some(&event.view))).to_string(),
-            attempt,
-            event: event.view.encoded().to_vec(),
-            digest: of.digest.to_owned(),
-            wasm_digest: of.wasm_digest.map(|digest| blake3::Hash::from(digest).to_string()).unwrap_or_default(),
-            ports: of.settings.ports.clone(),
-            limits: of.settings.limits.into(),
-            config: of.settings.config.clone(),
-            secrets: Some(of.settings.secrets.clone()),
-            state: reads.map(|reads| reads.into_iter().map(kept).collect()),
-            failure: CapsuleFailure {
-                kind: failure.kind.to_owned(),
-                reason: failure.reason.clone(),
-                backtrace: failure.backtrace.clone(),
-            },
-            keep: self.keep,
-        });
-    }
-}
-
-/// Offsets of the events of a call, and their reads.
-pub(crate) type Recorded = (Vec<Offset>, Arc<Mutex<Reads>>);
-
-/// Origin of a capsule's event.
-pub(crate) struct Source<'a> {
-    pub(crate) subscriber: &'a str,
-    /// The subscriber's original name.
-    pub(crate) origin: &'a str,
-    pub(crate) topic: &'a str,
-    pub(crate) partition: u32,
-    pub(crate) digest: &'a str,
-    pub(crate) wasm_digest: Option<[u8; 32]>,
-    /// Settings of the version that failed.
-    pub(crate) settings: &'a PluginSettings,
-    /// The present time, Unix nanoseconds.
-    pub(crate) saved_ns: u64,
-}
-
-fn kept(read: StateRead) -> KeptRead {
-    match read {
-        StateRead::Value { bucket, key, value } => {
-            let value = value.map(|value| match std::str::from_utf8(&value) {
-                Ok(text) => KeptValue::Text(text.to_owned()),
-                Err(_) => KeptValue::Base64(value.to_vec()),
-            });
-            KeptRead::Value { bucket, key, value }
-        }
-        StateRead::Keys { bucket, after, found: Keys { keys, looked_to } } => {
-            KeptRead::Keys { bucket, after, keys, looked_to }
-        }
-    }
-}
-
-/// The state of a lane, with a recorder of its reads.
-struct Recording<K> {
-    state: Arc<LaneState<K>>,
-    reads: Arc<Mutex<Reads>>,
-}
-
-impl<K: Entries> StateView for Recording<K> {
-    fn get(&self, bucket: &str, key: &str, time_ns: u64) -> Result<Option<Bytes>, StateError> {
-        self.state.get(bucket, key, time_ns)
-    }
-
-    fn keys(&self, bucket: &str, after: Option<&str>, count: usize, time_ns: u64) -> Result<Keys, StateError> {
-        self.state.keys(bucket, after, count, time_ns)
-    }
-
-    fn has_expired(&self, bucket: &str, written_ns: u64, time_ns: u64) -> bool {
-        self.state.has_expired(bucket, written_ns, time_ns)
-    }
-
-    fn wants_reads(&self) -> bool {
-        true
-    }
-
-    fn have_read(&self, reads: Reads) {
-        *self.reads.lock().unwrap_or_else(PoisonError::into_inner) = reads;
     }
 }
 
