@@ -6,6 +6,7 @@
 //! other; the client uses nothing else of the bus.
 
 mod codec;
+mod component;
 mod digest;
 mod failed;
 mod pending;
@@ -22,6 +23,7 @@ mod trace;
 mod versions;
 
 pub use codec::Codec;
+pub use component::Component;
 pub use digest::{Digest, NotADigest};
 pub use failed::{FailedEvent, Filter, LetterProgress, LettersDone, ListPosition, Reason, Reasons, Times};
 pub use pending::{PendingEvent, PendingFilter, PendingKind};

@@ -76,6 +76,12 @@ pub const LANE_STOPPED: &str = "LANE_STOPPED";
 pub const PLUGIN_REFUSED: &str = "PLUGIN_REFUSED";
 /// A file that a plugin needs besides its component cannot be read.
 pub const PLUGIN_UNREADABLE: &str = "PLUGIN_UNREADABLE";
+/// A component is not stored on the bus, or not any more: it has to be uploaded first.
+pub const UNKNOWN_COMPONENT: &str = "UNKNOWN_COMPONENT";
+/// A component has another digest than was announced.
+pub const DIGEST_MISMATCH: &str = "DIGEST_MISMATCH";
+/// Too many components were uploaded that nothing uses yet.
+pub const UPLOADS_FULL: &str = "UPLOADS_FULL";
 /// The subscriber has no version on trial.
 pub const NO_TRIAL: &str = "NO_TRIAL";
 /// The subscriber is pinned to a version.

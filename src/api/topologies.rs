@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::v1;
+use super::{Component, Digest, NotADigest, v1};
 
 /// A topic or a subscriber.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -80,7 +80,8 @@ pub struct Garbage {
 }
 
 /// A topology, or a part of one, in a form that can be read anywhere and later: it depends on no other files except
-/// plugins and secrets. Its serialized form was stored in records of version 1, which are still read.
+/// secrets, and plugins that are not uploaded. Its serialized form was stored in records of version 1, which are still
+/// read.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Proposal {
     /// YAML texts with all defaults written out.
@@ -93,7 +94,7 @@ pub struct Proposal {
     pub folders: BTreeSet<PathBuf>,
     /// The component of each subscriber, by its full name.
     #[serde(default)]
-    pub components: BTreeMap<String, PathBuf>,
+    pub components: BTreeMap<String, Component>,
     /// Settings as written with variables in them, by subscriber and setting. The documents contain the values, which
     /// are not shown. Not in records of version 1.
     #[serde(skip)]
@@ -155,6 +156,13 @@ fn shown(path: PathBuf) -> String {
     path.to_string_lossy().into_owned()
 }
 
+fn sent(component: Component) -> String {
+    match component {
+        Component::File(path) => shown(path),
+        Component::Stored(digest) => digest.to_string(),
+    }
+}
+
 impl From<Proposal> for v1::Topology {
     fn from(Proposal { documents, schemas, folders, components, written, prune }: Proposal) -> Self {
         let written = written.into_iter();
@@ -166,15 +174,20 @@ impl From<Proposal> for v1::Topology {
             documents,
             schemas: schemas.into_iter().map(|(path, text)| (shown(path), text)).collect(),
             folders: folders.into_iter().map(shown).collect(),
-            components: components.into_iter().map(|(name, path)| (name, shown(path))).collect(),
+            // a file means nothing elsewhere, and is refused
+            components: components.into_iter().map(|(name, component)| (name, sent(component))).collect(),
         }
     }
 }
 
-impl From<v1::Topology> for Proposal {
-    fn from(v1::Topology { documents, schemas, folders, components, written, prune }: v1::Topology) -> Self {
+impl TryFrom<v1::Topology> for Proposal {
+    type Error = NotADigest;
+
+    fn try_from(topology: v1::Topology) -> Result<Self, NotADigest> {
+        let v1::Topology { documents, schemas, folders, components, written, prune } = topology;
         let written = written.into_iter();
-        Self {
+        let stored = |(name, digest): (String, String)| Ok((name, Component::Stored(digest.parse::<Digest>()?)));
+        Ok(Self {
             prune,
             written: written
                 .map(|v1::WrittenSetting { subscriber, setting, written }| ((subscriber, setting), written))
@@ -182,8 +195,8 @@ impl From<v1::Topology> for Proposal {
             documents,
             schemas: schemas.into_iter().map(|(path, text)| (path.into(), text)).collect(),
             folders: folders.into_iter().map(PathBuf::from).collect(),
-            components: components.into_iter().map(|(name, path)| (name, path.into())).collect(),
-        }
+            components: components.into_iter().map(stored).collect::<Result<_, _>>()?,
+        })
     }
 }
 

@@ -101,7 +101,7 @@ pub enum DeployOutcome {
 /// Default percentage of lanes that call a canary first.
 const CANARY_PERCENT_DEFAULT: u32 = 10;
 
-impl v1::deploy_request::Begin {
+impl v1::DeployRequest {
     /// How the version takes the place of the one before. None: this release does not know it.
     pub fn how(&self) -> Option<Policy> {
         let percent = match self.canary_percent {

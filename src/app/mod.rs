@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use tokio::runtime::{Builder, Runtime};
 
+use crate::api::Component;
 use crate::dispatch::{PrepareError, Tree};
 use crate::engine::embedded::{Durability, EmbeddedEngine, EmbeddedError, Recovery};
 use crate::engine::{ApplyError, Engine, Stopped};
@@ -263,7 +264,7 @@ impl Opened {
     }
 
     /// The topology that was applied last, with the component of each subscriber, in order.
-    pub fn applied(&self) -> Option<(Plan, Vec<PathBuf>)> {
+    pub fn applied(&self) -> Option<(Plan, Vec<Component>)> {
         self.store.topology()
     }
 
@@ -305,8 +306,11 @@ impl Opened {
         };
         let begun = loop {
             let refused = instead.as_ref().map_or(&[] as &[String], |instead| &instead.refused);
-            if instead.is_some() && !matches!(files, StartFiles::None) {
-                tell_what_runs(refused);
+            let is_same = |files| instead.as_ref().is_none_or(|instead| instead.is_same(files));
+            match files {
+                StartFiles::Valid(files) if refused.is_empty() && is_same(files) => {}
+                StartFiles::Valid(_) | StartFiles::Invalid(_) if instead.is_some() => tell_what_runs(refused),
+                _ => {}
             }
             let (plan, components) = match (&instead, files) {
                 (Some(instead), _) => (&instead.plan, instead.components.as_slice()),

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use serde_json::json;
 
 use super::components::{self, Declared};
+use super::uploads::{self, Uploaded};
 use super::words::plain;
 use super::{ClientArgs, Exit, Failure, Outcome, Output, ServerArg, block_on, say};
 use crate::api::{Change, Changes, Node, Proposal, What};
@@ -13,7 +14,8 @@ use crate::client::{Client, ClientError};
 
 /// Preview the changes that `apply` would make
 ///
-/// Nothing is changed. Nodes that are not listed stay unchanged. The exit code is that of `wattle apply`: 78 if it
+/// Nothing is changed; plugins that the bus does not have are uploaded, as by `apply`. Nodes that are not listed stay
+/// unchanged. The exit code is that of `wattle apply`: 78 if it
 /// would be refused, also if data would be lost without --allow-loss.
 #[derive(Debug, Clone, clap::Args)]
 #[command(after_help = "Examples:
@@ -41,9 +43,9 @@ pub(super) struct PlanArgs {
 /// Affects only the namespaces of the files. A declaration replaces the applied one of the same name and may refer to
 /// applied topics. Applied topics and subscribers of these namespaces that the files do not declare stay, unless
 /// --prune is given. The change is atomic and durable: all or nothing, also after a restart. Unchanged subscribers do
-/// not pause; changed ones first finish the events in progress. Plugins are read as built, from files on the machine
-/// of the bus. If another client has applied a topology since this command looked, nothing is applied and the exit
-/// code is 5.
+/// not pause; changed ones first finish the events in progress. Plugins are read as built, from files on this machine,
+/// and uploaded if the bus does not have them; a plugin that has changed runs as a candidate. If another client has
+/// applied a topology since this command looked, nothing is applied and the exit code is 5.
 #[derive(Debug, Clone, clap::Args)]
 #[command(after_help = "Examples:
   wattle apply topologies/orders.yaml
@@ -71,12 +73,31 @@ pub(super) struct ApplyArgs {
     client: ClientArgs,
 }
 
-/// The proposal of files on top of the applied topology, and its revision. Problems of the files have been printed.
-pub(super) async fn proposal(
-    server: &ServerArg,
-    topologies: &[PathBuf],
-    prune: bool,
-) -> Result<(Client, Proposal, String), Failure> {
+/// The proposal of files on top of the applied topology.
+pub(super) struct Proposed {
+    pub(super) client: Client,
+    proposal: Proposal,
+    /// The revision of the applied topology.
+    revision: String,
+    files: Uploaded,
+}
+
+impl Proposed {
+    /// The changes that it would make, and the revision of the applied topology.
+    pub(super) async fn plan(&self) -> Result<(Changes, String), ClientError> {
+        let (changes, revision) = self.client.plan(self.proposal.clone()).await?;
+        Ok((self.files.changes(changes), revision))
+    }
+
+    async fn apply(self, allow_loss: bool, if_revision: Option<String>) -> Result<(Changes, String), Failure> {
+        let revision = if_revision.unwrap_or(self.revision);
+        let applied = self.client.apply(self.proposal, allow_loss, Some(revision)).await;
+        applied.map_err(|error| self.files.failure(refused(error)))
+    }
+}
+
+/// The proposal of files, with its components uploaded. Problems of the files have been printed.
+pub(super) async fn proposal(server: &ServerArg, topologies: &[PathBuf], prune: bool) -> Result<Proposed, Failure> {
     let sources = components::sources(topologies)?;
     let namespaces = components::namespaces(&sources);
     let looked = async {
@@ -92,14 +113,15 @@ pub(super) async fn proposal(
         }
     };
     let merged = components::checked(&sources, &Declared::default(), (&base, prune))?;
-    let proposal = components::proposal(merged, prune, components::built)?;
-    Ok((client, proposal, revision))
+    let mut proposal = components::proposal(merged, prune, components::built)?;
+    let files = uploads::upload(&client, &mut proposal).await?;
+    Ok(Proposed { client, proposal, revision, files })
 }
 
 pub(super) fn plan(args: &PlanArgs) -> Outcome {
     let (changes, revision) = block_on(async {
-        let (client, proposal, _) = proposal(&args.client.server, &args.topologies, args.prune).await?;
-        client.plan(proposal).await.map_err(refused)
+        let proposed = proposal(&args.client.server, &args.topologies, args.prune).await?;
+        proposed.plan().await.map_err(refused)
     })?;
     print(&changes, &revision, args.client.output)?;
     let may_be = changes.refusals.is_empty() && (args.allow_loss || changes.losses.is_empty());
@@ -108,9 +130,8 @@ pub(super) fn plan(args: &PlanArgs) -> Outcome {
 
 pub(super) fn apply(args: &ApplyArgs) -> Outcome {
     let (changes, revision) = block_on(async {
-        let (client, proposal, found) = proposal(&args.client.server, &args.topologies, args.prune).await?;
-        let revision = args.if_revision.clone().unwrap_or(found);
-        client.apply(proposal, args.allow_loss, Some(revision)).await.map_err(refused)
+        let proposed = proposal(&args.client.server, &args.topologies, args.prune).await?;
+        proposed.apply(args.allow_loss, args.if_revision.clone()).await
     })?;
     print(&changes, &revision, args.client.output)?;
     if args.client.output == Output::Text && !changes.is_empty() {

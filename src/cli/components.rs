@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use super::diagnostics::{WIDTH, write_diagnostics};
 use super::load::{WithoutPlugins, World, load, refuse};
 use super::{Exit, Failure, args};
-use crate::api::{Base, Proposal};
+use crate::api::{Base, Component, Proposal};
 use crate::app::Opened;
 use crate::deploy::{self, Files, SecretFolders};
 use crate::limits::COMPONENT_BYTES_MAX;
@@ -309,12 +309,12 @@ pub(super) fn proposal(
 fn with_components(
     mut merged: Merged,
     folder: impl FnMut(&Path) -> Result<PathBuf, String>,
-) -> Result<(Merged, BTreeMap<String, PathBuf>), Failure> {
+) -> Result<(Merged, BTreeMap<String, Component>), Failure> {
     let here = here()?;
     merged.plan = deploy::rooted(merged.plan, &here);
     let declared = merged.plan.subscribers.iter().filter(|of| merged.subscribers.contains(&of.label()));
     let declared: Vec<_> = declared.collect();
-    let components = of_each(&declared, folder)?.into_iter().map(|path| here.join(path));
+    let components = of_each(&declared, folder)?.into_iter().map(|path| Component::File(here.join(path)));
     let components = declared.iter().map(|of| of.label()).zip(components).collect();
     Ok((merged, components))
 }

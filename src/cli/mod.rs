@@ -42,6 +42,7 @@ mod topics;
 mod trace;
 mod tree;
 mod trials;
+mod uploads;
 mod words;
 
 use std::io::{self, Write};

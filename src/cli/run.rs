@@ -20,9 +20,9 @@ use crate::telemetry::{self, LogFormat};
 /// The applied topology is stored in the data directory. On start, files are applied only if they changed since the
 /// last start: all or nothing, as by `wattle apply`. If that fails or would lose data, the applied topology runs and
 /// the log and `wattle status` show the reason. Without files, the applied topology runs. Plugins must be built
-/// before (`wattle build`); a plugin file that changed since the last start runs as a candidate. SIGTERM or Ctrl-C
-/// stops the bus gracefully with exit code 0: it refuses new events, answers open requests and finishes the events in
-/// progress. A second signal stops it at once, without loss of acknowledged events.
+/// before (`wattle build`); a plugin file that changed since the last start runs as a candidate, unless `wattle apply`
+/// has replaced it. SIGTERM or Ctrl-C stops the bus gracefully with exit code 0: it refuses new events, answers open
+/// requests and finishes the events in progress. A second signal stops it at once, without loss of acknowledged events.
 #[derive(Debug, Clone, clap::Args)]
 #[command(after_help = "Examples:
   wattle run topologies/orders.yaml

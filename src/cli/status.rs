@@ -56,9 +56,9 @@ pub(super) fn run(args: &Args) -> Outcome {
         let (client, drift) = match args.files.as_slice() {
             [] => (args.server.connect().await?, None),
             files => {
-                let (client, proposal, _) = changes::proposal(&args.server, files, false).await?;
-                let drift = client.plan(proposal).await?.0;
-                (client, Some(drift))
+                let proposed = changes::proposal(&args.server, files, false).await?;
+                let drift = proposed.plan().await?.0;
+                (proposed.client, Some(drift))
             }
         };
         if args.watch {

@@ -5,7 +5,7 @@ use tonic::Code;
 
 use super::line::{self, Compiling};
 use super::{Client, ClientError, Refused};
-use crate::api::v1::deploy_request::{Begin, Part};
+use crate::api::v1::upload_component_request::{Begin, Part};
 use crate::api::{Digest, KeptVersion, NotADigest, Policy, Reloaded, Summary, Unpinned, v1};
 
 /// Bytes of a component that one message has.
@@ -24,8 +24,36 @@ fn nonsense(error: NotADigest) -> ClientError {
 }
 
 impl Client {
-    /// Deploys a component in place of the running one. `cause` says where it comes from; `if_version`, which
-    /// version has to be there, by the start of its digest.
+    /// The components that the bus does not have. Only those have to be uploaded.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn missing_components(&self, components: &[Digest]) -> Result<Vec<Digest>, ClientError> {
+        let request =
+            v1::FindMissingComponentsRequest { components: components.iter().map(ToString::to_string).collect() };
+        let answer = self.plugins.clone().find_missing_components(request).await;
+        let missing = answer.map_err(|status| self.failed_read(&status))?.into_inner().missing;
+        missing.iter().map(|component| component.parse()).collect::<Result<_, _>>().map_err(nonsense)
+    }
+
+    /// Uploads a component, which the bus keeps until a deploy or an apply uses it, or for a time.
+    ///
+    /// # Errors
+    /// [`ClientError`]; where the bus refuses, nothing is stored.
+    pub async fn upload(&self, component: Digest, wasm: Bytes) -> Result<(), ClientError> {
+        let begin = Begin { component: component.to_string(), size_bytes: wasm.len() as u64 };
+        let chunks = (0..wasm.len()).step_by(CHUNK_BYTES).map(move |at| {
+            let end = wasm.len().min(at + CHUNK_BYTES);
+            Part::Chunk(wasm.slice(at..end))
+        });
+        let parts = std::iter::once(Part::Begin(begin)).chain(chunks);
+        let requests = tokio_stream::iter(parts.map(|part| v1::UploadComponentRequest { part: Some(part) }));
+        let answer = self.plugins.clone().upload_component(requests).await;
+        answer.map(drop).map_err(|status| self.failed_read(&status)) // a repeated upload does no harm
+    }
+
+    /// Deploys a component in place of the running one, and uploads it before if the bus does not have it. `cause` says
+    /// where it comes from; `if_version`, which version has to be there, by the start of its digest.
     ///
     /// # Errors
     /// [`ClientError`]; where the bus refuses, the version before runs on.
@@ -37,16 +65,14 @@ impl Client {
         cause: &str,
         if_version: Option<String>,
     ) -> Result<Reloaded, ClientError> {
-        let (subscriber, cause, size_bytes) = (subscriber.to_owned(), cause.to_owned(), wasm.len() as u64);
-        let begin = Begin { subscriber, size_bytes, cause, if_version, ..Begin::default() }.with(policy);
-        let chunks = (0..wasm.len()).step_by(CHUNK_BYTES).map(move |at| {
-            let end = wasm.len().min(at + CHUNK_BYTES);
-            Part::Chunk(wasm.slice(at..end))
-        });
-        let parts = std::iter::once(Part::Begin(begin)).chain(chunks.collect::<Vec<_>>());
-        let requests = tokio_stream::iter(parts.map(|part| v1::DeployRequest { part: Some(part) }));
-        let requests = line::marked(Compiling, requests);
-        let answer = self.plugins.clone().deploy(requests).await.map_err(|status| self.failed(&status))?;
+        let component = Digest::of(&wasm);
+        if !self.missing_components(&[component]).await?.is_empty() {
+            self.upload(component, wasm).await?;
+        }
+        let (subscriber, component, cause) = (subscriber.to_owned(), component.to_string(), cause.to_owned());
+        let request = v1::DeployRequest { subscriber, component, cause, if_version, ..v1::DeployRequest::default() };
+        let request = line::marked(Compiling, request.with(policy));
+        let answer = self.plugins.clone().deploy(request).await.map_err(|status| self.failed(&status))?;
         answer.into_inner().try_into().map_err(nonsense)
     }
 

@@ -2,12 +2,15 @@
 
 use std::path::PathBuf;
 
-use crate::api::Digest;
+use crate::api::{Component, Digest};
 use crate::deploy::record::error::StoreError;
 use crate::dispatch::{ControlError, NameError};
 use crate::engine::ApplyError;
 use crate::limits::COMPONENT_BYTES_MAX;
 use crate::wasm::RegisterError;
+
+/// Maximum number of components that an error names.
+const NAMED_MAX: usize = 8;
 
 /// Why a subscriber's plugin cannot run.
 #[derive(Debug, thiserror::Error)]
@@ -55,8 +58,11 @@ pub enum PluginError {
     #[error("subscriber `{subscriber}`: the deployed version cannot run: {error}")]
     Kept { subscriber: String, error: KeptError },
     /// The sandbox refuses it.
-    #[error("subscriber `{subscriber}`: its plugin {} is refused: {error}", path.display())]
-    Refused { subscriber: String, path: PathBuf, error: RegisterError },
+    #[error("subscriber `{subscriber}`: its plugin {component} is refused: {error}")]
+    Refused { subscriber: String, component: Component, error: RegisterError },
+    /// Its component was uploaded, and cannot be read.
+    #[error("subscriber `{subscriber}`: cannot read its plugin: {error}")]
+    Stored { subscriber: String, error: StoreError },
 }
 
 impl PluginError {
@@ -64,6 +70,18 @@ impl PluginError {
     pub(crate) fn is_gone(&self) -> bool {
         matches!(self, Self::Unreadable { error, .. } if error.kind() == std::io::ErrorKind::NotFound)
     }
+}
+
+/// Which components are missing, as a message: not all of them, because it must fit into a header.
+pub(super) fn not_uploaded(components: &[Digest]) -> String {
+    let named: Vec<_> = components.iter().take(NAMED_MAX).map(Digest::short).collect();
+    let more = components.len().saturating_sub(NAMED_MAX);
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    format!(
+        "component {}{more} is not stored on this bus, or not any more: upload it, as `wattle apply` and `wattle \
+         plugin deploy` do, and try again",
+        named.join(", ")
+    )
 }
 
 /// What declares a schema, in words.
@@ -113,6 +131,21 @@ pub enum ReloadError {
     /// Its file or its secrets cannot be read, or its component does not match.
     #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
     Source(Vec<PluginError>),
+    /// Components were not uploaded, or were removed since.
+    #[error("{}", not_uploaded(.components))]
+    NotUploaded { components: Vec<Digest> },
+    /// Other bytes came than were announced.
+    #[error(
+        "the uploaded component has the digest {}, not {}: it was damaged on its way or changed while it was read; \
+         upload it again",
+        is.short(),
+        component.short()
+    )]
+    OtherDigest {
+        /// The announced digest.
+        component: Digest,
+        is: Digest,
+    },
     /// Its subscriber is pinned.
     #[error(
         "subscriber `{subscriber}` is pinned to version {}: `wattle plugin pin {subscriber} --off` lets other versions \

@@ -47,6 +47,6 @@ pub use secrets::SecretFolders;
 pub use topology::adopt::{Instead, adopt, instead};
 pub use topology::error::TopologyError;
 pub use versions::shadow::CompareError;
-pub use versions::source::{described_ports, misfits, register, version};
+pub use versions::source::{described_ports, misfits, read, register, version};
 pub use versions::start::{BeginError, Begun, Progress, Replaced, begin, begin_with};
 pub use watch::{Changed, Watch, sources};

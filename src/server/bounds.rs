@@ -74,6 +74,8 @@ pub(super) const CAPSULE_PART_BYTES: u64 = 1 << 20;
 
 /// Bytes of components that come in or wait to be compiled, all together: of the largest, a few.
 pub(super) const DEPLOYS_BYTES_MAX: u64 = 4 * COMPONENT_BYTES_MAX;
+/// Components that one request asks about: as many as a large topology has.
+pub(super) const COMPONENTS_ASKED_MAX: usize = 10_000;
 /// How long the upload of a component may take, whatever deadline its sender sets.
 pub(super) const PARTS_WITHIN: Duration = Duration::from_secs(120);
 /// How long a sender may say nothing in the middle of that: others wait for its place.

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::api::reason;
-use crate::deploy::{CompareError, PluginError, ReloadError, TopologyError};
+use crate::deploy::{CompareError, PluginError, ReloadError, StoreError, TopologyError};
 use crate::dispatch::publish::{EventRefused, NumberingRefused};
 use crate::dispatch::shadow::ShadowError;
 use crate::dispatch::{
@@ -347,6 +347,16 @@ pub(super) fn plugin(error: &ReloadError) -> Refusal {
         ReloadError::NoRoom { .. } => {
             Refusal::new(Class::Exhausted, reason::DISK_FULL, error).retry_after(limits::FULL_RETRY_AFTER)
         }
+        ReloadError::NotUploaded { .. } => Refusal::new(Class::NotFound, reason::UNKNOWN_COMPONENT, error),
+        ReloadError::OtherDigest { .. } => {
+            Refusal::new(Class::Invalid, reason::DIGEST_MISMATCH, error).field("begin.component")
+        }
+        ReloadError::Store(StoreError::UploadsFull { wait, .. }) => {
+            Refusal::new(Class::Exhausted, reason::UPLOADS_FULL, error).retry_after(*wait)
+        }
+        ReloadError::Store(StoreError::NoRoom) => {
+            Refusal::new(Class::Exhausted, reason::DISK_FULL, error).retry_after(limits::FULL_RETRY_AFTER)
+        }
         ReloadError::Store(_) | ReloadError::NotCalled { .. } => {
             // a write may have happened although it failed; and the decided version runs at the next start
             Refusal::new(Class::Internal, reason::VERSIONS_FAILED, error).outcome_unknown()
@@ -387,6 +397,7 @@ pub(super) fn topology(error: &TopologyError) -> Refusal {
         TopologyError::NoRoom => {
             Refusal::new(Class::Exhausted, reason::DISK_FULL, error).retry_after(limits::FULL_RETRY_AFTER)
         }
+        TopologyError::NotUploaded(_) => Refusal::new(Class::NotFound, reason::UNKNOWN_COMPONENT, error),
         TopologyError::Unfinished => Refusal::new(Class::Precondition, reason::TOPOLOGY_FAILED, error),
         TopologyError::Moved { is, .. } => {
             let metadata = [("revision", is.clone())];

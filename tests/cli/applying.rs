@@ -343,12 +343,12 @@ fn what_is_renamed_is_found_by_its_new_name_with_all_that_it_has() {
 }
 
 #[test]
-fn files_of_what_is_applied_are_watched_and_of_what_is_removed_are_not() {
+fn files_of_a_start_are_watched_also_where_an_upload_replaces_them_until_their_subscriber_is_removed() {
     let shop = Shop::new();
     let marked = |mark| [guest("hostile").as_slice(), &[0, 3, 1, b'm', mark]].concat(); // a custom section named `m`
     std::fs::write(shop.path("sms.wasm"), marked(0)).unwrap();
-    let mut bus = Bus::spawn(shop.command(&["--watch", "--allow-loss"]));
     shop.write(&after().replace("sms: { from: jobs, plugin: work.wasm", "sms: { from: jobs, plugin: sms.wasm"));
+    let mut bus = Bus::spawn(shop.command(&["--watch", "--allow-loss"]));
     bus.run(&["apply", &shop.file()]).ok();
     std::fs::write(shop.path("sms.wasm"), marked(1)).unwrap();
     let called = bus.wait_for("the new version is called from now on");

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
-use wattle::api::Proposal;
+use wattle::api::{Digest, Proposal};
 use wattle::client::{Client, Read};
 use wattle::model::Event;
 
@@ -293,7 +293,8 @@ impl Shop {
 
     /// The component of each subscriber, as the good topology has it.
     fn proposal(&self, text: &[u8]) -> Proposal {
-        let components = ["shop/work", "shop/tell"].map(|name| (name.to_owned(), self.path("work.wasm")));
+        let component = Digest::of(&std::fs::read(self.path("work.wasm")).unwrap());
+        let components = ["shop/work", "shop/tell"].map(|name| (name.to_owned(), component.into()));
         let documents = vec![String::from_utf8(text.to_vec()).unwrap()];
         Proposal { documents, components: components.into(), prune: true, ..Proposal::default() }
     }

@@ -40,3 +40,4 @@ mod subscribers;
 mod tailing;
 mod terminal;
 mod testing;
+mod uploading;

@@ -2,11 +2,11 @@
 //! the same plan when it comes back from what is shown, from the record of what is applied, and from a client's
 //! request.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
-use wattle::api::Proposal;
+use wattle::api::{Component, Proposal};
 use wattle::topology::bounds::{ALIASES_MAX, NODES_MAX, TEXT_BYTES_MAX};
 use wattle::topology::kept::KeptPlan;
 use wattle::topology::render::{self, Style};
@@ -236,8 +236,8 @@ proptest! {
             let kept: KeptPlan = serde_json::from_str(&record).unwrap();
             let read = kept.read(&|sealed| Some(sealed.to_owned())).map_err(|error| format!("{error:?}"));
             prop_assert_eq!(read.as_ref(), Ok(plan), "{}", record);
-            let component = |of: &SubscriberPlan| PathBuf::from(format!("{}.wasm", of.name));
-            let components: Vec<PathBuf> = plan.subscribers.iter().map(component).collect();
+            let component = |of: &SubscriberPlan| Component::File(format!("{}.wasm", of.name).into());
+            let components: Vec<Component> = plan.subscribers.iter().map(component).collect();
             let sent = Proposal::of(plan, &components).read().map_err(|error| format!("{error:?}"));
             prop_assert_eq!(sent, Ok((plan.clone(), components)));
         }

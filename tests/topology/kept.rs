@@ -4,14 +4,14 @@
 //! `WATTLE_KEPT_CASES` says how many topologies are tried.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use proptest::prelude::*;
 use proptest::sample::select;
 use proptest::test_runner::TestCaseError;
 use serde_json::{Map, Value, json};
-use wattle::api::{Base, Proposal};
+use wattle::api::{Base, Component, Proposal};
 use wattle::deploy::{Store, adopt};
 use wattle::effects::{MemoryDisk, SystemClock};
 use wattle::engine::memory::MemoryEngine;
@@ -273,8 +273,8 @@ proptest! {
         let read = serde_json::from_str::<KeptPlan>(&kept).unwrap().read(&|sealed| Some(sealed.to_owned())).unwrap();
         prop_assert_eq!(all(&read), all(&plan));
         // as a record
-        let component = |of: &SubscriberPlan| PathBuf::from(format!("/there/{}.wasm", of.name));
-            let components: Vec<PathBuf> = plan.subscribers.iter().map(component).collect();
+        let component = |of: &SubscriberPlan| Component::File(format!("/there/{}.wasm", of.name).into());
+            let components: Vec<Component> = plan.subscribers.iter().map(component).collect();
         let disk = MemoryDisk::default();
         let (engine, mut store) = (MemoryEngine::default(), Store::open(disk.clone(), Arc::new(SystemClock)).unwrap());
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();

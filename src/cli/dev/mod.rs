@@ -7,11 +7,9 @@ use std::io::{self, IsTerminal, Write};
 use std::net::SocketAddr;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
-use tokio::sync::watch::Receiver;
 
 use self::reapply::reapply;
 use super::args::BusArgs;
@@ -30,7 +28,7 @@ use crate::model::{Event, EventView};
 use crate::server;
 use crate::telemetry::{self, LogFormat};
 use crate::toolchain;
-use crate::topology::{self, Plan};
+use crate::topology::{self, Plan, PluginSource, Runs, SubscriberPlan};
 
 /// How often it is looked whether everything is handled.
 const SETTLED_EVERY: Duration = Duration::from_millis(10);
@@ -116,7 +114,7 @@ pub(super) fn run(args: &Args) -> Outcome {
             result = work => result,
             () = shown => Ok(None),
             () = reloaded, if !args.once => Ok(None),
-            () = rebuild(running.reloader().topology(), from), if !args.once => Ok(None),
+            () = rebuild(&running, from), if !args.once => Ok(None),
             () = reapply(&running, &args.topologies, sources, of_folders), if !args.once => Ok(None),
             () = signals.first() => Ok(None),
             why = running.tree().stopped() => {
@@ -217,8 +215,9 @@ fn build_all(plan: &Plan) -> Result<Built, Failure> {
 }
 
 /// Builds plugin folders of the topology that runs whose sources change, or those of what they depend on, for as long
-/// as this is polled. What comes of it is watched for.
-async fn rebuild(mut topology: Receiver<Arc<Proposal>>, mut from: BuiltFrom) {
+/// as this is polled. Components that are files are watched; for uploaded ones, the build result is proposed here.
+async fn rebuild(running: &Running, mut from: BuiltFrom) {
+    let mut topology = running.reloader().topology();
     let mut watch = Watch::default();
     let mut followed = topology.borrow_and_update().folders.clone();
     loop {
@@ -252,11 +251,26 @@ async fn rebuild(mut topology: Receiver<Arc<Proposal>>, mut from: BuiltFrom) {
             match built {
                 Ok(Ok(built)) => {
                     tracing::info!(folder = %built.folder.display(), component = built.digest.short(), "built");
+                    propose(running, &topology.borrow().clone(), (&built.folder, &built.wasm)).await;
                     from.insert(built.folder, built.depends_on);
                 }
                 Ok(Err(error)) => tracing::error!("what was built before runs on: {error}"),
                 Err(error) => tracing::error!(%error, "the build was not finished"),
             }
+        }
+    }
+}
+
+/// Proposes the build result of a folder to the subscribers whose component was uploaded.
+async fn propose(running: &Running, topology: &Proposal, (folder, wasm): (&PathBuf, &Path)) {
+    let is_of_folder = |of: &SubscriberPlan| {
+        let is_uploaded = topology.components.get(&of.label()).is_some_and(|component| component.file().is_none());
+        is_uploaded && of.runs == Runs::Plugin(PluginSource::Folder(folder.clone()))
+    };
+    for subscriber in running.tree().plan().subscribers.iter().filter(|of| is_of_folder(of)).map(SubscriberPlan::label)
+    {
+        if let Err(error) = running.reloader().propose(&subscriber, wasm, Policy::Replace).await {
+            tracing::error!(subscriber, %error, "keeping the previous version");
         }
     }
 }

@@ -1,7 +1,8 @@
 //! The record of the applied topology: a plan as data, and what is remembered with it.
 //!
 //! ```text
-//! version 3     { version, reader, plan, components, retired, renamed, seen }     `topology::kept` encodes the plan
+//! version 4     { version, reader, plan, components, retired, renamed, seen }     `topology::kept` encodes the plan
+//! version 3     the same, and each component is a path                              read, never written
 //! version 2     the same with former names of keys                                read, never written
 //! version 0, 1  { topology: YAML with all defaults, … }                           read, never written
 //! ```
@@ -11,12 +12,10 @@
 //! bytes, so that a release with other defaults or key names proposes nothing by itself; files in which only keys
 //! were renamed, as a release required, propose nothing either.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
-
 use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
 
-use crate::api::{Digest, Proposal};
+use crate::api::{Component, Digest, Proposal};
 use crate::deploy::record::error::StoreError;
 use crate::deploy::record::file::{Unread, Written};
 use crate::deploy::record::values::Values;
@@ -26,7 +25,7 @@ use crate::topology::kept::{KeptPath, KeptPlan};
 use crate::topology::{ConfigValue, Plan, SubscriberPlan};
 
 /// The version of records that this release writes, and the latest that it reads.
-const VERSION: u32 = 3;
+const VERSION: u32 = 4;
 /// Hexadecimal digits of a revision: enough to make collisions within a bus improbable.
 const REVISION_DIGITS: usize = 16;
 /// How the line of `dedupe` began and ended in version 0, where a missing `count` meant 100,000.
@@ -50,7 +49,7 @@ const RENAMED: [(&str, &str); 4] = [
 pub(crate) struct Applied {
     pub(crate) plan: Plan,
     /// The component of each subscriber, in order.
-    pub(crate) components: Vec<PathBuf>,
+    pub(crate) components: Vec<Component>,
     /// Removed subscribers whose positions and state are stored.
     pub(crate) retired: BTreeSet<Retired>,
     /// Removed subscribers whose deletion has begun and may have been interrupted: a new subscriber with the same name
@@ -100,12 +99,44 @@ struct Kept {
     /// The earliest version of a reader.
     reader: u32,
     plan: KeptPlan,
-    components: Vec<KeptPath>,
+    components: Vec<KeptComponent>,
     retired: BTreeSet<Retired>,
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     forgetting: BTreeSet<Retired>,
     pub(super) renamed: Renamed,
     pub(super) seen: Option<Seen>,
+}
+
+/// The stored form of a component: a path alone, as in earlier versions, or a digest.
+#[derive(Serialize, Deserialize)]
+#[serde(untagged)]
+enum KeptComponent {
+    File(KeptPath),
+    Stored(KeptDigest),
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct KeptDigest {
+    stored: Digest,
+}
+
+impl From<&Component> for KeptComponent {
+    fn from(component: &Component) -> Self {
+        match component {
+            Component::File(path) => Self::File(path.as_path().into()),
+            Component::Stored(digest) => Self::Stored(KeptDigest { stored: *digest }),
+        }
+    }
+}
+
+impl From<KeptComponent> for Component {
+    fn from(kept: KeptComponent) -> Self {
+        match kept {
+            KeptComponent::File(path) => Self::File(path.into()),
+            KeptComponent::Stored(KeptDigest { stored }) => Self::Stored(stored),
+        }
+    }
 }
 
 /// The stored form in versions 0 and 1.
@@ -127,7 +158,7 @@ struct Old {
 }
 
 /// The components of a plan's subscribers by full name.
-pub(crate) fn by_name(plan: &Plan, components: &[PathBuf]) -> BTreeMap<String, PathBuf> {
+pub(crate) fn by_name(plan: &Plan, components: &[Component]) -> BTreeMap<String, Component> {
     plan.subscribers.iter().map(SubscriberPlan::label).zip(components.iter().cloned()).collect()
 }
 
@@ -185,7 +216,7 @@ impl Written for Applied {
             version: VERSION,
             reader: VERSION,
             plan: KeptPlan::of(&self.plan, &seal),
-            components: self.components.iter().map(|path| path.as_path().into()).collect(),
+            components: self.components.iter().map(Into::into).collect(),
             retired: self.retired.clone(),
             forgetting: self.forgetting.clone(),
             renamed: self.renamed.clone(),
@@ -234,7 +265,7 @@ impl Written for Applied {
 
 impl Applied {
     /// The components of its subscribers by full name.
-    pub(crate) fn components_by_name(&self) -> BTreeMap<String, PathBuf> {
+    pub(crate) fn components_by_name(&self) -> BTreeMap<String, Component> {
         by_name(&self.plan, &self.components)
     }
 
@@ -242,7 +273,7 @@ impl Applied {
     /// cannot be guessed from it.
     pub(crate) fn revision(&self, values: &Values) -> String {
         let plan = KeptPlan::of(&self.plan, &|text| values.seal(text.as_bytes()));
-        let components: Vec<KeptPath> = self.components.iter().map(|path| path.as_path().into()).collect();
+        let components: Vec<KeptComponent> = self.components.iter().map(Into::into).collect();
         let mut hasher = blake3::Hasher::new_derive_key("wattle topology revision 1");
         hasher.update(&serde_json::to_vec(&(plan, components)).unwrap_or_default()); // its keys are strings
         hasher.finalize().to_hex().chars().take(REVISION_DIGITS).collect()
@@ -252,7 +283,7 @@ impl Applied {
     pub(crate) fn next(
         before: Option<&Self>,
         old: &Plan,
-        (new, components): (&Plan, &[PathBuf]),
+        (new, components): (&Plan, &[Component]),
         names: NameChanges,
     ) -> Self {
         let (mut retired, mut forgetting) = (known(before, old, new), forgotten(before, &Renames::of(old, new)));

@@ -352,6 +352,20 @@ impl Decided {
         Some(format!("other settings run than those applied: {why}"))
     }
 
+    /// If a component of the topology waits for the end of a pin: what to do.
+    pub(crate) fn waiting_component(&self, component: Digest, subscriber: &str) -> Option<String> {
+        let is_known = self.looked_at.is_none_or(|before| before.component == Some(component));
+        let waits = self.is_pinned && !is_known && self.component() != Some(component);
+        waits.then(|| {
+            format!(
+                "the applied component {} does not run: it is pinned to {}; `wattle plugin pin {subscriber} --off` \
+                 starts a trial of the applied one",
+                component.short(),
+                self.newest().short()
+            )
+        })
+    }
+
     /// Remembers the present file and topology as read. A file that cannot be read is read again later.
     pub(crate) fn look_at(&mut self, said: Said) {
         let component = said.component.or(self.looked_at.and_then(|before| before.component));

@@ -2,8 +2,10 @@
 
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::api::Digest;
+use crate::model::units::{show_duration, show_size};
 
 /// Why versions cannot be stored or found.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -18,6 +20,22 @@ pub enum StoreError {
     /// The disk has no room for the component.
     #[error("the disk has too little room for another version of a plugin: make room first")]
     NoRoom,
+    /// Too many uploads are not used.
+    #[error(
+        "uploaded components that nothing uses yet have {} of at most {}: apply or deploy them, or try again in {}, \
+         when the oldest one is removed",
+        show_size(*held),
+        show_size(*max),
+        show_duration(Duration::from_secs(wait.as_secs() + 1))
+    )]
+    UploadsFull {
+        /// Bytes.
+        held: u64,
+        /// The same.
+        max: u64,
+        /// The time until the oldest one is removed.
+        wait: Duration,
+    },
     /// An earlier write failed, and the content of the disk is unknown.
     #[error(
         "a write to the folder of plugins failed ({reason}): no version is changed until the bus has been restarted"

@@ -3,9 +3,8 @@
 //! Promises: files propose each change once: while they are unchanged since the last start, the applied topology runs.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 
-use crate::api::Proposal;
+use crate::api::{Component, Proposal};
 use crate::deploy::record::applied::{Applied, Renamed, Seen, by_name};
 use crate::deploy::record::error::StoreError;
 use crate::deploy::record::proposal::ProposalError;
@@ -21,7 +20,7 @@ pub struct Files {
     /// Their plan on top of the applied topology, with absolute paths.
     pub plan: Plan,
     /// The component of each subscriber, in order.
-    pub components: Vec<PathBuf>,
+    pub components: Vec<Component>,
     /// Their declarations alone.
     pub own: Proposal,
     /// The digest of their bytes.
@@ -30,7 +29,7 @@ pub struct Files {
 
 impl Files {
     /// Files that declare all of a plan.
-    pub fn whole(plan: Plan, components: Vec<PathBuf>, said: Said) -> Self {
+    pub fn whole(plan: Plan, components: Vec<Component>, said: Said) -> Self {
         let own = Proposal::of(&plan, &components);
         Self { plan, components, own, said }
     }
@@ -40,9 +39,9 @@ impl Files {
     /// # Errors
     /// The subscribers with unknown components.
     pub fn on(
-        applied: Option<&(Plan, Vec<PathBuf>)>,
+        applied: Option<&(Plan, Vec<Component>)>,
         merged: Merged,
-        components: BTreeMap<String, PathBuf>,
+        components: BTreeMap<String, Component>,
         (said, prune): (Said, bool),
     ) -> Result<Self, ProposalError> {
         let own = Proposal { prune, ..Proposal::of_files(&merged, components) };
@@ -63,7 +62,7 @@ impl Files {
 
 impl Store {
     /// The topology that was applied last, and the component of each subscriber.
-    pub fn topology(&self) -> Option<(Plan, Vec<PathBuf>)> {
+    pub fn topology(&self) -> Option<(Plan, Vec<Component>)> {
         self.applied().map(|applied| (applied.plan.clone(), applied.components.clone()))
     }
 
@@ -74,7 +73,7 @@ impl Store {
 
     /// The topology that a start runs instead of its files: the one applied last, if that is different and the files
     /// are unchanged since the last start.
-    pub fn applied_since(&self, files: &Files) -> Option<(Plan, Vec<PathBuf>)> {
+    pub fn applied_since(&self, files: &Files) -> Option<(Plan, Vec<Component>)> {
         let applied = self.applied()?;
         let is_other = (&applied.plan, &applied.components) != (&files.plan, &files.components);
         (is_other && applied.has_seen(&files.own, &self.sealed(files.said, files.own.prune)))

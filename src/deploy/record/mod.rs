@@ -12,4 +12,5 @@ pub(super) mod history;
 pub(super) mod proposal;
 pub(super) mod shelf;
 pub(super) mod store;
+pub(super) mod uploads;
 pub(super) mod values;

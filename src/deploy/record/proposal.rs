@@ -3,9 +3,9 @@
 //! Must not know: what is stored, who decides.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use crate::api::{Base, Node, Proposal};
+use crate::api::{Base, Component, Node, Proposal};
 use crate::topology::{
     Code, ConfigValue, Diagnostic, Found, Merged, Plan, PluginSource, Runs, Source, SubscriberPlan, Surroundings,
     check_on, documents,
@@ -27,7 +27,7 @@ pub enum ProposalError {
 pub(crate) struct Proposed {
     pub(crate) plan: Plan,
     /// The component of each subscriber, in order.
-    pub(crate) components: Vec<PathBuf>,
+    pub(crate) components: Vec<Component>,
     /// Applied items of its namespaces that it does not declare and that stay, by full name.
     pub(crate) missing: Vec<(Node, String)>,
     /// Secret files that it may not use, as messages.
@@ -36,14 +36,15 @@ pub(crate) struct Proposed {
 
 impl Proposal {
     /// A plan with absolute paths, and the component of each subscriber, in order.
-    pub fn of(plan: &Plan, components: &[PathBuf]) -> Self {
+    pub fn of<C: Clone + Into<Component>>(plan: &Plan, components: &[C]) -> Self {
         let whole = Merged::whole(plan.clone());
         let names = plan.subscribers.iter().map(SubscriberPlan::label);
-        Self { documents: documents(plan), ..Self::of_files(&whole, names.zip(components.iter().cloned()).collect()) }
+        let components = names.zip(components.iter().cloned().map(Into::into)).collect();
+        Self { documents: documents(plan), ..Self::of_files(&whole, components) }
     }
 
     /// The declarations of files, with absolute paths, and the components of their subscribers by full name.
-    pub fn of_files(merged: &Merged, components: BTreeMap<String, PathBuf>) -> Self {
+    pub fn of_files(merged: &Merged, components: BTreeMap<String, Component>) -> Self {
         let plan = &merged.plan;
         let topics = plan.topics.iter().filter(|topic| merged.topics.contains(&topic.label()));
         let schemas = topics.filter_map(|topic| topic.schema.as_ref());
@@ -66,13 +67,17 @@ impl Proposal {
     ///
     /// # Errors
     /// [`ProposalError::Unreadable`].
-    pub fn read(&self) -> Result<(Plan, Vec<PathBuf>), ProposalError> {
+    pub fn read(&self) -> Result<(Plan, Vec<Component>), ProposalError> {
         let Proposed { plan, components, .. } = self.read_on(&Plan::default(), &BTreeMap::new())?;
         Ok((plan, components))
     }
 
     /// The plan of this on top of the applied topology, whose components are given by full names of subscribers.
-    pub(crate) fn read_on(&self, applied: &Plan, known: &BTreeMap<String, PathBuf>) -> Result<Proposed, ProposalError> {
+    pub(crate) fn read_on(
+        &self,
+        applied: &Plan,
+        known: &BTreeMap<String, Component>,
+    ) -> Result<Proposed, ProposalError> {
         let source = |(number, text): (usize, &String)| Source {
             path: format!("applied-{number}.yaml").into(),
             text: text.clone(),

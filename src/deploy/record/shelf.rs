@@ -7,6 +7,7 @@ use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::api::Digest;
+use crate::deploy::record::error::StoreError;
 use crate::deploy::record::file::{NotKept, WASM, failed, read, sync_folder, write};
 use crate::effects::Disk;
 
@@ -18,6 +19,24 @@ pub(crate) struct Shelf {
 }
 
 impl Shelf {
+    /// A stored component.
+    pub(crate) fn get(&self, wasm: Digest) -> Result<Vec<u8>, StoreError> {
+        match read(&*self.disk, &name_of(wasm)) {
+            Ok(bytes) if Digest::of(&bytes) == wasm => Ok(bytes),
+            Ok(_) => Err(StoreError::Component { wasm, what: "damaged" }),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                Err(StoreError::Component { wasm, what: "missing" })
+            }
+            Err(error) => Err(failed("read a component")(error)),
+        }
+    }
+
+    /// Its length in bytes.
+    pub(crate) fn length(&self, wasm: Digest) -> Result<u64, StoreError> {
+        let length = self.disk.open(&name_of(wasm)).and_then(|file| file.length());
+        length.map_err(failed("read a component"))
+    }
+
     /// Stores a component durably, unless it exists.
     pub(crate) fn put(&self, wasm: Digest, bytes: &[u8]) -> Result<(), NotKept> {
         let _one_at_a_time = self.one_at_a_time.lock().unwrap_or_else(PoisonError::into_inner);

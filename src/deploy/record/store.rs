@@ -1,7 +1,7 @@
 //! The store of versions: components by digest, and the record of decisions.
 //!
 //! ```text
-//! <hash>.wasm     a component
+//! <hash>.wasm     a component that a record names, or an upload (`uploads`)
 //! record          "wattle plugins v2 <hash of the rest>\n", then the record as JSON; v1 has other digests
 //! topology        "wattle topology v2 <hash of the rest>\n", then the applied topology as JSON; v1 has it as YAML
 //! values          "wattle values v1 <hash of the rest>\n", then the values of variables as JSON: nowhere else
@@ -18,15 +18,15 @@
 //! never wait for components ([`Shelf`]). Must not know: who decides, what a component does.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io;
 use std::sync::{Arc, PoisonError, RwLock};
 
-use crate::api::Digest;
+use crate::api::{Component, Digest};
 use crate::deploy::record::applied::Applied;
 use crate::deploy::record::decided::{Decided, Record};
 use crate::deploy::record::error::StoreError;
 use crate::deploy::record::file::{NEW, NotKept, WASM, Written, body, failed, parse, read, text_of, write};
 use crate::deploy::record::shelf::{Shelf, name_of};
+use crate::deploy::record::uploads::Uploads;
 use crate::deploy::record::values::Values;
 use crate::dispatch::Renames;
 use crate::effects::{Clock, Disk};
@@ -73,7 +73,8 @@ pub struct Store {
     /// The values used by each record on the disk.
     named: BTreeMap<&'static str, BTreeSet<String>>,
     /// Components that future records will use, with the number of users.
-    to_be_named: BTreeMap<String, usize>,
+    pub(super) to_be_named: BTreeMap<String, usize>,
+    pub(crate) uploads: Uploads,
     /// There is no room for more components.
     is_full: bool,
     poison: Option<String>,
@@ -130,6 +131,7 @@ impl Store {
             has_values,
             named,
             to_be_named,
+            uploads: Uploads::default(),
             is_full,
             poison,
         };
@@ -158,6 +160,7 @@ impl Store {
             has_values: *has_values,
             named: named.clone(),
             to_be_named: to_be_named.clone(),
+            uploads: Uploads::default(),
             is_full: *is_full,
             poison: poison.clone(),
         }
@@ -351,14 +354,12 @@ impl Store {
 
     /// A stored component.
     pub(crate) fn component(&self, wasm: Digest) -> Result<Vec<u8>, StoreError> {
-        match read(&*self.disk, &name_of(wasm)) {
-            Ok(bytes) if Digest::of(&bytes) == wasm => Ok(bytes),
-            Ok(_) => Err(StoreError::Component { wasm, what: "damaged" }),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                Err(StoreError::Component { wasm, what: "missing" })
-            }
-            Err(error) => Err(failed("read a component")(error)),
-        }
+        self.shelf.get(wasm)
+    }
+
+    /// The stored components, for reading without a lock on the store.
+    pub(crate) fn shelf(&self) -> Shelf {
+        self.shelf.clone()
     }
 
     /// Changes decisions, durably and atomically. Removes components that are no longer used.
@@ -390,10 +391,16 @@ impl Store {
         names.filter(|name| name.ends_with(WASM) && !self.names(name) && !self.to_be_named.contains_key(name)).collect()
     }
 
-    /// Whether the record uses a component with this file name.
+    /// Whether a record uses a component with this file name.
     fn names(&self, name: &str) -> bool {
-        let kept = self.record.subscribers.values().flat_map(|decided| &decided.kept);
-        kept.into_iter().any(|kept| name_of(kept.wasm) == name)
+        self.named_components().any(|component| name_of(component) == name)
+    }
+
+    /// The components that records use.
+    pub(super) fn named_components(&self) -> impl Iterator<Item = Digest> {
+        let versions = self.record.subscribers.values().flat_map(|decided| &decided.kept).map(|kept| kept.wasm);
+        let applied = self.topology.iter().flat_map(|applied| &applied.components);
+        versions.chain(applied.filter_map(Component::stored))
     }
 
     fn check(&self) -> Result<(), StoreError> {
@@ -420,6 +427,8 @@ fn values_of(bytes: &[u8]) -> Result<Values, String> {
 
 #[cfg(test)]
 mod tests {
+    use std::io;
+
     use super::*;
     use crate::deploy::record::decided::Kept;
     use crate::effects::{MemoryDisk, SystemClock};

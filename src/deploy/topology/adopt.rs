@@ -12,14 +12,13 @@
 //! [`Reloader::apply`](super::Reloader::apply), by the same rules and with the same messages. Must not know: where
 //! files are, who starts the bus.
 
-use std::path::PathBuf;
-
-use crate::api::Changes;
+use crate::api::{Changes, Component, Digest};
 use crate::deploy::record::applied::{Applied, news, taken};
 use crate::deploy::record::files::Files;
 use crate::deploy::record::store::Store;
 use crate::deploy::topology::error::TopologyError;
 use crate::deploy::versions::snapshot::snapshot_where_nothing_runs;
+use crate::deploy::versions::source;
 use crate::deploy::versions::start::Replaced;
 use crate::dispatch::{PrepareError, Renames, changes_of, prepare, unremembered, untouched};
 use crate::engine::Engine;
@@ -31,9 +30,22 @@ pub struct Instead {
     /// The plan that was applied last.
     pub plan: Plan,
     /// The component of each subscriber, in order.
-    pub components: Vec<PathBuf>,
+    pub components: Vec<Component>,
     /// Why the files were refused, as messages; empty if they are unchanged.
     pub refused: Vec<String>,
+}
+
+impl Instead {
+    /// Whether the files say the same: an uploaded component may be that of a file. Reads those.
+    pub fn is_same(&self, files: &Files) -> bool {
+        let is_same = |(applied, file): (&Component, &Component)| match (applied, file) {
+            (Component::Stored(digest), Component::File(path)) => {
+                source::read("", path).is_ok_and(|wasm| Digest::of(&wasm) == *digest)
+            }
+            (applied, file) => applied == file,
+        };
+        self.plan == files.plan && self.components.iter().zip(&files.components).all(is_same)
+    }
 }
 
 /// Whether a start runs something other than its files. Decides nothing.
@@ -87,7 +99,7 @@ pub async fn adopt<E: Engine>(
     engine: &E,
     store: &mut Store,
     plan: &Plan,
-    components: &[PathBuf],
+    components: &[Component],
     (allow_loss, replaced): (bool, &[Replaced]),
 ) -> Result<(), TopologyError> {
     store.follow(engine).await?;

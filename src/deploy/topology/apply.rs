@@ -10,18 +10,18 @@
 //! replaces one record by another, so that after a crash at any moment the next start has exactly the old topology or
 //! the new one. A removed subscriber is remembered, so that it continues at its position when it returns. A rename
 //! takes effect with that record: it contains the numbers of renamed items, so that the engine can be told again any
-//! number of times; before the decision, versions are under both names, after it under the new one. Relies on:
+//! number of times; before the decision, versions are under both names, after it under the new one. A subscriber of
+//! which only the uploaded component is new continues: its lanes call the new version as after a deploy. Relies on:
 //! [`crate::dispatch::Tree::apply`] to keep unchanged lanes running, [`super::Store`] for durability. Must not know:
 //! gRPC, the command line, which files propose.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 
-use crate::api::{Changes, Proposal};
+use crate::api::{Changes, Component, Proposal};
 use crate::deploy::compile::Compile;
-use crate::deploy::error::PluginError;
+use crate::deploy::error::{PluginError, ReloadError};
 use crate::deploy::record::applied::{Applied, news};
 use crate::deploy::reloader::Reloader;
 use crate::deploy::topology::adopt::permit;
@@ -29,9 +29,18 @@ use crate::deploy::topology::changes::tell_notes;
 use crate::deploy::topology::error::{TopologyError, first_of};
 use crate::deploy::versions::snapshot::snapshot_where_it_does_not_run;
 use crate::deploy::versions::start::{self, Change, Chosen, Replaced};
-use crate::dispatch::Renames;
-use crate::engine::Engine;
+use crate::dispatch::{NameError, Renames, Starts};
+use crate::engine::{ApplyError, Engine};
 use crate::topology::{Plan, SubscriberPlan};
+
+/// Why the lanes of a subscriber do not call the version that was decided.
+#[derive(Debug, thiserror::Error)]
+enum CallError {
+    #[error(transparent)]
+    Name(#[from] NameError),
+    #[error(transparent)]
+    Apply(#[from] ApplyError),
+}
 
 /// The compiled versions, and the versions that they replace.
 type Ready<H> = (Chosen<H>, Vec<Replaced>);
@@ -57,7 +66,16 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
         revision: Option<String>,
     ) -> Result<Changes, TopologyError> {
         let reloader = self.clone();
-        let applying = async move { reloader.applied(proposal, allow_loss, revision).await };
+        let applying = async move {
+            let uploaded: Vec<_> = proposal.components.values().filter_map(Component::stored).collect();
+            reloader.hold(uploaded.clone()).await.map_err(|error| match error {
+                ReloadError::NotUploaded { components } => TopologyError::NotUploaded(components),
+                _ => TopologyError::Closed,
+            })?;
+            let applied = reloader.applied(proposal, allow_loss, revision).await;
+            reloader.let_go(uploaded, applied.is_ok()).await;
+            applied
+        };
         self.detached(applying).await.unwrap_or(Err(TopologyError::Closed))
     }
 
@@ -78,10 +96,11 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
         let (tree, old) = (&self.shared.tree, self.shared.tree.plan());
         // Versions of changing subscribers are locked meanwhile.
         let subjects = self.all();
-        let started = tree.started_by(&plan);
+        let renames = Renames::of(&old, &plan);
+        let affected = self.affected(&plan, &components, &renames);
         let places: HashMap<String, usize> =
             plan.subscribers.iter().enumerate().map(|(at, of)| (of.label(), at)).collect();
-        let start: HashMap<&String, usize> = started.iter().zip(0..).collect();
+        let start: HashMap<&String, usize> = affected.iter().zip(0..).collect();
         let stays = |name: &String| places.contains_key(name) && !start.contains_key(name);
         let mut turns = Vec::new();
         for subject in subjects.iter().filter(|subject| !stays(&subject.name)) {
@@ -91,10 +110,14 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
         let looked = self.shared.runtime.spawn_blocking(move || reloader.looked_at(&proposed));
         let mut changes = looked.await.map_err(|_| TopologyError::Closed)?;
         permit(&changes, allow_loss)?;
-        let renames = Renames::of(&old, &plan);
-        let (chosen, replaced) = self.choose(&plan, &components, &started, &renames).await?;
+        let (chosen, replaced) = self.choose(&plan, &components, &affected, &renames).await?;
         let Chosen { starts, mut notes, changes: mut versions } = chosen;
-        tell_notes(&mut changes, &started, &notes);
+        tell_notes(&mut changes, &affected, &notes);
+        let started: HashSet<String> = tree.started_by(&plan).into_iter().collect();
+        // The lanes of these continue, and call another version.
+        let is_other = |change: &Change| !matches!(change, Change::None | Change::Seen(_));
+        let others = versions.iter().filter(|(name, change)| !started.contains(name) && is_other(change));
+        let others: HashSet<String> = others.map(|(name, _)| name.clone()).collect();
         // Components have up to 64 MiB, and the remaining room is reserved for changes that free some, such as a
         // shorter retention.
         if start::components(&versions).next().is_some() && !tree.engine().storage().takes_events {
@@ -152,21 +175,29 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
         })
         .await?;
         // Also trials of removed subscribers, whose judges would wait for ever.
-        let stay: HashSet<&str> =
-            places.keys().filter(|name| stays(name)).map(|name| renames.old_subscriber(name)).collect();
+        let continues = |name: &&String| !started.contains(*name) && !others.contains(*name);
+        let stay: HashSet<&str> = places.keys().filter(continues).map(|name| renames.old_subscriber(name)).collect();
         for name in subjects.iter().map(|subject| subject.name.as_str()).filter(|name| !stay.contains(name)) {
             // new and already removed subscribers have none
             if let Ok(running) = tree.subscriber(name) {
                 running.versions().give_up_trial();
             }
         }
-        let starts: BTreeMap<_, _> = started.iter().cloned().zip(starts).collect();
+        let starts = affected.iter().cloned().zip(starts);
+        let (starts, called): (BTreeMap<_, _>, BTreeMap<_, _>) = starts.partition(|(name, _)| started.contains(name));
         // If this fails, the running topology is not the decided one, and comparisons with it are invalid.
         self.shared.is_unfinished.store(true, Ordering::Release);
         tree.apply(&plan, starts).await.map_err(TopologyError::Start)?;
         self.shared.is_unfinished.store(false, Ordering::Release);
         self.refuse_files(Vec::new());
-        let notes: BTreeMap<_, _> = started.into_iter().zip(notes).collect();
+        let mut notes: BTreeMap<_, _> = affected.into_iter().zip(notes).collect();
+        notes.retain(|name, _| started.contains(name) || others.contains(name));
+        for (name, starts) in called.into_iter().filter(|(name, _)| others.contains(name)) {
+            if let Err(error) = self.call(&name, starts).await {
+                tracing::error!(subscriber = name, %error, "the next start calls the decided version");
+                notes.insert(name, Some(error.to_string()));
+            }
+        }
         self.follow(&plan, notes);
         self.shared.topology.send_replace(Arc::new(Proposal::of(&plan, &components)));
         if self.revision() != before {
@@ -181,17 +212,27 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
         Ok(changes)
     }
 
-    /// Prepares the versions of starting subscribers.
+    /// Makes the lanes of a subscriber that continues call its new version.
+    async fn call(&self, subscriber: &str, starts: Starts<C::Handler>) -> Result<(), CallError> {
+        let running = self.shared.tree.subscriber(subscriber)?;
+        match starts.on_trial {
+            Some((handler, terms)) => running.versions().run_on_trial(handler, terms).await.map(drop)?,
+            None => running.versions().run(starts.proven).await?,
+        }
+        Ok(())
+    }
+
+    /// Prepares the versions of affected subscribers.
     async fn choose(
         &self,
         plan: &Plan,
-        components: &[PathBuf],
-        started: &[String],
+        components: &[Component],
+        affected: &[String],
         renames: &Renames,
     ) -> Result<Ready<C::Handler>, TopologyError> {
-        let (plan, components, started) = (plan.clone(), components.to_vec(), started.to_vec());
+        let (plan, components, affected) = (plan.clone(), components.to_vec(), affected.to_vec());
         let (reloader, renames) = (self.clone(), renames.clone());
-        let work = move || reloader.chosen(&plan, &components, &started, &renames);
+        let work = move || reloader.chosen(&plan, &components, &affected, &renames);
         let chosen = self.shared.runtime.spawn_blocking(work).await;
         chosen.map_err(|_| TopologyError::Closed)?.map_err(TopologyError::Plugins)
     }
@@ -200,12 +241,12 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
     pub(super) fn chosen(
         &self,
         plan: &Plan,
-        components: &[PathBuf],
-        started: &[String],
+        components: &[Component],
+        affected: &[String],
         renames: &Renames,
     ) -> Result<Ready<C::Handler>, Vec<PluginError>> {
         let (view, compiler) = (self.store().view(renames), &self.shared.compiler);
-        let chosen = start::choose(&view, compiler, plan, components, Some(started), &|_| ())?;
+        let chosen = start::choose(&view, compiler, plan, components, Some(affected), &|_| ())?;
         let replaced = chosen.changes.iter().filter_map(|(name, change)| change.replaces(&view, name)).collect();
         Ok((chosen, replaced))
     }

@@ -1,24 +1,23 @@
 //! The changes that applying a topology would make, and whether they are allowed. Decides nothing.
 
-use std::path::PathBuf;
 use std::sync::PoisonError;
 
-use crate::api::{Base, Changes, Node, Proposal, What};
+use crate::api::{Base, Change, Changes, Component, Node, Proposal, What};
 use crate::deploy::compile::Compile;
 use crate::deploy::record::applied::{Retired, news, taken};
 use crate::deploy::record::proposal::Proposed;
 use crate::deploy::reloader::Reloader;
 use crate::deploy::secrets::SecretFolders;
 use crate::deploy::topology::error::TopologyError;
-use crate::deploy::versions::start;
+use crate::deploy::versions::preview;
 use crate::dispatch::Renames;
 use crate::engine::Engine;
 use crate::topology::{Plan, SubscriberPlan};
 
-/// Adds the notes of subscribers that start, in order.
-pub(crate) fn tell_notes(changes: &mut Changes, started: &[String], notes: &[Option<String>]) {
+/// Adds the notes of affected subscribers, in order.
+pub(crate) fn tell_notes(changes: &mut Changes, affected: &[String], notes: &[Option<String>]) {
     for change in changes.changes.iter_mut().filter(|change| change.node == Node::Subscriber) {
-        let at = started.iter().position(|name| *name == change.name);
+        let at = affected.iter().position(|name| *name == change.name);
         change.words.extend(at.and_then(|at| notes.get(at)?.clone()));
     }
 }
@@ -28,16 +27,21 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
     /// nothing. Blocks on the disk, and until components are compiled.
     ///
     /// # Errors
-    /// [`TopologyError::Unreadable`], [`TopologyError::Refused`].
+    /// [`TopologyError::NotUploaded`], [`TopologyError::Unreadable`], [`TopologyError::Refused`].
     pub fn changes(&self, proposal: &Proposal) -> Result<Changes, TopologyError> {
+        let uploaded: Vec<_> = proposal.components.values().filter_map(Component::stored).collect();
+        let missing = self.store().missing(&uploaded, self.trusted_now_ns());
+        if !missing.is_empty() {
+            return Err(TopologyError::NotUploaded(missing));
+        }
         let proposed = self.proposed(proposal)?;
         let mut changes = self.looked_at(&proposed);
         if changes.refusals.is_empty() {
             let Proposed { plan, components, .. } = &proposed;
-            let tree = &self.shared.tree;
-            let (started, renames) = (tree.started_by(plan), Renames::of(&tree.plan(), plan));
-            match self.chosen(plan, components, &started, &renames) {
-                Ok((chosen, _)) => tell_notes(&mut changes, &started, &chosen.notes),
+            let renames = Renames::of(&self.shared.tree.plan(), plan);
+            let affected = self.affected(plan, components, &renames);
+            match self.chosen(plan, components, &affected, &renames) {
+                Ok((chosen, _)) => tell_notes(&mut changes, &affected, &chosen.notes),
                 Err(errors) => changes.refusals.extend(errors.iter().map(ToString::to_string)),
             }
         }
@@ -106,15 +110,31 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
         }
     }
 
-    /// Adds the version that each starting subscriber would run, and mismatches with the schema of its component. Reads
-    /// the files of components.
-    fn tell_versions(&self, changes: &mut Changes, plan: &Plan, components: &[PathBuf]) {
-        let tree = &self.shared.tree;
-        let (started, renames) = (tree.started_by(plan), Renames::of(&tree.plan(), plan));
+    /// The subscribers that an apply affects, in the order of the plan: those that it starts, and those with a new
+    /// component.
+    pub(super) fn affected(&self, plan: &Plan, components: &[Component], renames: &Renames) -> Vec<String> {
+        let view = self.store().view(renames);
+        preview::affected(&view, plan, components, &self.shared.tree.started_by(plan))
+    }
+
+    /// Adds the version that each affected subscriber would run, and mismatches with the schema of its component. Reads
+    /// components.
+    fn tell_versions(&self, changes: &mut Changes, plan: &Plan, components: &[Component]) {
+        let renames = Renames::of(&self.shared.tree.plan(), plan);
+        let affected = self.affected(plan, components, &renames);
         let view = self.store().view(&renames);
-        let mut words = start::words(&view, plan, components, &started);
-        changes.differs = start::differs(&view, plan, &started);
-        changes.refusals.extend(start::misfits(&view, plan, components, &started));
+        let mut words = preview::words(&view, plan, components, &affected);
+        changes.differs = preview::differs(&view, plan, components, &affected);
+        changes.refusals.extend(preview::misfits(&view, plan, components, &affected));
+        // a new component alone is no change of the plan
+        let is_told = |name: &String| changes.changes.iter().any(|of| of.node == Node::Subscriber && of.name == *name);
+        let untold: Vec<_> = affected.into_iter().filter(|name| !is_told(name)).collect();
+        let change =
+            |name| Change { node: Node::Subscriber, name, renamed_from: None, what: What::Changed, words: Vec::new() };
+        if !untold.is_empty() {
+            changes.changes.extend(untold.into_iter().map(change));
+            changes.changes.sort_by(|a, b| (a.node, &a.name).cmp(&(b.node, &b.name)));
+        }
         for change in changes.changes.iter_mut().filter(|change| change.node == Node::Subscriber) {
             change.words.extend(words.remove(&change.name));
         }

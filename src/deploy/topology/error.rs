@@ -1,6 +1,7 @@
 //! Why a topology was not applied.
 
-use crate::deploy::error::PluginError;
+use crate::api::Digest;
+use crate::deploy::error::{PluginError, not_uploaded};
 use crate::deploy::record::error::StoreError;
 use crate::deploy::record::proposal::ProposalError;
 use crate::dispatch::{CollectError, PrepareError, StartError};
@@ -36,6 +37,9 @@ pub enum TopologyError {
     /// The errors of all plugins.
     #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
     Plugins(Vec<PluginError>),
+    /// Its components were not uploaded, or were removed since.
+    #[error("{}", not_uploaded(.0))]
+    NotUploaded(Vec<Digest>),
     /// A new item cannot be prepared.
     #[error(transparent)]
     Prepare(#[from] PrepareError),

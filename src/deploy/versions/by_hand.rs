@@ -2,16 +2,14 @@
 //!
 //! Promises: a stored version runs without a trial. A pinned subscriber keeps its version until `unpin`.
 
-use std::path::PathBuf;
-
-use crate::api::{DeployOutcome, Digest, Policy, Reloaded, Unpinned};
+use crate::api::{Component, DeployOutcome, Digest, Policy, Reloaded, Unpinned};
 use crate::deploy::compile::Compile;
 use crate::deploy::error::ReloadError;
 use crate::deploy::record::decided::Decided;
 use crate::deploy::reloader::Reloader;
 use crate::deploy::versions::deploy::not_called;
 use crate::deploy::versions::source;
-use crate::dispatch::{Called, NameError};
+use crate::dispatch::{Called, NameError, Renames};
 use crate::engine::Engine;
 
 impl<E: Engine, C: Compile> Reloader<E, C> {
@@ -103,8 +101,8 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
         .await
     }
 
-    /// Unpins a subscriber. If its file or the topology has changed since it was pinned, the change is tried at once,
-    /// as at the next start.
+    /// Unpins a subscriber. If its component or the topology has changed since it was pinned, the change is tried at
+    /// once, as at the next start.
     ///
     /// # Errors
     /// [`ReloadError`]; then it is still pinned.
@@ -116,10 +114,14 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
             let _turn = reloader.to_begin(reloader.own_turn(&subject)).await?;
             let (name, unpin) = (subject.name.clone(), |decided: &mut Decided| decided.is_pinned = false);
             reloader.blocking(move |reloader| Ok(reloader.store().decide(&name, unpin)?)).await?;
-            let (plan, file) = (subject.plan(), reloader.file_of(&subject.name));
+            let (plan, named) = (subject.plan(), reloader.component_of(&subject.name));
             let proposed = reloader.blocking(move |reloader| {
-                let read = |file| source::read(&plan.label(), file).ok().map(|wasm| (file, wasm));
-                reloader.proposal_now(&plan, file.as_deref().and_then(read), Policy::Swap)
+                let read = |named: Component| {
+                    let view = reloader.store().view(&Renames::default());
+                    let wasm = source::read_component(&view, &plan.label(), &named).ok()?;
+                    Some((named, wasm))
+                };
+                reloader.proposal_now(&plan, named.and_then(read), Policy::Swap)
             });
             let tried = match proposed.await {
                 Ok(Some(proposal)) => Box::pin(reloader.reload(index, proposal)).await.map(Some),
@@ -140,8 +142,8 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
         .await
     }
 
-    /// The applied file of a subscriber's plugin.
-    fn file_of(&self, subscriber: &str) -> Option<PathBuf> {
+    /// The applied component of a subscriber.
+    fn component_of(&self, subscriber: &str) -> Option<Component> {
         self.shown().1.as_ref()?.components_by_name().remove(subscriber)
     }
 

@@ -13,12 +13,12 @@
 use std::path::Path;
 use std::time::Duration;
 
-use crate::api::{DeployOutcome, Digest, Policy, Reloaded};
+use crate::api::{Component, DeployOutcome, Digest, Policy, Reloaded};
 use crate::deploy::compile::Compile;
 use crate::deploy::error::{KeptError, ReloadError};
 use crate::deploy::record::decided::{Kept, Said};
 use crate::deploy::reloader::Reloader;
-use crate::deploy::versions::{cause_of_file, source, start, terms};
+use crate::deploy::versions::{cause, source, start, terms};
 use crate::dispatch::Called;
 use crate::engine::{ApplyError, Engine};
 use crate::model::call::Handler as _;
@@ -52,35 +52,29 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
         policy: Policy,
         cause: &str,
     ) -> Result<Reloaded, ReloadError> {
-        self.deploy_if(subscriber, wasm, policy, cause, None).await
+        let (index, _) = self.subject(subscriber)?;
+        let (reloader, how) = (self.clone(), (policy, cause.to_owned()));
+        self.whole(async move { reloader.deployed(index, move |_| Ok(wasm), how, None).await }).await
     }
 
-    /// As [`Self::deploy`], provided that the last decided version, candidate or stable, begins with `expected`.
-    ///
-    /// # Errors
-    /// [`ReloadError`], [`ReloadError::Moved`] if it is another one.
-    pub async fn deploy_if(
+    /// Replaces the component of a subscriber by one that is read when it is its turn, provided that the last decided
+    /// version begins with `expected`.
+    pub(super) async fn deployed(
         &self,
-        subscriber: &str,
-        wasm: Vec<u8>,
-        policy: Policy,
-        cause: &str,
+        index: usize,
+        read: impl FnOnce(&Self) -> Result<Vec<u8>, ReloadError> + Send + 'static,
+        (policy, cause): (Policy, String),
         expected: Option<String>,
     ) -> Result<Reloaded, ReloadError> {
-        let (index, _) = self.subject(subscriber)?;
-        let (reloader, cause) = (self.clone(), cause.to_owned());
-        self.whole(async move {
-            let subject = reloader.at(index)?;
-            let place = subject.queue.join();
-            let _turn = reloader.to_begin(reloader.turn_of(&subject, &place)).await?;
-            reloader.is_still(&subject, expected.as_deref())?;
-            let plan = subject.plan();
-            let spec = reloader.blocking(move |_| source::spec(&plan, wasm).map_err(ReloadError::Source)).await?;
-            let reloaded = reloader.reload(index, Proposal { spec, cause, said: None, policy }).await?;
-            place.is_done();
-            Ok(reloaded)
-        })
-        .await
+        let subject = self.at(index)?;
+        let place = subject.queue.join();
+        let _turn = self.to_begin(self.turn_of(&subject, &place)).await?;
+        self.is_still(&subject, expected.as_deref())?;
+        let plan = subject.plan();
+        let spec = self.blocking(move |reloader| source::spec(&plan, read(reloader)?).map_err(ReloadError::Source));
+        let reloaded = self.reload(index, Proposal { spec: spec.await?, cause, said: None, policy }).await?;
+        place.is_done();
+        Ok(reloaded)
     }
 
     /// Reads the file of a subscriber's plugin, which may have changed.
@@ -115,7 +109,7 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
     fn look_at_file(&self, plan: &SubscriberPlan, file: &Path, policy: Policy) -> Result<Looked, ReloadError> {
         let wasm = source::read(&plan.label(), file).map_err(|error| ReloadError::Source(vec![error]))?;
         let component = Digest::of(&wasm);
-        Ok(match self.proposal_now(plan, Some((file, wasm)), policy)? {
+        Ok(match self.proposal_now(plan, Some((file.to_owned().into(), wasm)), policy)? {
             Some(proposal) => Looked::New(proposal.into()),
             None => {
                 let shown = self.shown();
@@ -130,15 +124,15 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
         })
     }
 
-    /// The proposal of the topology and, if readable, of a file: the same at any time as at a start. Blocks.
+    /// The proposal of the topology and, if readable, of its component: the same at any time as at a start. Blocks.
     pub(super) fn proposal_now(
         &self,
         plan: &SubscriberPlan,
-        file: Option<(&Path, Vec<u8>)>,
+        named: Option<(Component, Vec<u8>)>,
         policy: Policy,
     ) -> Result<Option<Proposal>, ReloadError> {
         let name = plan.label();
-        let component = file.as_ref().map(|(_, wasm)| Digest::of(wasm));
+        let component = named.as_ref().map(|(_, wasm)| Digest::of(wasm));
         let said = Said { component, settings: source::settings(plan) };
         let mut store = self.store();
         let (proposed, is_of_file) = match store.decided(&name) {
@@ -151,8 +145,8 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
             }
             return Ok(None);
         };
-        let cause = file.as_ref().filter(|_| is_of_file).map(|(path, _)| cause_of_file(path));
-        let wasm = match file {
+        let cause = named.as_ref().filter(|_| is_of_file).map(|(named, _)| cause(named));
+        let wasm = match named {
             Some((_, wasm)) if component == Some(proposed) => wasm,
             _ => store.component(proposed).map_err(KeptError::Store)?,
         };

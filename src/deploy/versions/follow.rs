@@ -1,7 +1,8 @@
 //! Follows the plugin files of running subscribers, and of subscribers that start later.
 //!
 //! Promises: a file is proposed when it has changed, and once when its subscriber begins to be followed, because
-//! earlier changes are not seen. Subscribers that a topology adds are followed from then on, removed ones no longer.
+//! earlier changes are not seen. Subscribers that a topology adds are followed from then on, removed ones no longer. If
+//! an uploaded component replaces a file, the next change of that file is proposed.
 //! Relies on: [`Watch`] to detect changes, [`Reloader::propose`] to handle them.
 
 use std::collections::BTreeMap;
@@ -10,7 +11,7 @@ use std::sync::Arc;
 
 use tokio::sync::watch::Receiver;
 
-use crate::api::{Policy, Proposal};
+use crate::api::{Component, Policy, Proposal};
 use crate::deploy::compile::Compile;
 use crate::deploy::error::{PluginError, ReloadError};
 use crate::deploy::reloader::Reloader;
@@ -27,10 +28,14 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
     /// the file is read again after its next change.
     pub async fn watch(&self, policy: Policy) {
         let mut topology = self.topology();
-        let mut files = BTreeMap::new();
+        let mut files: BTreeMap<String, PathBuf> = BTreeMap::new();
         let mut watch = Watch::default();
         loop {
-            let now = topology.borrow_and_update().components.clone();
+            let file = |(name, component): (&String, &Component)| {
+                let file = component.file().map(Path::to_owned).or_else(|| files.get(name).cloned())?;
+                Some((name.clone(), file))
+            };
+            let now: BTreeMap<_, _> = topology.borrow_and_update().components.iter().filter_map(file).collect();
             watch.follow(now.values().cloned());
             for (subscriber, file) in &now {
                 if files.get(subscriber) != Some(file) {

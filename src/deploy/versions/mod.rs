@@ -4,10 +4,9 @@
 //! becomes stable, or is rolled back if it fails on an event that the stable version handles. Relies on:
 //! [`Reloader`](super::Reloader) for locks, `record` for durability. Must not know: how topologies are applied.
 
-use std::path::Path;
 use std::time::Duration;
 
-use crate::api::Digest;
+use crate::api::{Component, Digest};
 use crate::dispatch::Terms;
 use crate::topology::TrialPlan;
 
@@ -16,12 +15,14 @@ pub(super) mod deploy;
 pub(super) mod follow;
 pub(super) mod judge;
 pub(super) mod listing;
+pub(super) mod preview;
 pub(super) mod shadow;
 pub(super) mod snapshot;
 pub(super) mod source;
 pub(super) mod start;
 pub(super) mod storing;
 pub(super) mod subjects;
+pub(super) mod upload;
 
 /// The terms of a trial in all or some lanes that began `passed` ago.
 fn terms(TrialPlan { events, time, at_most }: TrialPlan, lanes: Option<u32>, passed: Duration) -> Terms {
@@ -39,7 +40,10 @@ fn declares_no_outputs(version: Digest, ports: &[String]) -> Option<String> {
 /// The cause of a version that has the component of another.
 const OTHER_SETTINGS: &str = "other settings in the topology";
 
-/// The cause of a version from a file.
-fn cause_of_file(path: &Path) -> String {
-    format!("file {}", path.display())
+/// The cause of a version from the topology.
+fn cause(component: &Component) -> String {
+    match component {
+        Component::File(path) => format!("file {}", path.display()),
+        Component::Stored(_) => "applied".to_owned(),
+    }
 }

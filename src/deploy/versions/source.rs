@@ -11,8 +11,9 @@ use std::sync::{Mutex, PoisonError};
 
 use rustix::fs::OFlags;
 
-use crate::api::Digest;
+use crate::api::{Component, Digest};
 use crate::deploy::error::PluginError;
+use crate::deploy::record::store::Store;
 use crate::deploy::secrets::SecretFolders;
 use crate::limits::COMPONENT_BYTES_MAX;
 use crate::model::call::Limits;
@@ -113,8 +114,15 @@ pub(crate) fn ports(subscriber: &SubscriberPlan) -> Vec<String> {
 }
 
 /// As [`spec`], with the component from its file. Reports all errors at once.
-pub(crate) fn spec_of_file(subscriber: &SubscriberPlan, path: &Path) -> Result<PluginSpec, Vec<PluginError>> {
-    let wasm = read(&subscriber.label(), path);
+fn spec_of_file(subscriber: &SubscriberPlan, path: &Path) -> Result<PluginSpec, Vec<PluginError>> {
+    spec_of(subscriber, read(&subscriber.label(), path))
+}
+
+/// As [`spec`], with a component that was read. Reports all errors at once.
+pub(crate) fn spec_of(
+    subscriber: &SubscriberPlan,
+    wasm: Result<Vec<u8>, PluginError>,
+) -> Result<PluginSpec, Vec<PluginError>> {
     match (settings_spec(subscriber), wasm) {
         (Ok(spec), Ok(wasm)) => held(PluginSpec { wasm, ..spec }),
         (spec, wasm) => {
@@ -135,7 +143,7 @@ pub fn register(host: &Host, plan: &Plan, components: &[PathBuf]) -> Result<Vec<
         let name = subscriber.label();
         let path = components.get(index).ok_or_else(|| vec![PluginError::Missing { subscriber: name.clone() }])?;
         let spec = spec_of_file(subscriber, path)?;
-        let refused = |error| vec![PluginError::Refused { subscriber: name, path: path.clone(), error }];
+        let refused = |error| vec![PluginError::Refused { subscriber: name, component: path.clone().into(), error }];
         host.register(spec).map_err(refused)
     };
     let (mut plugins, mut errors) = (Vec::new(), Vec::new());
@@ -160,7 +168,8 @@ pub fn misfits(host: &Host, plan: &Plan, components: &[Option<PathBuf>]) -> Vec<
                 return errors.into_iter().filter(|error| !is_secret(error)).collect();
             }
         };
-        let refused = |error| PluginError::Refused { subscriber: subscriber.label(), path: path.clone(), error };
+        let component = path.clone().into();
+        let refused = |error| PluginError::Refused { subscriber: subscriber.label(), component, error };
         host.register(spec).err().map(refused).into_iter().collect()
     };
     each(plan, look).into_iter().flatten().collect()
@@ -209,7 +218,21 @@ pub(crate) fn each<T: Send>(plan: &Plan, work: impl Fn(usize, &SubscriberPlan) -
     results.into_iter().map(|(_, result)| result).collect()
 }
 
-pub(crate) fn read(subscriber: &str, path: &Path) -> Result<Vec<u8>, PluginError> {
+/// The component that a topology names.
+pub(crate) fn read_component(store: &Store, subscriber: &str, component: &Component) -> Result<Vec<u8>, PluginError> {
+    match component {
+        Component::File(path) => read(subscriber, path),
+        Component::Stored(digest) => {
+            store.component(*digest).map_err(|error| PluginError::Stored { subscriber: subscriber.to_owned(), error })
+        }
+    }
+}
+
+/// The component in the file of a subscriber's plugin.
+///
+/// # Errors
+/// [`PluginError::Unreadable`], [`PluginError::TooLarge`].
+pub fn read(subscriber: &str, path: &Path) -> Result<Vec<u8>, PluginError> {
     let (subscriber, path) = (subscriber.to_owned(), path.to_owned());
     match read_file(&path, COMPONENT_BYTES_MAX) {
         Ok(wasm) => Ok(wasm),

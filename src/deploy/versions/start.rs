@@ -10,18 +10,16 @@
 //!
 //! Each version runs with the present content of its secret files.
 
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use crate::api::Digest;
+use crate::api::{Component, Digest};
 use crate::deploy::compile::Compile;
 use crate::deploy::error::{KeptError, PluginError};
 use crate::deploy::record::decided::{Decided, Kept, Said};
 use crate::deploy::record::error::StoreError;
 use crate::deploy::record::store::Store;
 use crate::deploy::versions::source::{
-    config, each, held, hidden, of_deployed, ports, read, settings, settings_spec, spec_of_file,
+    config, each, held, hidden, of_deployed, ports, read_component, settings, settings_spec, spec_of,
 };
 use crate::deploy::versions::terms;
 use crate::dispatch::Starts;
@@ -108,10 +106,16 @@ pub(crate) struct Proposed {
     said: Said,
 }
 
-/// The component in the file of a plugin.
-struct FileComponent {
-    digest: Digest,
+/// The component that the topology names: the content of a file, or a stored one.
+pub(super) struct NamedComponent {
+    pub(super) digest: Digest,
     wasm: Vec<u8>,
+}
+
+impl NamedComponent {
+    pub(super) fn of(wasm: Vec<u8>) -> Self {
+        Self { digest: Digest::of(&wasm), wasm }
+    }
 }
 
 impl Change {
@@ -132,19 +136,20 @@ struct Beginning<'a, C> {
     progress: &'a (dyn Fn(Progress) + Sync),
 }
 
-/// Decides durably which versions a bus starts with, and prepares them. `files` are the components in the topology, one
-/// per subscriber of the plan, in order.
+/// Decides durably which versions a bus starts with, and prepares them. `components` are those in the topology, one per
+/// subscriber of the plan, in order.
 ///
 /// # Errors
 /// [`BeginError`]; then nothing was decided.
-pub fn begin<C: Compile>(
+pub fn begin<C: Compile, P: Clone + Into<Component>>(
     store: Store,
     compiler: &C,
     plan: &Plan,
-    files: &[PathBuf],
+    components: &[P],
     progress: &(dyn Fn(Progress) + Sync),
 ) -> Result<Begun<C::Handler>, BeginError> {
-    begin_with(store, compiler, plan, files, progress, |_, _| Ok::<_, BeginError>(()))
+    let components: Vec<Component> = components.iter().cloned().map(Into::into).collect();
+    begin_with(store, compiler, plan, &components, progress, |_, _| Ok::<_, BeginError>(()))
 }
 
 /// As [`begin`], with a step `between` the check that all versions can run and the decision. It gets the replacements.
@@ -155,13 +160,13 @@ pub fn begin_with<C: Compile, F: From<BeginError>>(
     mut store: Store,
     compiler: &C,
     plan: &Plan,
-    files: &[PathBuf],
+    named: &[Component],
     progress: &(dyn Fn(Progress) + Sync),
     first: impl FnOnce(&mut Store, &[Replaced]) -> Result<(), F>,
 ) -> Result<Begun<C::Handler>, F> {
     let renames = store.renames(plan);
     let choose_on = |store: &Store| {
-        choose(&store.view(&renames), compiler, plan, files, None, progress).map_err(BeginError::Plugins)
+        choose(&store.view(&renames), compiler, plan, named, None, progress).map_err(BeginError::Plugins)
     };
     let mut chosen = choose_on(&store)?;
     if let Err(error) = keep_all(&mut store, &chosen.changes) {
@@ -205,7 +210,7 @@ pub(crate) fn choose<C: Compile>(
     store: &Store,
     compiler: &C,
     plan: &Plan,
-    files: &[PathBuf],
+    named: &[Component],
     only: Option<&[String]>,
     progress: &(dyn Fn(Progress) + Sync),
 ) -> Result<Chosen<C::Handler>, Vec<PluginError>> {
@@ -215,8 +220,8 @@ pub(crate) fn choose<C: Compile>(
         if only.is_some_and(|only| !only.contains(&subscriber.label())) {
             return None;
         }
-        Some(match files.get(index) {
-            Some(file) => beginning.choose(subscriber, file),
+        Some(match named.get(index) {
+            Some(component) => beginning.choose(subscriber, component),
             None => Err(vec![PluginError::Missing { subscriber: subscriber.label() }]),
         })
     });
@@ -280,21 +285,21 @@ fn no_room(subscriber: &str) -> PluginError {
 }
 
 impl<C: Compile> Beginning<'_, C> {
-    fn choose(&self, subscriber: &SubscriberPlan, file: &Path) -> Result<Choice<C::Handler>, Vec<PluginError>> {
+    fn choose(&self, subscriber: &SubscriberPlan, named: &Component) -> Result<Choice<C::Handler>, Vec<PluginError>> {
         let name = subscriber.label();
         let Some(decided) = self.store.decided(&name) else {
             if !self.store.has_room() {
                 return Err(vec![no_room(&name)]);
             }
-            let spec = spec_of_file(subscriber, file)?;
-            let kept = self.kept(&spec, subscriber, file);
+            let spec = spec_of(subscriber, read_component(self.store, &name, named))?;
+            let kept = self.kept(&spec, subscriber, named);
             let new = Proposed { said: kept.said(), kept, wasm: spec.wasm.clone() };
-            let proven = self.compile(spec, file)?;
+            let proven = self.compile(spec, named)?;
             return Ok(Choice { starts: Starts { proven, on_trial: None }, note: None, change: Change::First(new) });
         };
-        let component = |wasm: Vec<u8>| FileComponent { digest: Digest::of(&wasm), wasm };
-        let (found, spec) = (read(&name, file).map(component), settings_spec(subscriber));
-        let said = Said { component: found.as_ref().ok().map(|file| file.digest), settings: settings(subscriber) };
+        let found = read_component(self.store, &name, named).map(NamedComponent::of);
+        let spec = settings_spec(subscriber);
+        let said = Said { component: found.as_ref().ok().map(|found| found.digest), settings: settings(subscriber) };
         let (mut refused, mut found_file) = (Vec::new(), None);
         match found {
             Ok(found) => found_file = Some(found),
@@ -317,7 +322,7 @@ impl<C: Compile> Beginning<'_, C> {
         }
         let mut change = if decided.looked_at.is_none() { Change::Seen(said) } else { Change::None };
         if let Some((spec, component)) = proposed {
-            match self.proposed(subscriber, (file, found_file.as_ref()), decided, spec, (component, said)) {
+            match self.proposed(subscriber, (named, found_file.as_ref()), decided, spec, (component, said)) {
                 Ok(Some(choice)) => return Ok(choice),
                 Ok(None) => change = Change::Seen(said),
                 Err(errors) if self.is_beside => return Err(errors),
@@ -352,7 +357,7 @@ impl<C: Compile> Beginning<'_, C> {
     fn proposed(
         &self,
         subscriber: &SubscriberPlan,
-        (path, file): (&Path, Option<&FileComponent>),
+        (named, file): (&Component, Option<&NamedComponent>),
         decided: &Decided,
         spec: PluginSpec,
         (component, said): (Digest, Said),
@@ -370,10 +375,10 @@ impl<C: Compile> Beginning<'_, C> {
             held(spec).map_err(|errors| if has_file_component { errors } else { of_deployed(errors, &component) })?;
         let is_of_file = decided.is_of_file(said);
         let kept = match is_of_file {
-            true => self.kept(&spec, subscriber, path),
+            true => self.kept(&spec, subscriber, named),
             false => Kept::new(&spec, &subscriber.config, (super::OTHER_SETTINGS, self.now_ns)),
         };
-        let (handler, note) = (self.compile(spec, path)?, None);
+        let (handler, note) = (self.compile(spec, named)?, None);
         if version == decided.proven {
             let starts = Starts { proven: handler, on_trial: None };
             return Ok(Some(Choice { starts, note, change: Change::Back(said) }));
@@ -409,7 +414,7 @@ impl<C: Compile> Beginning<'_, C> {
         &self,
         subscriber: &SubscriberPlan,
         decided: &Decided,
-        file: Option<&FileComponent>,
+        file: Option<&NamedComponent>,
     ) -> Result<Starts<C::Handler>, KeptError> {
         let proven = self.load(subscriber, decided, decided.proven, file)?;
         let on_trial = match decided.tried {
@@ -429,7 +434,7 @@ impl<C: Compile> Beginning<'_, C> {
         subscriber: &SubscriberPlan,
         decided: &Decided,
         version: Digest,
-        file: Option<&FileComponent>,
+        file: Option<&NamedComponent>,
     ) -> Result<C::Handler, KeptError> {
         let spec = kept_settings(subscriber, decided, version)?;
         let component = decided.find(version).ok_or(KeptError::Unknown { version })?.wasm;
@@ -437,9 +442,9 @@ impl<C: Compile> Beginning<'_, C> {
         self.timed(PluginSpec { wasm, ..spec }).map_err(KeptError::Refused)
     }
 
-    fn compile(&self, spec: PluginSpec, file: &Path) -> Result<C::Handler, Vec<PluginError>> {
-        let subscriber = spec.subscriber.clone();
-        self.timed(spec).map_err(|error| vec![PluginError::Refused { subscriber, path: file.to_owned(), error }])
+    fn compile(&self, spec: PluginSpec, named: &Component) -> Result<C::Handler, Vec<PluginError>> {
+        let (subscriber, component) = (spec.subscriber.clone(), named.clone());
+        self.timed(spec).map_err(|error| vec![PluginError::Refused { subscriber, component, error }])
     }
 
     fn timed(&self, spec: PluginSpec) -> Result<C::Handler, crate::wasm::RegisterError> {
@@ -453,85 +458,13 @@ impl<C: Compile> Beginning<'_, C> {
         Ok(handler)
     }
 
-    fn kept(&self, spec: &PluginSpec, subscriber: &SubscriberPlan, file: &Path) -> Kept {
-        Kept::new(spec, &subscriber.config, (&super::cause_of_file(file), self.now_ns))
+    fn kept(&self, spec: &PluginSpec, subscriber: &SubscriberPlan, named: &Component) -> Kept {
+        Kept::new(spec, &subscriber.config, (&super::cause(named), self.now_ns))
     }
 }
 
-/// Descriptions of version changes for subscribers that another plan starts, by name. Reads files, changes nothing.
-pub(crate) fn words(store: &Store, plan: &Plan, files: &[PathBuf], only: &[String]) -> BTreeMap<String, String> {
-    let mut found = BTreeMap::new();
-    for (subscriber, file) in plan.subscribers.iter().zip(files) {
-        let name = subscriber.label();
-        let Some(decided) = store.decided(&name).filter(|_| only.contains(&name)) else { continue };
-        let component = read(&name, file).ok().map(|wasm| Digest::of(&wasm));
-        let said = Said { component, settings: settings(subscriber) };
-        let short = |digest: Option<Digest>| digest.map(|digest| digest.short()).unwrap_or_default();
-        let (before, proposed) = (decided.component(), decided.proposed(said));
-        let is_other = decided.find(decided.newest()).is_some_and(|kept| kept.said().settings != said.settings);
-        let is_compared = decided.find(decided.proven).is_some_and(|kept| kept.ports == ports(subscriber));
-        let comes =
-            if is_compared { "becomes a candidate" } else { "runs at once, since other ports cannot be compared," };
-        let words = match proposed {
-            Some(_) if proposed == before && !is_other => {
-                format!("component {}, which runs, has these settings already", short(before))
-            }
-            Some(_) if proposed == component && component != before => {
-                format!("component {} of its file {comes} in place of {}", short(component), short(before))
-            }
-            Some(_) if component.is_some() && proposed != component => format!(
-                "component {}, which runs, {comes} with the new settings; its file, with {}, is unchanged",
-                short(proposed),
-                short(component),
-            ),
-            Some(_) => format!("component {}, which runs, {comes} with the new settings", short(proposed)),
-            None if is_other => {
-                let why = if decided.is_pinned { "it is pinned" } else { "the new ones were looked at before" };
-                format!("component {} runs on with the settings that it has: {why}", short(before))
-            }
-            None => continue,
-        };
-        found.insert(name, words);
-    }
-    found
-}
-
-/// For subscribers that another plan does not restart: those with other settings than in the plan, and why.
-pub(crate) fn differs(store: &Store, plan: &Plan, started: &[String]) -> Vec<String> {
-    let words = |subscriber: &SubscriberPlan| {
-        let name = subscriber.label();
-        let decided = store.decided(&name).filter(|_| !started.contains(&name))?;
-        Some(format!("subscriber {name}: {}", decided.other_settings(settings(subscriber), &name)?))
-    };
-    plan.subscribers.iter().filter_map(words).collect()
-}
-
-/// Mismatches between the settings of subscribers that another plan starts and the schemas of their components. Reads
-/// files, changes nothing.
-pub(crate) fn misfits(store: &Store, plan: &Plan, files: &[PathBuf], only: &[String]) -> Vec<String> {
-    let mut found = Vec::new();
-    for (subscriber, file) in plan.subscribers.iter().zip(files) {
-        let name = subscriber.label();
-        let component = |wasm: Vec<u8>| FileComponent { digest: Digest::of(&wasm), wasm };
-        // Unreadable files and secrets are reported elsewhere.
-        let (Ok(spec), of_file) = (settings_spec(subscriber), read(&name, file).ok().map(component)) else { continue };
-        let said = Said { component: of_file.as_ref().map(|file| file.digest), settings: settings(subscriber) };
-        let proposed = match store.decided(&name).filter(|_| only.contains(&name)) {
-            None => said.component.filter(|_| only.contains(&name)),
-            Some(decided) => decided.proposed(said),
-        };
-        let Some(component) = proposed else { continue };
-        let Ok(wasm) = wasm_of(store, component, of_file.as_ref()) else { continue };
-        let is_of_file = said.component == Some(component);
-        let errors = held(PluginSpec { wasm, ..spec }).err().unwrap_or_default();
-        let errors = if is_of_file { errors } else { of_deployed(errors, &component) };
-        found.extend(errors.iter().map(ToString::to_string));
-    }
-    found
-}
-
-/// A component by hash, from the file if it matches.
-fn wasm_of(store: &Store, component: Digest, file: Option<&FileComponent>) -> Result<Vec<u8>, StoreError> {
+/// A component by hash, from the named one if it matches.
+pub(super) fn wasm_of(store: &Store, component: Digest, file: Option<&NamedComponent>) -> Result<Vec<u8>, StoreError> {
     match file.filter(|file| file.digest == component) {
         Some(file) => Ok(file.wasm.clone()),
         None => store.component(component),

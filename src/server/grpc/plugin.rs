@@ -1,7 +1,7 @@
 //! Looking after the versions of plugins.
 //!
-//! Promises: a component comes in whole or not at all; components have a budget of memory together, each no more than
-//! one may have, and who sends nothing gives its part of that away.
+//! Promises: a component comes in whole or not at all, and with the announced digest; components have a budget of
+//! memory together, each no more than one may have, and a caller that sends nothing loses its part of that.
 
 use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::CancellationToken;
@@ -9,9 +9,9 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::deadline;
 use super::stream::next_part;
-use crate::api::v1::deploy_request::{Begin, Part};
 use crate::api::v1::plugin_service_server::PluginService;
-use crate::api::{Unpinned, v1};
+use crate::api::v1::upload_component_request::Part;
+use crate::api::{Digest, NotADigest, Unpinned, v1};
 use crate::deploy::{Compile, ReloadError, Reloader};
 use crate::engine::Engine;
 use crate::limits::COMPONENT_BYTES_MAX;
@@ -41,18 +41,23 @@ impl<E: Engine, C: Compile> Plugins<E, C> {
         change.await.map_err(|error| refusal::plugin(&error).into())
     }
 
-    /// The deployment and its component, whose memory is reserved while the permit is held.
+    /// An announced component, whose memory is reserved while the permit is held. `None` if it is not needed.
     async fn receive(
         &self,
-        parts: &mut Streaming<v1::DeployRequest>,
-    ) -> Result<(Begin, Vec<u8>, OwnedSemaphorePermit), Status> {
+        parts: &mut Streaming<v1::UploadComponentRequest>,
+    ) -> Result<Option<(Digest, Vec<u8>, OwnedSemaphorePermit)>, Status> {
         let first = next_part(parts).await?.and_then(|message| message.part);
         let Some(Part::Begin(begin)) = first else {
             return Err(refusal::field("part", "is not `begin`, which the first message has to be").into());
         };
+        let component = digest(&begin.component, "begin.component")?;
         if begin.size_bytes > COMPONENT_BYTES_MAX {
             let words = format!("is {}, and at most {COMPONENT_BYTES_MAX} are accepted", begin.size_bytes);
             return Err(refusal::field("begin.size_bytes", words).into());
+        }
+        let is_needed = self.reloader.needs_upload(component, begin.size_bytes).await;
+        if !is_needed.map_err(|error| refusal::plugin(&error))? {
+            return Ok(None);
         }
         let room = self.room.take(begin.size_bytes).await?;
         let mut wasm = Vec::new();
@@ -68,7 +73,7 @@ impl<E: Engine, C: Compile> Plugins<E, C> {
             }
         }
         match wasm.len() as u64 == begin.size_bytes {
-            true => Ok((begin, wasm, room)),
+            true => Ok(Some((component, wasm, room))),
             false => {
                 let words = format!("is {}, and {} came or more", begin.size_bytes, wasm.len());
                 Err(refusal::field("begin.size_bytes", words).into())
@@ -77,26 +82,60 @@ impl<E: Engine, C: Compile> Plugins<E, C> {
     }
 }
 
+fn digest(text: &str, field: &str) -> Result<Digest, Status> {
+    text.parse().map_err(|error: NotADigest| refusal::field(field, format!("is no digest: {error}")).into())
+}
+
 #[tonic::async_trait]
 impl<E: Engine, C: Compile> PluginService for Plugins<E, C> {
-    async fn deploy(
+    async fn find_missing_components(
         &self,
-        request: Request<Streaming<v1::DeployRequest>>,
-    ) -> Result<Response<v1::DeployResponse>, Status> {
+        request: Request<v1::FindMissingComponentsRequest>,
+    ) -> Result<Response<v1::FindMissingComponentsResponse>, Status> {
+        let components = request.into_inner().components;
+        if components.len() > bounds::COMPONENTS_ASKED_MAX {
+            let words = format!("has {}, and at most {} are accepted", components.len(), bounds::COMPONENTS_ASKED_MAX);
+            return Err(refusal::field("components", words).into());
+        }
+        let components = components.iter().map(|component| digest(component, "components"));
+        let components = components.collect::<Result<Vec<_>, _>>()?;
+        let missing = self.changing(self.reloader.missing_components(components)).await?;
+        let missing = missing.iter().map(ToString::to_string).collect();
+        Ok(Response::new(v1::FindMissingComponentsResponse { missing }))
+    }
+
+    async fn upload_component(
+        &self,
+        request: Request<Streaming<v1::UploadComponentRequest>>,
+    ) -> Result<Response<v1::UploadComponentResponse>, Status> {
         let within = tokio::time::Instant::now() + bounds::PARTS_WITHIN;
         let deadline = deadline::deadline(&request).map_or(within, |deadline| deadline.min(within));
         let mut parts = request.into_inner();
         let receiving = self.receive(&mut parts);
-        let (begin, wasm, _room) = tokio::select! {
+        let received = tokio::select! {
             received = tokio::time::timeout_at(deadline, receiving) => received.map_err(|_| refusal::deadline())??,
             () = self.closing.cancelled() => return Err(refusal::shutting_down().into()),
         };
-        let policy = begin.how().ok_or_else(|| refusal::field("begin.policy", "is not a known value"))?;
-        let end = begin.cause.floor_char_boundary(bounds::CAUSE_BYTES_MAX.min(begin.cause.len()));
-        let cause = format!("deployed: {}", begin.cause.get(..end).unwrap_or_default());
-        let deploying = self.reloader.deploy_if(&begin.subscriber, wasm, policy, &cause, begin.if_version);
-        let reloaded = self.changing(deploying).await?;
-        Ok(Response::new(reloaded.into()))
+        if let Some((component, wasm, _room)) = received {
+            self.changing(self.reloader.upload(component, wasm)).await?;
+            tracing::info!(component = component.short(), "uploaded");
+        }
+        Ok(Response::new(v1::UploadComponentResponse {}))
+    }
+
+    async fn deploy(&self, request: Request<v1::DeployRequest>) -> Result<Response<v1::DeployResponse>, Status> {
+        let request = request.into_inner();
+        let policy = request.how().ok_or_else(|| refusal::field("policy", "is not a known value"))?;
+        let v1::DeployRequest { subscriber, component, cause, if_version, .. } = request;
+        let component = digest(&component, "component")?;
+        let end = cause.floor_char_boundary(bounds::CAUSE_BYTES_MAX.min(cause.len()));
+        let cause = format!("deployed: {}", cause.get(..end).unwrap_or_default());
+        let reloaded = self.changing(async {
+            let bytes = self.reloader.component_bytes(component).await?;
+            let _room = self.room.take(bytes).await.map_err(|_| ReloadError::Closed)?;
+            self.reloader.deploy_uploaded(&subscriber, component, (policy, &cause), if_version).await
+        });
+        Ok(Response::new(reloaded.await?.into()))
     }
 
     async fn list_plugins(

@@ -6,7 +6,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
 use crate::api::v1::topology_service_server::TopologyService;
-use crate::api::{Changes, topologies, v1};
+use crate::api::{Changes, NotADigest, Proposal, topologies, v1};
 use crate::deploy::{Compile, Reloader};
 use crate::engine::Engine;
 use crate::server::calls::Calls;
@@ -19,8 +19,10 @@ pub(super) struct Topologies<E, C> {
     pub(super) calls: Calls,
 }
 
-fn present(topology: Option<v1::Topology>) -> Result<v1::Topology, Status> {
-    topology.ok_or_else(|| refusal::field("topology", "is missing").into())
+fn proposal(topology: Option<v1::Topology>) -> Result<Proposal, Status> {
+    let topology = topology.ok_or_else(|| refusal::field("topology", "is missing"))?;
+    let invalid = |error| refusal::field("topology.components", format!("has a value that is no digest: {error}"));
+    Ok(topology.try_into().map_err(|error: NotADigest| invalid(error))?)
 }
 
 #[tonic::async_trait]
@@ -41,7 +43,7 @@ impl<E: Engine, C: Compile> TopologyService for Topologies<E, C> {
         &self,
         request: Request<v1::PlanTopologyRequest>,
     ) -> Result<Response<v1::PlanTopologyResponse>, Status> {
-        let proposal = present(request.into_inner().topology)?.into();
+        let proposal = proposal(request.into_inner().topology)?;
         let reloader = self.reloader.clone();
         let looked = tokio::task::spawn_blocking(move || {
             let revision = reloader.revision();
@@ -61,7 +63,7 @@ impl<E: Engine, C: Compile> TopologyService for Topologies<E, C> {
         }
         let _call = self.calls.token();
         let v1::ApplyTopologyRequest { topology, allow_loss, if_revision } = request.into_inner();
-        let applied = self.reloader.apply_if(present(topology)?.into(), allow_loss, if_revision).await;
+        let applied = self.reloader.apply_if(proposal(topology)?, allow_loss, if_revision).await;
         let Changes { changes, differs, .. } = applied.map_err(|error| refusal::topology(&error))?;
         Ok(Response::new(v1::ApplyTopologyResponse {
             changes: changes.into_iter().map(Into::into).collect(),

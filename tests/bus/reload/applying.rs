@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
-use wattle::api::{DeployOutcome, Digest, Garbage, Policy, Proposal, TakenBy};
+use wattle::api::{Component, DeployOutcome, Digest, Garbage, Policy, Proposal, TakenBy};
 use wattle::deploy::{
     BeginError, ReloadError, Reloader, SecretFolders, Store, StoreError, TopologyError, adopt, begin,
 };
@@ -33,8 +33,8 @@ fn changed() -> Plan {
 }
 
 /// A component for each subscriber of a plan, by its name.
-fn components(world: &World, plan: &Plan) -> Vec<PathBuf> {
-    let path = |name: &str| world.folder.path().join(format!("{name}.wasm"));
+fn components(world: &World, plan: &Plan) -> Vec<Component> {
+    let path = |name: &str| Component::File(world.folder.path().join(format!("{name}.wasm")));
     plan.subscribers.iter().map(|subscriber| path(&subscriber.name)).collect()
 }
 
@@ -64,7 +64,7 @@ fn what_is_proposed_is_read_again_without_its_files() {
         ONE.replace("in: {", "in: { schema: a.json, ").replace("plugin: work.wasm", "plugin: work.wasm, start: latest");
     let plan =
         plan_with(&[&text, "wattle: v1\nname: other\ntopics: { a: {} }"], &[("a.json", "{ \"type\": \"object\" }")]);
-    let proposal = Proposal::of(&plan, &["/there/work.wasm".into()]);
+    let proposal = Proposal::of(&plan, &["/there/work.wasm"]);
     assert_eq!(proposal.read().unwrap(), (plan, vec!["/there/work.wasm".into()]));
     let without = Proposal { components: Default::default(), ..proposal };
     assert!(without.read().unwrap_err().to_string().contains("no component for `t/work`"));

@@ -309,7 +309,7 @@ async fn after_a_sync_whose_outcome_is_not_known_nothing_is_changed_and_what_run
 
 /// What a start does: its files are applied, or what was applied before them, and decided on.
 fn started(world: &World, plan: &Plan, disk: MemoryDisk, runtime: &Runtime) -> Result<(Begun<Worker>, Plan), Broken> {
-    let (store, files) = (Store::open(disk, Arc::new(SystemClock))?, [world.file()]);
+    let (store, files) = (Store::open(disk, Arc::new(SystemClock))?, [world.file().into()]);
     let said = Said::of(format!("{plan:?}").as_bytes());
     let said = Files::whole(plan.clone(), files.to_vec(), said);
     let before = runtime.block_on(instead(&world.engine, &store, &said, false))?;

@@ -5,12 +5,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
+use tonic::transport::Channel;
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
-use wattle::api::v1::deploy_request::{Begin, Part};
 use wattle::api::v1::plugin_service_client::PluginServiceClient;
 use wattle::api::v1::shadow_service_client::ShadowServiceClient;
-use wattle::api::{DeployOutcome, Policy, Standing, reason, v1};
+use wattle::api::v1::upload_component_request::{Begin, Part};
+use wattle::api::{DeployOutcome, Digest, Policy, Proposal, Standing, reason, v1};
 use wattle::client::{Client, ClientError};
 use wattle::limits::COMPONENT_BYTES_MAX;
 use wattle::server::{Options, Port, Server};
@@ -43,13 +44,29 @@ impl Door {
         Ok(reloaded.outcome)
     }
 
-    /// Deploys in parts as they are.
-    async fn parts(&self, parts: Vec<Part>) -> Result<v1::DeployResponse, Status> {
-        let mut client = PluginServiceClient::connect(format!("http://{}", self.address)).await.unwrap();
-        let requests = parts.into_iter().map(|part| v1::DeployRequest { part: Some(part) });
-        let answer = client.deploy(tokio_stream::iter(requests.collect::<Vec<_>>())).await?;
-        Ok(answer.into_inner())
+    async fn raw(&self) -> PluginServiceClient<Channel> {
+        PluginServiceClient::connect(format!("http://{}", self.address)).await.unwrap()
     }
+
+    /// Uploads in parts as they are.
+    async fn parts(&self, parts: Vec<Part>) -> Result<v1::UploadComponentResponse, Status> {
+        let requests = parts.into_iter().map(|part| v1::UploadComponentRequest { part: Some(part) });
+        let requests = tokio_stream::iter(requests.collect::<Vec<_>>());
+        Ok(self.raw().await.upload_component(requests).await?.into_inner())
+    }
+
+    /// The components on the disk.
+    fn components(&self) -> usize {
+        self.world.disk.contents().keys().filter(|name| name.ends_with(".wasm")).count()
+    }
+}
+
+fn begin_of(text: &str, size_bytes: u64) -> Begin {
+    Begin { component: Digest::of(text.as_bytes()).to_string(), size_bytes }
+}
+
+fn chunk(text: &'static str) -> Part {
+    Part::Chunk(Bytes::from_static(text.as_bytes()))
 }
 
 #[track_caller]
@@ -117,27 +134,43 @@ async fn what_is_refused_says_why() {
 #[tokio::test]
 async fn a_component_comes_in_whole_or_not_at_all() {
     let door = Door::open().await;
-    let begin = |size_bytes| {
-        Part::Begin(Begin { subscriber: "work".into(), size_bytes, cause: "ü".repeat(200), ..Begin::default() })
-    };
-    let chunk = |text: &'static str| Part::Chunk(Bytes::from_static(text.as_bytes()));
-    let wrong: [(Vec<Part>, &str); 7] = [
+    let begin = |size_bytes| Part::Begin(begin_of("b!", size_bytes));
+    let wrong: [(Vec<Part>, &str); 8] = [
         (vec![], "part"),
         (vec![chunk("b")], "part"),
         (vec![begin(2), begin(2)], "part"),
         (vec![begin(2), chunk("b")], "begin.size_bytes"),
         (vec![begin(2), chunk("bcd")], "begin.size_bytes"),
+        (vec![begin(2), chunk("b?")], "begin.component"),
         (vec![begin(COMPONENT_BYTES_MAX + 1)], "begin.size_bytes"),
-        (vec![Part::Begin(Begin { policy: 77, ..Begin::default() })], "begin.policy"),
+        (vec![Part::Begin(Begin { component: "b".into(), size_bytes: 1 })], "begin.component"),
     ];
     for (parts, field) in wrong {
         let status = door.parts(parts).await.unwrap_err();
         assert_eq!(status.code(), Code::InvalidArgument, "{status:?}");
         let fields = status.get_details_bad_request().unwrap().field_violations;
         assert_eq!(fields[0].field, field, "{status:?}");
+        assert_eq!(door.components(), 1, "{status:?}");
     }
-    assert_eq!(door.client.versions("work").await.unwrap().len(), 1);
-    let answer = door.parts(vec![begin(2), chunk("b"), chunk("!")]).await.unwrap();
+    let component = Digest::of(b"b!");
+    assert_eq!(door.client.missing_components(&[component]).await.unwrap(), [component]);
+    door.parts(vec![begin(2), chunk("b"), chunk("!")]).await.unwrap();
+    assert_eq!(door.client.missing_components(&[component]).await.unwrap(), []);
+    assert_eq!(door.client.versions("work").await.unwrap().len(), 1, "nothing is deployed");
+    let request = v1::DeployRequest {
+        subscriber: "work".into(),
+        component: component.to_string(),
+        cause: "ü".repeat(200),
+        ..v1::DeployRequest::default()
+    };
+    for (wrong, field) in [
+        (v1::DeployRequest { policy: 77, ..request.clone() }, "policy"),
+        (v1::DeployRequest { component: "b".into(), ..request.clone() }, "component"),
+    ] {
+        let status = door.raw().await.deploy(wrong).await.unwrap_err();
+        assert_eq!(status.get_details_bad_request().unwrap().field_violations[0].field, field, "{status:?}");
+    }
+    let answer = door.raw().await.deploy(request).await.unwrap().into_inner();
     assert_eq!(answer.outcome(), v1::DeployOutcome::Candidate);
     assert_eq!(door.bus.who().await, "b!");
     let cause = door.client.versions("work").await.unwrap()[1].cause.clone();
@@ -157,12 +190,13 @@ async fn begun<T: Send + 'static>(
 #[tokio::test]
 async fn callers_that_send_nothing_keep_nobody_from_deploying() {
     let door = Door::open().await;
-    let begin = Begin { subscriber: "work".into(), size_bytes: COMPONENT_BYTES_MAX, ..Begin::default() };
+    let begin = begin_of("large", COMPONENT_BYTES_MAX);
     let mut silent = tokio::task::JoinSet::new();
     for _ in 0..3 {
         let mut client = PluginServiceClient::connect(format!("http://{}", door.address)).await.unwrap();
-        let begin = v1::DeployRequest { part: Some(Part::Begin(begin.clone())) };
-        silent.spawn(async move { client.deploy(begun(begin, tokio_stream::pending()).await).await.map(|_| ()) });
+        let begin = v1::UploadComponentRequest { part: Some(Part::Begin(begin.clone())) };
+        let silence = begun(begin, tokio_stream::pending()).await;
+        silent.spawn(async move { client.upload_component(silence).await.map(|_| ()) });
     }
     tokio::time::sleep(Duration::from_millis(50)).await;
     let deployed = tokio::time::timeout(Duration::from_secs(5), door.deploy("b", Policy::Replace)).await;
@@ -171,6 +205,47 @@ async fn callers_that_send_nothing_keep_nobody_from_deploying() {
         let status = ended.unwrap().unwrap_err();
         assert_eq!(status.code(), Code::Aborted, "{status:?}");
     }
+}
+
+#[tokio::test]
+async fn an_upload_that_is_cut_off_leaves_nothing_and_gives_its_memory_back() {
+    let door = Door::open().await;
+    let mut cut_off = tokio::task::JoinSet::new();
+    for number in 0..4 {
+        let begin = Part::Begin(begin_of(&number.to_string(), COMPONENT_BYTES_MAX));
+        let begin = v1::UploadComponentRequest { part: Some(begin) };
+        let chunk = tokio_stream::iter([v1::UploadComponentRequest { part: Some(chunk("some")) }]);
+        let request = begun(begin, tokio_stream::StreamExt::chain(chunk, tokio_stream::pending())).await;
+        let mut client = door.raw().await;
+        cut_off.spawn(async move { client.upload_component(request).await.map(|_| ()) });
+    }
+    tokio::time::sleep(Duration::from_millis(50)).await; // they have all of the memory then
+    cut_off.shutdown().await;
+    let deployed = tokio::time::timeout(Duration::from_secs(5), door.deploy("b", Policy::Replace)).await;
+    assert_eq!(deployed.expect("nobody waits for those").unwrap(), DeployOutcome::Runs);
+    assert_eq!(door.components(), 2);
+}
+
+#[tokio::test]
+async fn an_apply_over_the_wire_names_components_by_their_digests_and_no_file_of_the_bus() {
+    let door = Door::open().await;
+    let plan = door.bus.tree.plan();
+    let apply = |proposal| door.client.apply(proposal, false, None);
+    let missing = apply(Proposal::of(&plan, &[Digest::of(b"b")])).await;
+    refused(missing, Code::NotFound, reason::UNKNOWN_COMPONENT);
+    let missing = door.client.plan(Proposal::of(&plan, &[Digest::of(b"b")])).await;
+    refused(missing, Code::NotFound, reason::UNKNOWN_COMPONENT);
+    refused(apply(Proposal::of(&plan, &[door.world.file()])).await, Code::InvalidArgument, reason::INVALID_ARGUMENT);
+    door.client.upload(Digest::of(b"b"), Bytes::from_static(b"b")).await.unwrap();
+    let (changes, _) = apply(Proposal::of(&plan, &[Digest::of(b"b")])).await.unwrap();
+    assert_eq!(changes.changes[0].name, "t/work");
+    assert_eq!(door.bus.who().await, "b");
+    let wrong = door.client.upload(Digest::of(b"c"), Bytes::from_static(b"d")).await;
+    refused(wrong, Code::InvalidArgument, reason::DIGEST_MISMATCH);
+    let request =
+        v1::DeployRequest { component: Digest::of(b"c").to_string(), subscriber: "work".into(), ..Default::default() };
+    let status = door.raw().await.deploy(request).await.unwrap_err();
+    assert_eq!(status.code(), Code::NotFound, "{status:?}");
 }
 
 #[tokio::test]

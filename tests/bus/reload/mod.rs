@@ -17,4 +17,5 @@ mod snapshots;
 mod starting;
 mod trials;
 mod under_load;
+mod uploading;
 mod versions;

@@ -77,7 +77,7 @@ fn files_of(sources: &[Source], there: &There) -> Files {
     let (plan, problems, said) = check_said(sources, there, Path::new(THERE));
     let mut plan = rooted(plan.unwrap_or_else(|| panic!("{problems:?}")), Path::new(THERE));
     SecretFolders::new([THERE.into()]).root(&mut plan).unwrap();
-    let components = plan.subscribers.iter().map(|_| Path::new(THERE).join("work.wasm")).collect();
+    let components = plan.subscribers.iter().map(|_| Path::new(THERE).join("work.wasm").into()).collect();
     Files::whole(plan, components, said)
 }
 
@@ -198,7 +198,7 @@ fn record(magic: &str, body: &str) -> Vec<u8> {
 
 #[tokio::test]
 async fn a_later_release_is_believed_that_this_one_cannot_read_it_and_nothing_is_left_out() {
-    for (file, magic, ours) in [("topology", "wattle topology v2 ", 3), ("record", "wattle plugins v2 ", 2)] {
+    for (file, magic, ours) in [("topology", "wattle topology v2 ", 4), ("record", "wattle plugins v2 ", 2)] {
         let disk = MemoryDisk::default();
         put(&disk, file, &record(magic, "{ \"version\": 9, \"reader\": 7, \"what\": [\"it\", \"says\"] }"));
         let error = Store::open(disk.clone(), Arc::new(SystemClock)).unwrap_err().to_string();
@@ -254,7 +254,7 @@ async fn what_topologies_can_hardly_say_is_kept_all_the_same() {
         plan.subscribers[0].config.insert(key.to_owned(), ConfigValue::Text(value.to_owned()));
     }
     plan.subscribers[0].config.insert("key".to_owned(), ConfigValue::SecretFile(path.with_extension("key")));
-    let files = Files::whole(plan, vec![path.to_owned()], Said::of(b"it"));
+    let files = Files::whole(plan, vec![path.to_owned().into()], Said::of(b"it"));
     start(&disk, &files).await.unwrap();
     assert_eq!(Store::open(disk, Arc::new(SystemClock)).unwrap().topology().unwrap(), (files.plan, files.components));
 }
@@ -286,7 +286,7 @@ fn wide(count: usize) -> Plan {
 #[tokio::test]
 async fn ten_thousand_topics_with_a_subscriber_each_are_kept() {
     let (disk, plan) = (MemoryDisk::default(), wide(10_000));
-    let components = vec![PathBuf::from("/a.wasm"); 10_000];
+    let components = vec!["/a.wasm".into(); 10_000];
     let files = Files::whole(plan, components, Said::of(b"it"));
     start(&disk, &files).await.unwrap();
     assert!(Store::open(disk, Arc::new(SystemClock)).unwrap().topology().unwrap() == (files.plan, files.components));
@@ -295,9 +295,10 @@ async fn ten_thousand_topics_with_a_subscriber_each_are_kept() {
 /// A golden record of this release, with the salt and the values that it was written with.
 #[tokio::test]
 async fn what_is_written_is_written_so_for_ever() {
-    let (folder, disk) = (fixture("topology-v3"), MemoryDisk::default());
+    let (folder, disk) = (fixture("topology-v4"), MemoryDisk::default());
     let there = There { word: "hello", region: Some("us") };
-    let files = Files { said: Said::of(b"it"), ..files(&["shop.yaml", "more.yaml"], &there) };
+    let mut files = Files { said: Said::of(b"it"), ..files(&["shop.yaml", "more.yaml"], &there) };
+    files.components[1] = Digest::of(b"uploaded").into();
     if std::env::var_os("UPDATE_EXPECT").is_some() {
         start(&disk, &files).await.unwrap();
         std::fs::create_dir_all(&folder).unwrap();
@@ -321,8 +322,8 @@ async fn what_is_written_is_written_so_for_ever() {
     assert_eq!(text(&disk, "topology"), golden("topology"));
 }
 
-/// A folder with a record of version 2, in which keys have their former names, and its values.
-fn of_version_2(folder: &str) -> MemoryDisk {
+/// A folder with a record of an earlier version, and its values.
+fn earlier(folder: &str) -> MemoryDisk {
     let disk = MemoryDisk::default();
     for name in ["topology", "values"] {
         put(&disk, name, &std::fs::read(fixture(folder).join(name)).unwrap());
@@ -330,13 +331,29 @@ fn of_version_2(folder: &str) -> MemoryDisk {
     disk
 }
 
-/// The golden record of version 2.
+/// The golden records of versions 2 and 3.
 #[test]
-fn a_record_of_version_2_is_read() {
+fn records_of_earlier_versions_are_read() {
     let there = There { word: "hello", region: Some("us") };
     let applied = files(&["shop.yaml", "more.yaml"], &there);
-    let store = Store::open(of_version_2("topology-v2"), Arc::new(SystemClock)).unwrap();
-    assert_eq!(store.topology().unwrap(), (applied.plan, applied.components));
+    for folder in ["topology-v2", "topology-v3"] {
+        let store = Store::open(earlier(folder), Arc::new(SystemClock)).unwrap();
+        assert_eq!(store.topology().unwrap(), (applied.plan.clone(), applied.components.clone()), "{folder}");
+    }
+}
+
+/// An upgrade alone is no change: neither of what is applied nor of the revision that clients have seen.
+#[tokio::test]
+async fn the_revision_of_an_earlier_record_stays_when_it_is_written_again() {
+    let disk = earlier("topology-v3");
+    let there = There { word: "hello", region: Some("us") };
+    let files = Files { said: Said::of(b"it"), ..files(&["shop.yaml", "more.yaml"], &there) };
+    let revision = Store::open(disk.clone(), Arc::new(SystemClock)).unwrap().revision().to_owned();
+    assert_eq!(revision, "4d426db135c1217b");
+    assert_eq!(Store::open(disk.clone(), Arc::new(SystemClock)).unwrap().applied_since(&files), None);
+    start(&disk, &Files { said: Said::of(b"other"), ..files }).await.unwrap();
+    assert!(text(&disk, "topology").contains("\"version\": 4"));
+    assert_eq!(Store::open(disk, Arc::new(SystemClock)).unwrap().revision(), revision);
 }
 
 /// Something was applied since the start with these files, and an upgrade renamed keys.
@@ -352,7 +369,7 @@ async fn an_upgrade_that_renames_keys_changes_nothing_that_runs() {
     };
     let live = files_of(&source(&live(former.clone())), &USUAL);
     let applied = Some((live.plan.clone(), live.components.clone()));
-    let disk = of_version_2(folder);
+    let disk = earlier(folder);
     let store = Store::open(disk.clone(), Arc::new(SystemClock)).unwrap();
     assert_eq!(store.topology(), applied);
     let [work, other, _] = &live.plan.subscribers[..] else { panic!("{:?}", live.plan) };

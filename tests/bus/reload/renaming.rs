@@ -1,13 +1,13 @@
 //! Topologies that call things otherwise, with versions of plugins, and a crash at each step of it.
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::runtime::Handle;
-use wattle::api::{Policy, Proposal};
+use wattle::api::{Component, Policy, Proposal};
 use wattle::deploy::{Reloader, Store, TopologyError, adopt, begin_with};
 use wattle::dispatch::Tree;
 use wattle::effects::memory::Operation;
@@ -37,8 +37,8 @@ pub(crate) fn two() -> String {
 }
 
 /// One component for all.
-fn components(world: &World, plan: &Plan) -> Vec<PathBuf> {
-    plan.subscribers.iter().map(|_| world.file()).collect()
+fn components(world: &World, plan: &Plan) -> Vec<Component> {
+    plan.subscribers.iter().map(|_| world.file().into()).collect()
 }
 
 pub(crate) fn proposal(world: &World, plan: &Plan) -> Proposal {

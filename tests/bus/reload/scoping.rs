@@ -2,10 +2,10 @@
 //! at.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
-use wattle::api::{Base, Node, Policy, Proposal, What};
+use wattle::api::{Base, Component, Digest, Node, Policy, Proposal, What};
 use wattle::deploy::{Files, ReloadError, Store, TopologyError, adopt, instead};
 use wattle::effects::SystemClock;
 use wattle::engine::memory::MemoryEngine;
@@ -49,9 +49,9 @@ fn sources(texts: &[&str]) -> Vec<Source> {
 }
 
 /// The components of what files declare: each has a file of its own.
-fn components(world: &World, merged: &Merged) -> BTreeMap<String, PathBuf> {
+fn components(world: &World, merged: &Merged) -> BTreeMap<String, Component> {
     let path = |name: &str| world.folder.path().join(format!("{}.wasm", name.split('/').nth(1).unwrap()));
-    merged.subscribers.iter().map(|name| (name.clone(), path(name))).collect()
+    merged.subscribers.iter().map(|name| (name.clone(), path(name).into())).collect()
 }
 
 /// What a client proposes that has looked at a bus.
@@ -261,8 +261,11 @@ async fn a_version_is_changed_only_where_it_is_the_one_that_was_looked_at() {
     let world = world();
     let bus = start(&world).await;
     let a = bus.reloader.list()[0].proven.to_string();
-    let deploy = |text: &str, expected: &str| {
-        bus.reloader.deploy_if("work", text.as_bytes().to_vec(), Policy::Replace, "a test", Some(expected.to_owned()))
+    let deploy = async |text: &str, expected: &str| {
+        let component = Digest::of(text.as_bytes());
+        bus.reloader.upload(component, text.into()).await.unwrap();
+        let how = (Policy::Replace, "a test");
+        bus.reloader.deploy_uploaded("work", component, how, Some(expected.to_owned())).await
     };
     deploy("b", &a[..8]).await.unwrap();
     let b = bus.reloader.list()[0].proven.to_string();
