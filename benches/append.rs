@@ -12,7 +12,7 @@
 //! the rounds so many percent long; a part of a name asks for that shape only.
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a benchmark fails by panicking and prints its result")]
-#![allow(clippy::disallowed_methods, reason = "a benchmark waits for what it starts, and measures real time")]
+#![allow(clippy::disallowed_methods, reason = "a benchmark waits for its own tasks, and measures real time")]
 
 mod common;
 

@@ -12,7 +12,7 @@
     clippy::indexing_slicing,
     reason = "a benchmark fails by panicking and prints its result"
 )]
-#![allow(clippy::disallowed_methods, reason = "a benchmark waits for what it starts, and measures real time")]
+#![allow(clippy::disallowed_methods, reason = "a benchmark waits for its own tasks, and measures real time")]
 
 mod common;
 

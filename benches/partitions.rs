@@ -6,7 +6,7 @@
 //! `cargo bench --bench partitions`
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a benchmark fails by panicking and prints its result")]
-#![allow(clippy::disallowed_methods, reason = "a benchmark waits for what it starts, and measures real time")]
+#![allow(clippy::disallowed_methods, reason = "a benchmark waits for its own tasks, and measures real time")]
 
 mod common;
 

@@ -199,7 +199,7 @@ impl DiskFile for RealFile {
 pub struct SystemClock;
 
 impl Clock for SystemClock {
-    #[allow(clippy::disallowed_methods, reason = "the one place that reads the wall clock of the machine")]
+    #[expect(clippy::disallowed_methods, reason = "the one place that reads the wall clock of the machine")]
     fn now_ns(&self) -> u64 {
         SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64)
     }

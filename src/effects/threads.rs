@@ -1,4 +1,4 @@
-//! Threads and tasks: each has a name or somebody that waits for its end.
+//! Threads with names, and tasks whose owners wait for their end.
 
 use std::io;
 use std::thread::{Builder, JoinHandle};
@@ -8,13 +8,13 @@ use std::thread::{Builder, JoinHandle};
 ///
 /// # Errors
 /// The operating system has no room for another thread.
-#[allow(clippy::disallowed_methods, reason = "the one place that starts threads")]
+#[expect(clippy::disallowed_methods, reason = "the one place that starts threads")]
 pub fn thread<T: Send + 'static>(name: &str, run: impl FnOnce() -> T + Send + 'static) -> io::Result<JoinHandle<T>> {
     Builder::new().name(name.to_owned()).spawn(run)
 }
 
 /// Spawns a task on the current runtime. Its owner keeps the handle, to wait for its end or to stop it.
-#[allow(clippy::disallowed_methods, reason = "the one place that spawns tasks outside of a tracker")]
+#[expect(clippy::disallowed_methods, reason = "the one place that spawns tasks outside of a tracker")]
 #[must_use = "the task is to be waited for or stopped; a `TaskTracker` does that for many"]
 pub fn task<F: Future<Output: Send + 'static> + Send + 'static>(task: F) -> tokio::task::JoinHandle<F::Output> {
     tokio::spawn(task)

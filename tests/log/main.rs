@@ -7,7 +7,7 @@
     clippy::indexing_slicing,
     reason = "a test may panic"
 )]
-#![allow(clippy::disallowed_methods, reason = "a test waits for what it starts, and looks at the time that it takes")]
+#![allow(clippy::disallowed_methods, reason = "a test waits for its own tasks and threads, and may look at the time")]
 
 mod conformance;
 mod engine;

@@ -27,7 +27,7 @@
 //! threads. `cargo xtask sim` runs many.
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test fails by panicking")]
-#![allow(clippy::disallowed_methods, reason = "a test waits for what it starts, and looks at the time that it takes")]
+#![allow(clippy::disallowed_methods, reason = "a test waits for its own tasks and threads, and may look at the time")]
 
 mod check;
 mod damage;

@@ -1,4 +1,4 @@
-//! A running tree: starts, is replaced, shows its status, drains. What is asked of one subscriber or topic is in
+//! A running tree: starts, is replaced, shows its status, drains. Operations on one subscriber or topic are those of
 //! [`crate::dispatch::Subscriber`] and [`crate::dispatch::Topic`].
 
 pub(super) mod apply;

@@ -86,7 +86,7 @@ impl EmbeddedEngine {
         Self::open_by(folder, durability, Arc::new(SystemClock))
     }
 
-    /// As [`Self::open`], with another clock than the machine's, or one that others use, too.
+    /// As [`Self::open`], with a clock of the caller.
     ///
     /// # Errors
     /// As [`Self::open`].
