@@ -11,7 +11,7 @@ use wattle::model::json::{check, from_json, to_json};
 
 use super::bus::{Bus, bus, wattle};
 use crate::common::components::{DESCRIBE, HANDLE, plugin};
-use crate::common::events::{cases, event, json as random_json, payload, seed, text};
+use crate::common::events::{cases, event, json as random_json, payload, reference, seed, text};
 use crate::common::random::Random;
 
 /// Events whose data, or attributes, are easily something else on their way.
@@ -103,6 +103,11 @@ fn what_is_not_one_event_on_each_line_is_named_by_line_and_column() {
             "attribute `id` is a text with the control character U+0007",
         ),
         (
+            format!("{}\n", good("a").replace("/s", "the shop")),
+            "standard input:1: ",
+            "attribute `source` is not a URI reference",
+        ),
+        (
             format!("{}\n", good("a").replace("\"id\"", "\"wattlereason\":\"x\",\"id\"")),
             "standard input:1: ",
             "is reserved: only the bus",
@@ -117,6 +122,8 @@ fn what_is_not_one_event_on_each_line_is_named_by_line_and_column() {
     let events = bus.run(&["tail", "log"]).json();
     assert!(events.iter().all(|event| event["event"]["datacontenttype"] == "text/plain"));
 
+    let ran = bus.run(&["publish", "log", "--source", "the shop", "x"]);
+    assert!(ran.code == Some(1) && ran.notices.contains("`source` is not a URI reference"), "{ran:?}");
     let ran = bus.run(&["publish", "log", r#"{"a":1"#]);
     assert!(ran.code == Some(2) && ran.notices.contains("--text"), "{ran:?}");
     bus.run(&["publish", "log", "--text", "--id", "t", r#"{"a":1}"#]).ok();
@@ -169,7 +176,8 @@ fn random_data_comes_out_of_arguments_and_plain_lines_as_it_went_in() {
             let of = data(&mut random);
             // what begins so is taken for an option where it could be one
             let of = if of.starts_with('-') { format!("x{of}") } else { of };
-            [of, format!("-{number}"), text(&mut random), text(&mut random), text(&mut random), text(&mut random)]
+            let source = reference(&mut random);
+            [of, format!("-{number}"), text(&mut random), source, text(&mut random), text(&mut random)]
         })
         .collect();
     for [data, id, kind, source, key, extension] in &given {

@@ -127,11 +127,18 @@ fn quoted(random: &mut Random) -> String {
     format!("\"{inside}\"")
 }
 
+/// A URI reference.
+pub fn reference(random: &mut Random) -> String {
+    let pieces =
+        ["/a", "b", "%20", "%C3%bc", "ü", "€", "?x=1", "&y", "#z", "@", "://", "~", "'", "(1)", "..", "*", "+"];
+    (0..=random.below(6)).map(|_| *pick(random, &pieces)).collect()
+}
+
 /// An event whose id nobody else has.
 pub fn event(random: &mut Random, number: usize) -> Event {
     let mut event = Event {
         id: format!("{number}-{}", text(random)),
-        source: text(random),
+        source: reference(random),
         r#type: text(random),
         ..Event::default()
     };

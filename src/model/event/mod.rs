@@ -386,6 +386,9 @@ impl<'a> EventView<'a> {
                 return Err(EventError::Missing(name));
             }
         }
+        if IS_INCOMING && !IS_FROM_BUS {
+            rules::check_source(source)?;
+        }
         if spec_version != b"1.0" {
             return Err(EventError::SpecVersion(text::<false>("specversion", spec_version)?.to_owned()));
         }
@@ -789,6 +792,11 @@ mod tests {
             let error = EventView::accept(&event).unwrap_err().to_string();
             assert!(error.contains(says), "{error}");
         }
+        let spaced = Event { id: "1".into(), source: "the shop".into(), r#type: "t".into(), ..Event::default() };
+        let spaced = spaced.encode();
+        let error = EventView::accept(&spaced).unwrap_err().to_string();
+        assert!(error.contains("`source` is not a URI reference"), "{error}");
+        assert_eq!(EventView::parse(&spaced).unwrap().source, "the shop", "stored before there was this rule");
         for (id, source, r#type, name) in
             [("a\u{1}", "/s", "t", "id"), ("1", "/s\r", "t", "source"), ("1", "/s", "t\u{7f}", "type")]
         {

@@ -7,6 +7,8 @@ use crate::model::Time;
 pub const RESERVED_PREFIX: &str = "wattle";
 
 const NO_TIME: &str = "not an RFC 3339 time such as 2026-01-31T08:00:00Z";
+const NO_REFERENCE: &str = "not a URI reference, such as /orders or https://example.com/orders: blanks and \"<>\\^`{|} \
+    are written as % and two hexadecimal digits";
 const NO_URI: &str = "not an absolute URI, such as https://example.com/order.json";
 
 /// Describes the first character that CloudEvents does not allow in a text, in words that follow "is". These are
@@ -45,6 +47,37 @@ fn is_absolute(uri: &str) -> bool {
         && scheme.bytes().all(is_in_scheme)
         && !rest.is_empty()
         && !uri.contains(' ')
+}
+
+/// Whether a text has only the characters of a URI reference. Letters beyond ASCII are among them, as in most libraries
+/// for CloudEvents.
+#[inline]
+fn is_reference(text: &str) -> bool {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~:/?#[]@!$&'()*+,;=".contains(&byte);
+    // the usual case
+    if text.bytes().all(is_plain) {
+        return true;
+    }
+    let mut parts = text.split('%');
+    let begins = parts.next().unwrap_or_default();
+    let is_escape =
+        |part: &&str| part.as_bytes().get(..2).is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit));
+    let is_part = |part: &str| {
+        part.chars().all(|char| match u8::try_from(char) {
+            Ok(byte) if byte.is_ascii() => is_plain(byte),
+            _ => !char.is_whitespace() && !char.is_control(),
+        })
+    };
+    is_part(begins) && parts.all(|part| is_escape(&part) && is_part(part))
+}
+
+/// Checks the `source` of an incoming event.
+///
+/// # Errors
+/// [`EventError`].
+#[inline]
+pub(super) fn check_source(source: &str) -> Result<(), EventError> {
+    if is_reference(source) { Ok(()) } else { Err(super::wrong("source", NO_REFERENCE)) }
 }
 
 /// Checks an incoming attribute whose name is valid.
@@ -130,6 +163,23 @@ mod tests {
         ] {
             let found = bad_character(bad).unwrap();
             assert!(found.contains(says), "{bad:?}: {found}");
+        }
+    }
+
+    #[test]
+    fn a_source_is_a_uri_reference() {
+        for good in
+            ["/s", "s", "urn:uuid:1", "https://example.com/a?b=c#d", "a%20b%c3%bc", "../x", "mailto:a@b", "/ü/€", ""]
+        {
+            assert!(is_reference(good), "{good}");
+        }
+        let bad = [
+            "a b", " ", "a\u{a0}b", "a\tb", "<x>", "\"", "a\\b", "a^b", "`", "{x}", "a|b", "%", "a%2", "%zz",
+            "%2\u{e4}",
+        ];
+        for bad in bad {
+            assert!(!is_reference(bad), "{bad:?}");
+            assert!(check_source(bad).unwrap_err().to_string().contains("`source` is not a URI reference"));
         }
     }
 

@@ -41,6 +41,7 @@ async fn refused_publishes_say_what_is_wrong_and_publish_nothing() {
     let bed = bed().await;
     let good = event("good", "k");
     let untyped = Event { id: "1".into(), source: "/s".into(), ..Event::default() }.encode();
+    let blank = Event { id: "1".into(), source: "the shop".into(), r#type: "t".into(), ..Event::default() }.encode();
     let cases = vec![
         ("an unknown topic", "shop/nothing", vec![good.clone()], Code::NotFound, "UNKNOWN_TOPIC", "", "no topic"),
         ("a misspelt one", "shop/ordres", vec![good.clone()], Code::NotFound, "UNKNOWN_TOPIC", "", "did you mean"),
@@ -56,6 +57,7 @@ async fn refused_publishes_say_what_is_wrong_and_publish_nothing() {
             "events[1]",
             "CloudEvent",
         ),
+        ("no URI", ORDERS, vec![blank], Code::InvalidArgument, "INVALID_EVENT", "events[0]", "`source` is not a URI"),
         ("no type", ORDERS, vec![untyped], Code::InvalidArgument, "INVALID_EVENT", "events[0]", "`type`"),
         (
             "a large event",
