@@ -119,6 +119,16 @@ pub enum KeptError {
     Refused(RegisterError),
 }
 
+impl KeptError {
+    /// Whether the version can run again without another decision, once its secret or its component is repaired.
+    pub(crate) fn is_repairable(&self) -> bool {
+        match self {
+            Self::Source(_) | Self::Store(_) | Self::Refused(_) => true,
+            Self::Unknown { .. } | Self::Ports { .. } => false,
+        }
+    }
+}
+
 /// Why a version was not reloaded. The previous version continues to run.
 #[derive(Debug, thiserror::Error)]
 pub enum ReloadError {

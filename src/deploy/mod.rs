@@ -46,6 +46,7 @@ pub use reloader::Reloader;
 pub use secrets::SecretFolders;
 pub use topology::adopt::{Instead, adopt, instead};
 pub use topology::error::TopologyError;
+pub use versions::placeholder::{Loadable, Placeholder};
 pub use versions::shadow::CompareError;
 pub use versions::source::{described_ports, misfits, read, register, version};
 pub use versions::start::{BeginError, Begun, Progress, Replaced, begin, begin_with};

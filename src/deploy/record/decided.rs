@@ -111,7 +111,7 @@ pub(crate) struct Kept {
     /// Its origin, as a message.
     #[serde(default)]
     pub(crate) cause: String,
-    /// The time of the last decision about it, Unix nanoseconds.
+    /// The time of the last decision about it, also to roll it back, Unix nanoseconds.
     #[serde(default)]
     pub(crate) decided_ns: u64,
     /// Why it was rolled back, if it was.
@@ -446,32 +446,33 @@ impl Decided {
     }
 
     /// Removes the candidate.
-    pub(crate) fn take_back_trial(&mut self, why: &str) {
+    pub(crate) fn take_back_trial(&mut self, why: &str, now_ns: u64) {
         if let Some(tried) = self.tried.take() {
-            self.mark(tried.version, why);
+            self.mark(tried.version, why, now_ns);
         }
     }
 
     /// The stable version was deployed again while another is the candidate.
-    pub(crate) fn give_up_for_proven(&mut self) {
-        self.take_back_trial("the previous version was deployed again");
+    pub(crate) fn give_up_for_proven(&mut self, now_ns: u64) {
+        self.take_back_trial("the previous version was deployed again", now_ns);
     }
 
     /// Returns to the previous stable version; `None` if there is none.
-    pub(crate) fn take_back_proven(&mut self, why: &str) -> Option<Digest> {
+    pub(crate) fn take_back_proven(&mut self, why: &str, now_ns: u64) -> Option<Digest> {
         let version = self.before.pop()?;
         self.tried = None;
-        self.mark(self.proven, why);
+        self.mark(self.proven, why, now_ns);
         self.proven = version;
         Some(version)
     }
 
     /// Marks a version as rolled back, so that later rollbacks skip it.
-    fn mark(&mut self, version: Digest, why: &str) {
+    fn mark(&mut self, version: Digest, why: &str, now_ns: u64) {
         self.before.retain(|before| *before != version);
         if let Some(kept) = self.kept.iter_mut().find(|kept| kept.version == version) {
             let end = why.floor_char_boundary(REASON_BYTES_MAX.min(why.len()));
             kept.taken_back = why.get(..end).map(str::to_owned);
+            kept.decided_ns = now_ns;
         }
     }
 

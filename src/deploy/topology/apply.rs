@@ -199,6 +199,8 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
             }
         }
         self.follow(&plan, notes);
+        drop(turns);
+        self.load_unavailable().await;
         self.shared.topology.send_replace(Arc::new(Proposal::of(&plan, &components)));
         if self.revision() != before {
             let words = changes.changes.iter().map(|change| format!("{} was {}", change.name, change.what.word()));
@@ -246,7 +248,7 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
         renames: &Renames,
     ) -> Result<Ready<C::Handler>, Vec<PluginError>> {
         let (view, compiler) = (self.store().view(renames), &self.shared.compiler);
-        let chosen = start::choose(&view, compiler, plan, components, Some(affected), &|_| ())?;
+        let chosen = start::choose(&view, compiler, plan, components, affected)?;
         let replaced = chosen.changes.iter().filter_map(|(name, change)| change.replaces(&view, name)).collect();
         Ok((chosen, replaced))
     }

@@ -8,7 +8,7 @@ use crate::deploy::error::ReloadError;
 use crate::deploy::record::decided::Decided;
 use crate::deploy::reloader::Reloader;
 use crate::deploy::versions::deploy::not_called;
-use crate::deploy::versions::source;
+use crate::deploy::versions::{shown_time, source};
 use crate::dispatch::{Called, NameError, Renames};
 use crate::engine::Engine;
 
@@ -45,9 +45,10 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
                 }
             });
             let (version, is_trial) = looked.await?;
+            let now_ns = SystemClock.now_ns();
             let change = move |decided: &mut Decided| match is_trial {
-                true => decided.take_back_trial(WHY),
-                false => drop(decided.take_back_proven(WHY)),
+                true => decided.take_back_trial(WHY, now_ns),
+                false => drop(decided.take_back_proven(WHY, now_ns)),
             };
             reloader.run_kept(index, version, WHY, change).await?;
             Ok(version)
@@ -175,7 +176,8 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
             None if tried.is_some() => running.versions().give_up_trial(),
             None => return Ok(()),
         }
-        self.note(&subject, Some(format!("{} runs: {why}", version.short())));
+        let at = shown_time(SystemClock.now_ns());
+        self.note(&subject, Some(format!("{} runs since {at}: {why}", version.short())));
         tracing::info!(
             subscriber = subject.name,
             digest = version.short(),

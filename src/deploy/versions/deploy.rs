@@ -17,7 +17,7 @@ use crate::api::{Component, DeployOutcome, Digest, Policy, Reloaded};
 use crate::deploy::compile::Compile;
 use crate::deploy::error::{KeptError, ReloadError};
 use crate::deploy::record::decided::{Kept, Said};
-use crate::deploy::reloader::Reloader;
+use crate::deploy::reloader::{Reloader, Subject};
 use crate::deploy::versions::{cause, source, start, terms};
 use crate::dispatch::Called;
 use crate::engine::{ApplyError, Engine};
@@ -166,7 +166,8 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
             // A deploy by hand also refreshes secrets. A trial that ended, or an end that was not stored, may have left
             // lanes with another version.
             let called = self.running(&subject)?.versions().called();
-            let is_stale = said.is_none() && called.settings.secrets_mark != settings.secrets_mark;
+            let has_other_secrets = said.is_none() && called.settings.secrets_mark != settings.secrets_mark;
+            let is_stale = has_other_secrets || !called.is_available;
             let aligned = self.align(index, is_stale).await?;
             if outcome == DeployOutcome::Runs {
                 self.note(&subject, Some(format!("{} runs: it was asked for again", version.short())));
@@ -270,7 +271,7 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
                     if let Some(said) = said {
                         decided.look_at(said);
                     }
-                    decided.give_up_for_proven();
+                    decided.give_up_for_proven(SystemClock.now_ns());
                 })?;
                 Ok(Some(DeployOutcome::Runs))
             }
@@ -286,6 +287,22 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
             start::kept_spec(&store, plan, decided, version)?
         };
         self.shared.compiler.compile_beside(spec).map_err(KeptError::Refused)
+    }
+
+    /// Loads the decided versions of subscribers whose lanes halt because they could not be loaded at the start.
+    pub(crate) async fn load_unavailable(&self) {
+        let is_unavailable =
+            |subject: &Subject| self.shared.tree.called(&subject.name).is_ok_and(|called| !called.is_available);
+        for (index, subject) in self.all().into_iter().enumerate().filter(|(_, subject)| is_unavailable(subject)) {
+            let loaded = async {
+                let _turn = self.own_turn(&subject).await?;
+                self.align(index, true).await
+            };
+            match loaded.await {
+                Ok(_) => self.note(&subject, Some("the deployed version runs again".to_owned())),
+                Err(error) => self.note(&subject, Some(format!("still halted: {error}"))),
+            }
+        }
     }
 
     /// Makes lanes call the decided version, if they call another one or if theirs is stale. Returns the result if

@@ -17,6 +17,7 @@ use crate::api::Digest;
 use crate::deploy::compile::Compile;
 use crate::deploy::error::ReloadError;
 use crate::deploy::reloader::{Reloader, Subject};
+use crate::deploy::versions::shown_time;
 use crate::dispatch::{Trial, Verdict};
 use crate::engine::Engine;
 
@@ -111,7 +112,7 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
             let mut store = reloader.store();
             let tried = store.decided(&name).and_then(|decided| decided.tried);
             let Some(tried) = tried.filter(|tried| tried.version.to_string() == version) else { return Ok(None) };
-            store.decide(&name, |decided| decided.take_back_trial(&words))?;
+            store.decide(&name, |decided| decided.take_back_trial(&words, SystemClock.now_ns()))?;
             Ok(Some(tried.version))
         });
         if let Some(version) = decided.await? {
@@ -124,7 +125,10 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
             );
             self.note(
                 subject,
-                Some(format!("{digest} was rolled back: it failed on {why}, where the version before did not")),
+                Some(format!(
+                    "{digest} was rolled back at {}: it failed on {why}, where the version before did not",
+                    shown_time(SystemClock.now_ns())
+                )),
             );
         }
         Ok(())

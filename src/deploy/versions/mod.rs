@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use crate::api::{Component, Digest};
 use crate::dispatch::Terms;
+use crate::model::Time;
 use crate::topology::TrialPlan;
 
 pub(super) mod by_hand;
@@ -15,6 +16,7 @@ pub(super) mod deploy;
 pub(super) mod follow;
 pub(super) mod judge;
 pub(super) mod listing;
+pub(super) mod placeholder;
 pub(super) mod preview;
 pub(super) mod shadow;
 pub(super) mod snapshot;
@@ -35,6 +37,11 @@ fn declares_no_outputs(version: Digest, ports: &[String]) -> Option<String> {
     let connected =
         || format!("{} declares no outputs; the topology connects `{}`", version.short(), ports.join("`, `"));
     (!ports.is_empty()).then(connected)
+}
+
+/// A time for notes, in whole seconds.
+fn shown_time(time_ns: u64) -> String {
+    Time::new((time_ns / 1_000_000_000) as i64, 0).map(|time| time.to_string()).unwrap_or_default()
 }
 
 /// The cause of a version that has the component of another.

@@ -8,7 +8,8 @@
 //!   only other settings ───────────────────────────> the decided component with them, also as a candidate
 //! ```
 //!
-//! Each version runs with the present content of its secret files.
+//! Each version runs with the present content of its secret files. Where the applied topology starts, a decided version
+//! that cannot be loaded, such as for a missing secret, halts the lanes of its subscriber and nothing else.
 
 use std::time::{Duration, Instant};
 
@@ -18,6 +19,7 @@ use crate::deploy::error::{KeptError, PluginError};
 use crate::deploy::record::decided::{Decided, Kept, Said};
 use crate::deploy::record::error::StoreError;
 use crate::deploy::record::store::Store;
+use crate::deploy::versions::placeholder::{Loadable, Placeholder};
 use crate::deploy::versions::source::{
     config, each, held, hidden, of_deployed, ports, read_component, settings, settings_spec, spec_of,
 };
@@ -73,14 +75,14 @@ pub struct Begun<H> {
     /// The decided versions.
     pub store: Store,
     /// The versions by subscriber, in order.
-    pub starts: Vec<Starts<H>>,
+    pub starts: Vec<Starts<Loadable<H>>>,
     /// A note for each subscriber.
     pub notes: Vec<Option<String>>,
 }
 
 /// The versions of one subscriber.
 struct Choice<H> {
-    starts: Starts<H>,
+    starts: Starts<Loadable<H>>,
     note: Option<String>,
     change: Change,
 }
@@ -133,6 +135,8 @@ struct Beginning<'a, C> {
     now_ns: u64,
     /// Handlers are running: compile in the background.
     is_beside: bool,
+    /// The plan is the applied one, which starts even if some of its versions cannot run.
+    is_applied: bool,
     progress: &'a (dyn Fn(Progress) + Sync),
 }
 
@@ -165,8 +169,12 @@ pub fn begin_with<C: Compile, F: From<BeginError>>(
     first: impl FnOnce(&mut Store, &[Replaced]) -> Result<(), F>,
 ) -> Result<Begun<C::Handler>, F> {
     let renames = store.renames(plan);
+    let is_applied = store.topology().is_some_and(|(applied, _)| applied == *plan);
     let choose_on = |store: &Store| {
-        choose(&store.view(&renames), compiler, plan, named, None, progress).map_err(BeginError::Plugins)
+        let view = store.view(&renames);
+        let now_ns = view.clock().now_ns();
+        let beginning = Beginning { store: &view, compiler, now_ns, is_beside: false, is_applied, progress };
+        beginning.choose_all(plan, named, None).map_err(BeginError::Plugins)
     };
     let mut chosen = choose_on(&store)?;
     if let Err(error) = keep_all(&mut store, &chosen.changes) {
@@ -200,45 +208,22 @@ fn keep_all(store: &mut Store, changes: &[(String, Change)]) -> Result<(), Store
 
 /// Versions that can run, in the order of their subscribers. Nothing is decided yet.
 pub(crate) struct Chosen<H> {
-    pub(crate) starts: Vec<Starts<H>>,
+    pub(crate) starts: Vec<Starts<Loadable<H>>>,
     pub(crate) notes: Vec<Option<String>>,
     pub(crate) changes: Vec<(String, Change)>,
 }
 
-/// Prepares the versions of a plan's subscribers: all of them, or, while others run, those with these names.
+/// Prepares the versions of subscribers with these names, while others run.
 pub(crate) fn choose<C: Compile>(
     store: &Store,
     compiler: &C,
     plan: &Plan,
     named: &[Component],
-    only: Option<&[String]>,
-    progress: &(dyn Fn(Progress) + Sync),
+    only: &[String],
 ) -> Result<Chosen<C::Handler>, Vec<PluginError>> {
-    let now_ns = store.clock().now_ns();
-    let beginning = Beginning { store, compiler, now_ns, is_beside: only.is_some(), progress };
-    let choices = each(plan, |index, subscriber| {
-        if only.is_some_and(|only| !only.contains(&subscriber.label())) {
-            return None;
-        }
-        Some(match named.get(index) {
-            Some(component) => beginning.choose(subscriber, component),
-            None => Err(vec![PluginError::Missing { subscriber: subscriber.label() }]),
-        })
-    });
-    let mut chosen = Chosen { starts: Vec::new(), notes: Vec::new(), changes: Vec::new() };
-    let mut errors = Vec::new();
-    for (choice, subscriber) in choices.into_iter().zip(&plan.subscribers) {
-        match choice {
-            Some(Ok(choice)) => {
-                chosen.starts.push(choice.starts);
-                chosen.notes.push(choice.note);
-                chosen.changes.push((subscriber.label(), choice.change));
-            }
-            Some(Err(found)) => errors.extend(found),
-            None => {}
-        }
-    }
-    if errors.is_empty() { Ok(chosen) } else { Err(errors) }
+    let (now_ns, is_beside, is_applied) = (store.clock().now_ns(), true, false);
+    let beginning = Beginning { store, compiler, now_ns, is_beside, is_applied, progress: &|_| () };
+    beginning.choose_all(plan, named, Some(only))
 }
 
 /// The components of changes, which must be stored before the decision.
@@ -259,7 +244,7 @@ pub(crate) fn decide(store: &mut Store, changes: Vec<(String, Change)>) -> Resul
                 (Change::None, _) | (Change::Seen(_) | Change::Back(_), None) => {}
                 (Change::Back(said), Some(decided)) => {
                     decided.look_at(said);
-                    decided.give_up_for_proven();
+                    decided.give_up_for_proven(SystemClock.now_ns());
                 }
                 (Change::Seen(said), Some(decided)) => decided.look_at(said),
                 (Change::First(new) | Change::Try(new, _) | Change::Replace(new), None) => {
@@ -285,6 +270,38 @@ fn no_room(subscriber: &str) -> PluginError {
 }
 
 impl<C: Compile> Beginning<'_, C> {
+    /// Prepares the versions of a plan's subscribers: all of them, or those with these names.
+    fn choose_all(
+        &self,
+        plan: &Plan,
+        named: &[Component],
+        only: Option<&[String]>,
+    ) -> Result<Chosen<C::Handler>, Vec<PluginError>> {
+        let choices = each(plan, |index, subscriber| {
+            if only.is_some_and(|only| !only.contains(&subscriber.label())) {
+                return None;
+            }
+            Some(match named.get(index) {
+                Some(component) => self.choose(subscriber, component),
+                None => Err(vec![PluginError::Missing { subscriber: subscriber.label() }]),
+            })
+        });
+        let mut chosen = Chosen { starts: Vec::new(), notes: Vec::new(), changes: Vec::new() };
+        let mut errors = Vec::new();
+        for (choice, subscriber) in choices.into_iter().zip(&plan.subscribers) {
+            match choice {
+                Some(Ok(choice)) => {
+                    chosen.starts.push(choice.starts);
+                    chosen.notes.push(choice.note);
+                    chosen.changes.push((subscriber.label(), choice.change));
+                }
+                Some(Err(found)) => errors.extend(found),
+                None => {}
+            }
+        }
+        if errors.is_empty() { Ok(chosen) } else { Err(errors) }
+    }
+
     fn choose(&self, subscriber: &SubscriberPlan, named: &Component) -> Result<Choice<C::Handler>, Vec<PluginError>> {
         let name = subscriber.label();
         let Some(decided) = self.store.decided(&name) else {
@@ -294,7 +311,7 @@ impl<C: Compile> Beginning<'_, C> {
             let spec = spec_of(subscriber, read_component(self.store, &name, named))?;
             let kept = self.kept(&spec, subscriber, named);
             let new = Proposed { said: kept.said(), kept, wasm: spec.wasm.clone() };
-            let proven = self.compile(spec, named)?;
+            let proven = Loadable::Version(self.compile(spec, named)?);
             return Ok(Choice { starts: Starts { proven, on_trial: None }, note: None, change: Change::First(new) });
         };
         let found = read_component(self.store, &name, named).map(NamedComponent::of);
@@ -331,11 +348,12 @@ impl<C: Compile> Beginning<'_, C> {
         }
         // The decided version runs, whatever is wrong with the proposal.
         match self.decided(subscriber, decided, found_file.as_ref()) {
-            Ok(starts) => {
+            Ok((starts, halted)) => {
                 let words = refused.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
-                let note = Some(words).filter(|words| !words.is_empty());
+                let note = halted.or(Some(words).filter(|words| !words.is_empty()));
                 match &note {
                     None => {}
+                    Some(_) if starts.proven.unavailable().is_some() => {} // logged already
                     // as on a disk that contains only the data
                     Some(words) if refused.iter().all(PluginError::is_gone) => {
                         tracing::warn!(subscriber = name, "the version that was decided before runs: {words}");
@@ -380,7 +398,7 @@ impl<C: Compile> Beginning<'_, C> {
         };
         let (handler, note) = (self.compile(spec, named)?, None);
         if version == decided.proven {
-            let starts = Starts { proven: handler, on_trial: None };
+            let starts = Starts { proven: Loadable::Version(handler), on_trial: None };
             return Ok(Some(Choice { starts, note, change: Change::Back(said) }));
         }
         let (digest, new) = (version.short(), Proposed { kept, wasm, said });
@@ -398,34 +416,71 @@ impl<C: Compile> Beginning<'_, C> {
                 let terms = terms(subscriber.trial, lanes, Duration::ZERO);
                 let loses_ports = proven.declares_ports() && !handler.declares_ports();
                 let note = super::declares_no_outputs(version, &ports(subscriber)).filter(|_| loses_ports);
+                let (proven, handler) = (Loadable::Version(proven), Loadable::Version(handler));
                 let starts = Starts { proven, on_trial: Some((handler, terms)) };
                 Choice { starts, note, change: Change::Try(new, lanes) }
             }
             Err(error) => {
                 tracing::warn!(subscriber = name, digest, %error, "the new version runs without a comparison");
-                let starts = Starts { proven: handler, on_trial: None };
+                let starts = Starts { proven: Loadable::Version(handler), on_trial: None };
                 Choice { starts, note, change: Change::Replace(new) }
             }
         }))
     }
 
-    /// The decided versions.
+    /// The decided versions, and a note if one of them cannot be loaded.
     fn decided(
         &self,
         subscriber: &SubscriberPlan,
         decided: &Decided,
         file: Option<&NamedComponent>,
-    ) -> Result<Starts<C::Handler>, KeptError> {
-        let proven = self.load(subscriber, decided, decided.proven, file)?;
-        let on_trial = match decided.tried {
-            None => None,
-            Some(tried) => {
-                let handler = self.load(subscriber, decided, tried.version, file)?;
-                let passed = decided.tried_for(tried.version, self.now_ns);
-                Some((handler, terms(subscriber.trial, tried.lanes, passed)))
+    ) -> Result<(Starts<Loadable<C::Handler>>, Option<String>), KeptError> {
+        let (proven, mut note) = match self.load(subscriber, decided, decided.proven, file) {
+            Ok(handler) => (Loadable::Version(handler), None),
+            Err(error) => {
+                let placeholder = self.placeholder(subscriber, decided, error)?;
+                let note = Some(placeholder.reason.to_string());
+                (Loadable::Placeholder(placeholder), note)
             }
         };
-        Ok(Starts { proven, on_trial })
+        let on_trial = match decided.tried {
+            None => None,
+            Some(tried) => match self.load(subscriber, decided, tried.version, file) {
+                Ok(handler) => {
+                    let passed = decided.tried_for(tried.version, self.now_ns);
+                    Some((Loadable::Version(handler), terms(subscriber.trial, tried.lanes, passed)))
+                }
+                Err(error) if self.is_applied && error.is_repairable() => {
+                    let (subscriber, digest) = (subscriber.label(), tried.version.short());
+                    tracing::error!(subscriber, digest, %error, "the candidate cannot run until a later start");
+                    note.get_or_insert(format!("the candidate {digest} cannot run: {error}"));
+                    None
+                }
+                Err(error) => return Err(error),
+            },
+        };
+        Ok((Starts { proven, on_trial }, note))
+    }
+
+    /// In place of the stable version, which cannot be loaded.
+    fn placeholder(
+        &self,
+        subscriber: &SubscriberPlan,
+        decided: &Decided,
+        error: KeptError,
+    ) -> Result<Placeholder, KeptError> {
+        let (subscriber, version) = (subscriber.label(), decided.proven);
+        let component = decided.find(version).map(|kept| kept.wasm);
+        let Some(component) = component.filter(|_| self.is_applied && error.is_repairable()) else {
+            return Err(error);
+        };
+        tracing::error!(subscriber, digest = version.short(), %error, "halted: the deployed version cannot run");
+        let reason = format!(
+            "halted, because the deployed version {} cannot run: {error}. Repair it, then `wattle apply` the topology \
+             again, or restart the bus",
+            version.short()
+        );
+        Ok(Placeholder { subscriber, version, component, reason: reason.into() })
     }
 
     /// A stored version; its component may be the one in the file.

@@ -242,6 +242,9 @@ impl<S: Session, K: Entries> Supervised for Lane<S, K> {
             chores,
             calls: 0,
         };
+        if let Some(reason) = &lane.taken.version.unavailable {
+            lane.parts.counters.failed(reason);
+        }
         if !lane.works() {
             lane.stood(since.as_deref());
         }
@@ -273,7 +276,20 @@ impl<S: Session, K: Entries> Supervised for Lane<S, K> {
 impl<S: Session, K: Entries> Lane<S, K> {
     /// Whether it may read and call.
     fn works(&self) -> bool {
-        self.told == Told::default()
+        self.told == Told::default() && self.is_available()
+    }
+
+    /// Whether the version that it took can be called at all.
+    fn is_available(&self) -> bool {
+        self.taken.version.unavailable.is_none()
+    }
+
+    /// A version that cannot be called was replaced.
+    fn becomes_available(&mut self) {
+        self.take_version();
+        if self.works() {
+            self.goes_on();
+        }
     }
 
     /// Updates the status.
@@ -281,6 +297,7 @@ impl<S: Session, K: Entries> Lane<S, K> {
         let state = match self.told {
             Told { is_paused: true, .. } => LaneState::Paused,
             Told { is_halted: true, .. } | Told { is_broken: true, .. } => LaneState::Halted,
+            _ if !self.is_available() => LaneState::Halted,
             _ if self.is_blocked => LaneState::Blocked,
             _ if self.is_full => LaneState::Full,
             _ if self.waiting.active_keys() > 0 => LaneState::Retrying,

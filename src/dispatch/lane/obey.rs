@@ -30,7 +30,9 @@ impl<S: Session, K: Entries> Lane<S, K> {
             Command::Resume(answer) => {
                 let was_halted = self.told.is_halted;
                 self.told = Told { is_broken: self.told.is_broken, ..Told::default() };
-                self.goes_on();
+                if self.works() {
+                    self.goes_on();
+                }
                 let mut writes = vec![LaneWrite::delete(PAUSED), LaneWrite::delete(HALTED)];
                 // the event that caused the halt starts again with its first attempt
                 for number in self.waiting.numbers() {

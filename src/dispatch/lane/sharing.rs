@@ -87,9 +87,8 @@ impl<S: Session, K: Entries> Lane<S, K> {
 
     /// Goes back for events that others have returned, and then to its previous position.
     pub(super) async fn run_errands(&mut self) -> Result<(), LaneError> {
-        let Some(share) = self.parts.share.as_mut().filter(|_| self.told == super::Told::default()) else {
-            return Ok(());
-        };
+        let works = self.works();
+        let Some(share) = self.parts.share.as_mut().filter(|_| works) else { return Ok(()) };
         let was_at = self.part.errand.map_or(self.position, |errand| errand.was_at.max(self.position));
         if let Some((from, until)) = share.go_back(self.position).await? {
             self.part.errand = Some(Errand { until, was_at });

@@ -98,11 +98,14 @@ impl<S: Session, K: Entries> Lane<S, K> {
             bytes: self.parts.policy.batch.max_bytes,
         });
         let left = self.keeps_claims_for().filter(|_| !works);
+        let (taken, is_available) = (self.taken.generation, self.is_available());
+        let roster = self.parts.roster.clone();
         let Parts { session, stop, commands, share, .. } = &mut *self.parts;
         tokio::select! {
             biased;
             () = stop.cancelled() => return Err(LaneError::Stopped.into()),
             Some(command) = commands.recv() => self.obey(command).await?,
+            () = roster.changes(taken), if !is_available => self.becomes_available(),
             () = claims_end(left) => self.give_back().await?,
             () = Share::is_given_back(share), if works && reads => {}
             () = until(first) => self.retry_what_is_due().await?,

@@ -23,7 +23,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use crate::model::call::{Batch, HandleError, Handled, Handler, PluginSettings};
@@ -55,14 +55,17 @@ pub(crate) struct Version {
     pub(crate) settings: Arc<PluginSettings>,
     pub(super) state_version: u32,
     pub(crate) declares_ports: bool,
+    /// Why it cannot be called, if so.
+    pub(crate) unavailable: Option<Arc<str>>,
 }
 
 impl Version {
     pub(crate) fn new<H: Handler>(handler: H, number: VersionId) -> Self {
         let (digest, wasm_digest) = (hex(&handler.digest()).into(), handler.wasm_digest());
         let (settings, state_version) = (handler.settings(), handler.state_version());
-        let declares_ports = handler.declares_ports();
-        Self { handler: Arc::new(handler), number, digest, wasm_digest, settings, state_version, declares_ports }
+        let (declares_ports, unavailable) = (handler.declares_ports(), handler.unavailable().map(Into::into));
+        let handler = Arc::new(handler);
+        Self { handler, number, digest, wasm_digest, settings, state_version, declares_ports, unavailable }
     }
 }
 
@@ -252,6 +255,8 @@ impl Assignment {
 pub(crate) struct Roster {
     /// Counts changes, so that an unchanged roster is checked without a lock.
     generation: AtomicU64,
+    /// Wakes lanes that wait for a change.
+    changed: Notify,
     assignment: Mutex<Arc<Assignment>>,
     /// Result of the last deploy, in words.
     note: Mutex<Option<String>>,
@@ -264,7 +269,7 @@ impl Roster {
             OnTrial { version, trial }
         });
         let assignment = Mutex::new(Arc::new(Assignment { proven, on_trial }));
-        Self { generation: AtomicU64::new(0), assignment, note: Mutex::new(None) }
+        Self { generation: AtomicU64::new(0), changed: Notify::new(), assignment, note: Mutex::new(None) }
     }
 
     fn lock(&self) -> MutexGuard<'_, Arc<Assignment>> {
@@ -279,6 +284,19 @@ impl Roster {
     fn set(&self, locked: &mut MutexGuard<'_, Arc<Assignment>>, assignment: Assignment) {
         **locked = Arc::new(assignment);
         self.generation.fetch_add(1, Ordering::Release);
+        self.changed.notify_waiters();
+    }
+
+    /// Waits until lanes call other versions than the taken ones.
+    pub(super) async fn changes(&self, generation: u64) {
+        loop {
+            // before the look, so that no change is missed in between
+            let changed = self.changed.notified();
+            if self.generation.load(Ordering::Acquire) != generation {
+                return;
+            }
+            changed.await;
+        }
     }
 
     /// Replaces the stable version.
@@ -406,7 +424,7 @@ impl Assignment {
 
 /// The version that a lane calls, as of its last check.
 pub(crate) struct Taken {
-    generation: u64,
+    pub(super) generation: u64,
     pub(crate) version: Version,
     pub(crate) proven: Version,
     /// The trial, if the version is a candidate.

@@ -20,6 +20,8 @@ pub struct Called {
     pub settings: Arc<PluginSettings>,
     /// Whether the newer of the two declares its output ports.
     pub declares_ports: bool,
+    /// Whether the stable version can be called.
+    pub is_available: bool,
 }
 
 impl Roster {
@@ -96,7 +98,8 @@ impl<E: Engine> Versions<'_, E> {
             on_trial.as_ref().map(|on_trial| (on_trial.version.digest.to_string(), on_trial.trial.terms().lanes));
         let newest = on_trial.as_ref().map_or(proven, |on_trial| &on_trial.version);
         let (settings, declares_ports) = (newest.settings.clone(), newest.declares_ports);
-        Called { proven: proven.digest.to_string(), tried, settings, declares_ports }
+        let is_available = proven.unavailable.is_none();
+        Called { proven: proven.digest.to_string(), tried, settings, declares_ports, is_available }
     }
 
     /// Protects a trial that has met its terms from failing, until it is promoted, released, or over for another

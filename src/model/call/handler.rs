@@ -34,6 +34,11 @@ pub trait Handler: Clone + Send + Sync + 'static {
         None
     }
 
+    /// Why it cannot be called at all; `None` if it can. Its lanes halt.
+    fn unavailable(&self) -> Option<&str> {
+        None
+    }
+
     /// Handles a batch, and says what became of each of its events.
     fn handle(&self, batch: Batch<'_>) -> impl Future<Output = Result<Handled, HandleError>> + Send;
 }

@@ -23,7 +23,7 @@ use crate::common::trees::{data, plan_of, plan_with, settled, status, until};
 use crate::reload::bed::{Bus, LONG, ONE, World};
 
 /// [`ONE`] with `more` beside `work`, another retry of `work`, and nothing else.
-fn two() -> Plan {
+pub(crate) fn two() -> Plan {
     let more = "  more: { from: in, plugin: more.wasm, to: { out: extra } }\n";
     plan_of(&[&format!("{ONE}{more}").replace("out: {} }", "out: {}, extra: {} }")])
 }
@@ -33,21 +33,21 @@ fn changed() -> Plan {
 }
 
 /// A component for each subscriber of a plan, by its name.
-fn components(world: &World, plan: &Plan) -> Vec<Component> {
+pub(crate) fn components(world: &World, plan: &Plan) -> Vec<Component> {
     let path = |name: &str| Component::File(world.folder.path().join(format!("{name}.wasm")));
     plan.subscribers.iter().map(|subscriber| path(&subscriber.name)).collect()
 }
 
-fn proposal(world: &World, plan: &Plan) -> Proposal {
+pub(crate) fn proposal(world: &World, plan: &Plan) -> Proposal {
     Proposal { prune: true, ..Proposal::of(plan, &components(world, plan)) }
 }
 
-fn write(world: &World, name: &str, text: &str) {
+pub(crate) fn write(world: &World, name: &str, text: &str) {
     std::fs::write(world.folder.path().join(format!("{name}.wasm")), text).unwrap();
 }
 
 /// Starts with what was applied last; what the world says where nothing was.
-async fn start(world: &World, disk: MemoryDisk) -> (Bus, Plan) {
+pub(crate) async fn start(world: &World, disk: MemoryDisk) -> (Bus, Plan) {
     let store = Store::open(disk, Arc::new(SystemClock)).unwrap();
     let (plan, components) = store.topology().unwrap_or_else(|| (world.plan.clone(), components(world, &world.plan)));
     let begun = begin(store, &world.texts, &plan, &components, &|_| ()).unwrap();

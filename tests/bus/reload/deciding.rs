@@ -98,6 +98,9 @@ async fn one_goes_back_step_by_step() {
     assert_eq!(bus.who().await, "a");
     let taken_back = Standing::TakenBack;
     assert_eq!(stands(&bus), [Standing::Proven, taken_back, taken_back, taken_back]);
+    let times: Vec<_> = bus.reloader.versions("work").unwrap().iter().map(|kept| kept.decided_ns).collect();
+    assert!(times[1] > times[2] && times[2] > times[3], "the last rollback is the latest decision: {times:?}");
+    assert!(bus.status().reload.unwrap().contains(" runs since 2"), "with its time");
 }
 
 #[tokio::test]

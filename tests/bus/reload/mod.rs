@@ -9,6 +9,7 @@ mod deciding;
 mod declared;
 mod door;
 mod full;
+mod halting;
 mod random_changes;
 mod records;
 mod renaming;

@@ -1,0 +1,87 @@
+//! Keeps the place of a decided version that cannot be loaded when a bus starts.
+//!
+//! Promises: only the lanes of its subscriber halt, at their positions, and the status gives the reason. Relies on: the
+//! lanes, which call no handler that is unavailable, and wait for another one.
+
+use std::sync::Arc;
+
+use crate::api::Digest;
+use crate::model::call::{Batch, HandleError, Handled, Handler, InstanceError, PluginSettings};
+
+/// A version, or its placeholder.
+#[derive(Debug, Clone)]
+pub enum Loadable<H> {
+    Version(H),
+    Placeholder(Placeholder),
+}
+
+/// A decided version that cannot be loaded now.
+#[derive(Debug, Clone)]
+pub struct Placeholder {
+    pub(crate) subscriber: String,
+    pub(crate) version: Digest,
+    pub(crate) component: Digest,
+    /// Why it cannot be loaded, and how to repair that.
+    pub(crate) reason: Arc<str>,
+}
+
+impl<H: Handler> Handler for Loadable<H> {
+    fn digest(&self) -> [u8; 32] {
+        match self {
+            Self::Version(handler) => handler.digest(),
+            Self::Placeholder(placeholder) => *placeholder.version.as_bytes(),
+        }
+    }
+
+    fn wasm_digest(&self) -> Option<[u8; 32]> {
+        match self {
+            Self::Version(handler) => handler.wasm_digest(),
+            Self::Placeholder(placeholder) => Some(*placeholder.component.as_bytes()),
+        }
+    }
+
+    fn settings(&self) -> Arc<PluginSettings> {
+        match self {
+            Self::Version(handler) => handler.settings(),
+            Self::Placeholder(_) => Arc::default(),
+        }
+    }
+
+    fn declares_ports(&self) -> bool {
+        match self {
+            Self::Version(handler) => handler.declares_ports(),
+            Self::Placeholder(_) => true,
+        }
+    }
+
+    fn state_version(&self) -> u32 {
+        match self {
+            Self::Version(handler) => handler.state_version(),
+            Self::Placeholder(_) => 0,
+        }
+    }
+
+    fn memory_peak_bytes(&self) -> Option<u64> {
+        match self {
+            Self::Version(handler) => handler.memory_peak_bytes(),
+            Self::Placeholder(_) => None,
+        }
+    }
+
+    fn unavailable(&self) -> Option<&str> {
+        match self {
+            Self::Version(handler) => handler.unavailable(),
+            Self::Placeholder(placeholder) => Some(&placeholder.reason),
+        }
+    }
+
+    async fn handle(&self, batch: Batch<'_>) -> Result<Handled, HandleError> {
+        match self {
+            Self::Version(handler) => handler.handle(batch).await,
+            Self::Placeholder(Placeholder { subscriber, reason, .. }) => {
+                let (subscriber, message) = (subscriber.clone(), reason.to_string());
+                Err(InstanceError::Start { subscriber, message }.into())
+            }
+        }
+    }
+}
