@@ -1,10 +1,13 @@
 //! Lag of a subscriber: the number of unhandled events, and the age of the oldest.
 //!
+//! For a member of a queue group, events that other members have claimed do not count.
+//!
 //! Promises: one memory lookup per lane. If the append time of an event is only on disk, it is read for at most
 //! [`READS_MAX`] lanes per subscriber, those with the oldest candidates, and cached until the lane advances: a paused
 //! subscriber is read once, however many partitions it has and however often its lag is queried.
 
 use super::Tree;
+use crate::dispatch::lane::claims;
 use crate::dispatch::lane::status::Counters;
 use crate::engine::{Engine, TimeOf};
 use crate::model::{LaneId, PartitionId, SubscriberId, TopicId};
@@ -28,12 +31,13 @@ impl Lag {
 }
 
 impl<E: Engine> Tree<E> {
-    /// Unhandled events of a subscriber in a topic with `partitions` partitions. Reads the positions before the bounds.
+    /// Unhandled events of a subscriber in a topic with `partitions` partitions; `keeper` stores the claims of its
+    /// group, if any. Reads the positions before the bounds.
     pub(crate) fn lag(
         &self,
         subscriber: SubscriberId,
         (topic, partitions): (TopicId, u32),
-        counters: Option<&Counters>,
+        (counters, keeper): (Option<&Counters>, Option<SubscriberId>),
     ) -> Lag {
         let engine = self.engine();
         let position = |partition| engine.position(LaneId { subscriber, partition }).unwrap_or(0);
@@ -47,7 +51,14 @@ impl<E: Engine> Tree<E> {
             if next >= bounds.written {
                 continue;
             }
-            lag.events += bounds.written - next;
+            let claims = keeper.and_then(|keeper| engine.entries(LaneId { subscriber: keeper, partition }));
+            let left = claims.and_then(|claims| claims::left_for(&claims, subscriber, next..bounds.written).ok()?);
+            let (events, next) = match left {
+                Some((_, None)) => continue,
+                Some((events, Some(first))) => (events, first),
+                None => (bounds.written - next, next),
+            };
+            lag.events += events;
             match engine.time_of(id, next) {
                 Some(TimeOf::At(time_ns)) => lag.is_as_old_as(time_ns),
                 Some(TimeOf::NotBefore(time_ns)) => {

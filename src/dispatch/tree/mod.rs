@@ -323,11 +323,14 @@ impl<E: Engine> Tree<E> {
         let arrived: HashMap<&str, u64> =
             topics.iter().map(|topic| (topic.name.as_str(), topic.events_per_minute)).collect();
         let name = |index: TopicIndex| numbered.topic(index).map(|(topic, _)| topic.label()).unwrap_or_default();
+        let keepers = numbered::keepers(&running.plan, &running.numbers);
         let subscribers = running.plan.subscribers.iter().enumerate().map(|(index, subscriber)| {
             let (number, branch) = (running.numbers.subscribers.get(index).copied(), running.branches.get(index));
             let input = numbered.topic(subscriber.from).map(|(topic, input)| (input, topic.partitions));
             let counters = branch.map(|branch| &*branch.counters);
-            let lag = number.zip(input).map(|(number, input)| self.lag(number, input, counters)).unwrap_or_default();
+            let keeper = changes::group(subscriber).and_then(|group| keepers.get(&group)).copied();
+            let lag = number.zip(input).map(|(number, input)| self.lag(number, input, (counters, keeper)));
+            let lag = lag.unwrap_or_default();
             let from = name(subscriber.from);
             let mut status = SubscriberStatus {
                 name: subscriber.label(),

@@ -47,6 +47,11 @@ async fn made_by<E: Engine>(tree: &Tree<E>, names: &[&str]) -> BTreeMap<String, 
     all
 }
 
+/// The events that are left for a member.
+fn lag<E: Engine>(tree: &Tree<E>, name: &str) -> u64 {
+    status(&tree.snapshot(), name).lag
+}
+
 fn names_of(count: usize) -> Vec<String> {
     (0..count).map(|n| format!("e{n:03}")).collect()
 }
@@ -212,7 +217,8 @@ async fn who_does_not_want_an_event_leaves_it_to_the_other() {
     let tree = start(&yaml, &[("a", &a), ("b", &b)]).await;
     tree.subscriber("b").unwrap().pause().await.unwrap();
     publish(&tree, "in", &["x", "y", "z"]).await;
-    until("it has its own", || a.called().len() == 1).await;
+    until("it has its own", || a.called().len() == 1 && lag(&tree, "t/a") == 0).await;
+    assert_eq!(lag(&tree, "t/b"), 2, "what nobody has claimed");
     tree.subscriber("b").unwrap().resume().await.unwrap();
     settled(&tree).await;
     assert_eq!(data(&tree, "as").await, ["x"]);
@@ -235,7 +241,9 @@ async fn gives_back(restarts: bool) {
     publish(&tree, "in", &["bad", "x", "y"]).await;
     let state = |tree: &Tree<_>| status(&tree.snapshot(), "t/a").lanes[0];
     until("it has halted", || state(&tree) == LaneState::Halted).await;
+    assert_eq!((lag(&tree, "t/a"), lag(&tree, "t/b")), (2, 0), "all is claimed by the one that halted");
     publish(&tree, "in", &["z"]).await;
+    assert_eq!((lag(&tree, "t/a"), lag(&tree, "t/b")), (3, 1), "and this by nobody");
     tree.subscriber("b").unwrap().resume().await.unwrap();
     until("the other one has what nobody claimed", || b.called().len() == 1).await;
     assert_eq!(b.called()[0].data(), ["z"], "the rest is not its yet");

@@ -38,6 +38,7 @@ use crate::engine::{Engine, Entries, LaneWrite, PageBudget, ReadError, Session, 
 use crate::model::{Dedupe, LaneId, Offset, SubscriberId};
 use crate::topology::{KeyExpression, SubscriberPlan, TopicPlan};
 use book::Book;
+pub(crate) use book::left_for;
 pub(crate) use identities::Wanted;
 use identities::Window;
 

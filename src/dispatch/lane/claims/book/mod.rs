@@ -22,7 +22,7 @@
 //! Promises: the in-memory data and the entries change together, or not at all. Must not know: sessions, lanes.
 
 use std::collections::BTreeMap;
-use std::ops::Bound;
+use std::ops::{Bound, Range};
 
 use bytes::Bytes;
 
@@ -108,6 +108,39 @@ fn changes(before: &Runs, now: &Runs, key: impl Fn(Offset) -> Bytes) -> Vec<Lane
     let gone = before.keys().filter(|at| !now.contains_key(at)).map(|at| LaneWrite::delete(key(*at)));
     let new = now.iter().filter(|(at, other)| before.get(at) != Some(other)).map(|(at, other)| put(key(*at), *other));
     gone.chain(new).collect()
+}
+
+/// The events of a range that are left for a member: its claims that it has not passed, and unclaimed events. Returns
+/// their number and the first of them; `None` if they are too scattered to be counted quickly.
+pub(crate) fn left_for(
+    entries: &impl Entries,
+    member: SubscriberId,
+    range: Range<Offset>,
+) -> Result<Option<(u64, Option<Offset>)>, ReadError> {
+    let (mut count, mut first) = (0, None);
+    let mut add = |from: Offset, until: Offset| {
+        let (from, until) = (from.max(range.start), until.min(range.end));
+        if from < until {
+            count += until - from;
+            first = Some(first.map_or(from, |first: Offset| first.min(from)));
+        }
+    };
+    let mark = entries.get(MARK)?;
+    let number = |at| mark.as_ref().and_then(|mark| number_at(mark, at)).unwrap_or(0);
+    let (end, floor) = (number(0), number(8));
+    add(end, range.end);
+    let from = run_key(floor.max(range.start).saturating_add(1));
+    let runs = entries.range(Bound::Included(&from), &[CLAIM, RUN + 1], PAGE)?;
+    for (key, value) in &runs.entries {
+        let (until, from) = (last_number(key).unwrap_or(0), number_at(value, 0).unwrap_or(0));
+        add(from.max(floor), until);
+    }
+    let after = own_prefix(SubscriberId(member.0.saturating_add(1)));
+    let own = entries.range(Bound::Included(&own_prefix(member)), &after, PAGE)?;
+    for (key, value) in &own.entries {
+        add(last_number(key).unwrap_or(0), number_at(value, 0).unwrap_or(0));
+    }
+    Ok((runs.is_last && own.is_last).then_some((count, first)))
 }
 
 impl Book {
