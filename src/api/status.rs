@@ -166,7 +166,7 @@ pub struct Storage {
     pub clock_jumped: Option<Duration>,
     /// The free room; `None` if unknown.
     pub room: Option<Room>,
-    /// Retained events that cannot be read because their file is missing.
+    /// Retained events that cannot be read because their file is missing or truncated.
     pub missing: Vec<MissingEvents>,
 }
 
@@ -181,7 +181,7 @@ pub struct Room {
     pub publish_bytes: u64,
 }
 
-/// Events in a missing file.
+/// Events in a missing or truncated file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MissingEvents {
     /// The path of the file.
@@ -193,6 +193,8 @@ pub struct MissingEvents {
     pub first_offset: Offset,
     /// Offset of the last of them.
     pub last_offset: Offset,
+    /// The file exists, with fewer bytes than were written.
+    pub is_truncated: bool,
 }
 
 impl TopicStatus {
@@ -385,6 +387,20 @@ impl From<v1::LaneState> for LaneState {
     }
 }
 
+impl From<MissingEvents> for v1::MissingEvents {
+    fn from(missing: MissingEvents) -> Self {
+        let MissingEvents { file, topic, partition, first_offset, last_offset, is_truncated } = missing;
+        Self { file, topic, partition, first_offset, last_offset, is_truncated }
+    }
+}
+
+impl From<v1::MissingEvents> for MissingEvents {
+    fn from(missing: v1::MissingEvents) -> Self {
+        let v1::MissingEvents { file, topic, partition, first_offset, last_offset, is_truncated } = missing;
+        Self { file, topic, partition, first_offset, last_offset, is_truncated }
+    }
+}
+
 impl From<Storage> for v1::Storage {
     fn from(storage: Storage) -> Self {
         let Storage { takes_events, takes_outputs, clock_jumped, room, missing } = storage;
@@ -393,10 +409,7 @@ impl From<Storage> for v1::Storage {
             reserve_bytes,
             publish_bytes,
         });
-        let missing = missing.into_iter().map(|MissingEvents { file, topic, partition, first_offset, last_offset }| {
-            v1::MissingEvents { file, topic, partition, first_offset, last_offset }
-        });
-        let missing = missing.collect();
+        let missing = missing.into_iter().map(Into::into).collect();
         // No clock jumps further than the longest duration there is.
         let clock_jumped = clock_jumped.and_then(|jumped| jumped.try_into().ok());
         Self { takes_events, takes_outputs, clock_jumped, room, missing }
@@ -411,11 +424,7 @@ impl From<v1::Storage> for Storage {
             reserve_bytes,
             publish_bytes,
         });
-        let missing =
-            missing.into_iter().map(|v1::MissingEvents { file, topic, partition, first_offset, last_offset }| {
-                MissingEvents { file, topic, partition, first_offset, last_offset }
-            });
-        let missing = missing.collect();
+        let missing = missing.into_iter().map(Into::into).collect();
         // Back in time is no jump that anything waits for.
         let clock_jumped = clock_jumped.map(|jumped| jumped.try_into().unwrap_or_default());
         Self { takes_events, takes_outputs, clock_jumped, room, missing }

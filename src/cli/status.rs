@@ -239,9 +239,10 @@ fn waits(storage: &Storage) -> &'static [&'static str] {
 }
 
 fn missing(missing: &MissingEvents) -> serde_json::Value {
-    let MissingEvents { file, topic, partition, first_offset, last_offset } = missing;
+    let MissingEvents { file, topic, partition, first_offset, last_offset, is_truncated } = missing;
     json!({
         "file": file, "topic": topic, "partition": partition, "first_offset": first_offset, "last_offset": last_offset,
+        "truncated": is_truncated,
     })
 }
 
@@ -268,9 +269,10 @@ fn warnings(storage: &Storage) -> Vec<String> {
         (true, true, None) => None,
     };
     let missing = storage.missing.iter().map(|missing| {
-        let MissingEvents { file, topic, partition, first_offset, last_offset } = missing;
+        let MissingEvents { file, topic, partition, first_offset, last_offset, is_truncated } = missing;
+        let what = if *is_truncated { "truncated" } else { "missing" };
         format!(
-            "a file of events is missing: {}, offsets {first_offset} to {last_offset} of {}, partition {partition}; \
+            "a file of events is {what}: {}, offsets {first_offset} to {last_offset} of {}, partition {partition}; \
              stop the \
              bus and put it back. If it is lost, `wattle seek SUBSCRIBER --to {} --partition {partition}` moves a \
              subscriber \
@@ -395,6 +397,7 @@ mod tests {
             partition: 3,
             first_offset: 10,
             last_offset: 19,
+            is_truncated: false,
         };
         let storage = Storage { missing: vec![missing], ..Storage::default() };
         let said = warnings(&storage).concat();

@@ -31,6 +31,14 @@ pub trait Disk: Send + Sync + 'static {
     /// I/O errors.
     fn list(&self) -> io::Result<Vec<String>>;
 
+    /// Length of a file, without opening it where that is possible.
+    ///
+    /// # Errors
+    /// I/O errors; `NotFound` if there is none.
+    fn length(&self, name: &str) -> io::Result<u64> {
+        self.open(name)?.length()
+    }
+
     /// Opens an existing file for reading and writing.
     ///
     /// # Errors

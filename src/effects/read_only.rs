@@ -44,6 +44,10 @@ impl Disk for ReadOnlyFolder {
         Ok(names)
     }
 
+    fn length(&self, name: &str) -> io::Result<u64> {
+        Ok(std::fs::metadata(self.path.join(name))?.len())
+    }
+
     fn open(&self, name: &str) -> io::Result<Box<dyn DiskFile>> {
         let file = File::open(self.path.join(name))?;
         let length = file.metadata()?.len();

@@ -92,6 +92,10 @@ impl Disk for DiskFolder {
         Ok(names)
     }
 
+    fn length(&self, name: &str) -> io::Result<u64> {
+        Ok(std::fs::metadata(self.path.join(name))?.len())
+    }
+
     fn open(&self, name: &str) -> io::Result<Box<dyn DiskFile>> {
         let file = OpenOptions::new().read(true).write(true).open(self.path.join(name))?;
         Ok(Box::new(RealFile(file)))

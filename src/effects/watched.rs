@@ -33,6 +33,10 @@ impl<D: Disk> Disk for WatchedDisk<D> {
         self.disk.list()
     }
 
+    fn length(&self, name: &str) -> io::Result<u64> {
+        self.disk.length(name)
+    }
+
     fn open(&self, name: &str) -> io::Result<Box<dyn DiskFile>> {
         Ok(self.file(name, self.disk.open(name)?))
     }

@@ -557,7 +557,7 @@ impl Log {
         self.shared.space.room()
     }
 
-    /// Segments that were missing at the start and contain events that are still retained.
+    /// Segments that were missing or truncated at the start and contain events that are still retained.
     pub fn missing(&self) -> Vec<MissingSegment> {
         let is_kept = |missing: &&MissingSegment| missing.end_offset > self.partition(missing.partition).start();
         self.shared.missing.iter().filter(is_kept).cloned().collect()

@@ -366,8 +366,8 @@ fn rewrite(file: &JournalFile, mut from: u64, to: u64) -> std::io::Result<()> {
     Ok(())
 }
 
-/// A segment in the state store whose file is missing: it was removed, or only a part of the folder was restored. Its
-/// events cannot be read, all others can.
+/// A segment in the state store whose file is missing or truncated: it was removed, or only a part of the folder was
+/// restored. Its events cannot all be read, all others can.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MissingSegment {
     /// The file to restore.
@@ -378,18 +378,23 @@ pub struct MissingSegment {
     pub base_offset: Offset,
     /// After its last event.
     pub end_offset: Offset,
+    /// The file is there, with fewer bytes than were written.
+    pub is_truncated: bool,
 }
 
-/// All missing segments, found by file names alone: opening thousands of files would make each start slow.
+/// All missing and truncated segments, found by names and lengths alone: opening thousands of files would make each
+/// start slow.
 pub(super) fn missing_segments(disk: &dyn Disk, contents: &Contents) -> std::io::Result<Vec<MissingSegment>> {
     let names: HashSet<String> = disk.list()?.into_iter().collect();
     let mut missing = Vec::new();
     for (partition, segments) in &contents.segments {
         for meta in segments {
             let file = SegmentId { partition: *partition, base_offset: meta.base_offset }.file_name();
-            if !names.contains(&file) {
-                let (base_offset, end_offset) = (meta.base_offset, meta.end_offset);
-                missing.push(MissingSegment { file, partition: *partition, base_offset, end_offset });
+            // a length that cannot be read is no evidence: readers of the file get the error
+            let is_truncated = names.contains(&file) && disk.length(&file).is_ok_and(|length| length < meta.bytes);
+            if is_truncated || !names.contains(&file) {
+                let (partition, base_offset, end_offset) = (*partition, meta.base_offset, meta.end_offset);
+                missing.push(MissingSegment { file, partition, base_offset, end_offset, is_truncated });
             }
         }
     }

@@ -374,6 +374,12 @@ impl Disk for MemoryDisk {
         Ok(self.state().folder.seen().keys().cloned().collect())
     }
 
+    fn length(&self, name: &str) -> io::Result<u64> {
+        let mut state = self.state();
+        let file = state.named(name)?;
+        Ok(state.file(file)?.contents.len() as u64)
+    }
+
     fn open(&self, name: &str) -> io::Result<Box<dyn DiskFile>> {
         let mut state = self.state();
         let file = state.named(name)?;

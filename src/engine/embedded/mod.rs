@@ -160,17 +160,18 @@ impl EmbeddedEngine {
         .inspect(Self::tell_missing)
     }
 
-    /// Logs which files are missing, and what to do. All other events are served: refusing to start would not restore
-    /// them.
+    /// Logs which files are missing or truncated, and what to do. All other events are served: refusing to start would
+    /// not restore them.
     fn tell_missing(&self) {
-        for MissingEvents { file, topic, partition, first_offset, last_offset } in self.shared.missing() {
+        for MissingEvents { file, topic, partition, first_offset, last_offset, is_truncated } in self.shared.missing() {
+            let what = if is_truncated { "truncated" } else { "missing" };
             tracing::error!(
                 file,
                 topic,
                 partition,
                 first_offset,
                 last_offset,
-                "a file of events is missing: stop the bus and put it back; all other events are served. If it is \
+                "a file of events is {what}: stop the bus and put it back; all other events are served. If it is \
                  lost, `wattle seek SUBSCRIBER --to {} --partition {partition}` moves a subscriber past it",
                 last_offset + 1
             );
@@ -200,7 +201,7 @@ impl Shared {
         stopped(&self.condition.borrow())
     }
 
-    /// Events whose file is missing.
+    /// Events whose file is missing or truncated.
     fn missing(&self) -> Vec<MissingEvents> {
         let missing = self.log.missing();
         if missing.is_empty() {
@@ -208,12 +209,13 @@ impl Shared {
         }
         let topics: HashMap<TopicId, String> =
             self.catalogue().topics().into_iter().map(|topic| (topic.number, topic.name)).collect();
-        let named = |MissingSegment { file, partition, base_offset, end_offset }| MissingEvents {
+        let named = |MissingSegment { file, partition, base_offset, end_offset, is_truncated }| MissingEvents {
             file: self.log_folder.join(file).display().to_string(),
             topic: topics.get(&partition.topic).cloned().unwrap_or_else(|| partition.topic.to_string()),
             partition: partition.partition,
             first_offset: base_offset,
             last_offset: end_offset.saturating_sub(1),
+            is_truncated,
         };
         missing.into_iter().map(named).collect()
     }

@@ -28,7 +28,8 @@ async fn how_much_room_there_is_and_what_is_missing_is_said_as_it_is() {
     let bed = bed().await;
     let room = Room { left_bytes: 10 << 20, reserve_bytes: 8 << 20, publish_bytes: 1 << 20 };
     let (file, topic) = ("/data/log/segment-1".to_owned(), LOG.to_owned());
-    let missing = vec![MissingEvents { file, topic, partition: 1, first_offset: 7, last_offset: 9 }];
+    let missing =
+        vec![MissingEvents { file, topic, partition: 1, first_offset: 7, last_offset: 9, is_truncated: true }];
     bed.engine.storage.send_modify(|storage| (storage.room, storage.missing) = (Some(room), missing.clone()));
     let status = bed.client.status().await.unwrap();
     assert_eq!(status.serving, Ok(()));
