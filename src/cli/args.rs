@@ -10,7 +10,7 @@ use crate::app::Options;
 use crate::client::{Address, DEFAULT_PORT};
 use crate::deploy::SecretFolders;
 use crate::engine::embedded::Durability;
-use crate::model::units;
+use crate::model::units::{self, UnitError};
 use crate::server;
 
 /// The default address, for buses and clients.
@@ -106,11 +106,17 @@ fn durability(text: &str) -> Result<Durability, String> {
 }
 
 pub(super) fn duration(text: &str) -> Result<Duration, String> {
-    units::duration(text).map_err(|error| format!("{error}; write a time with its unit, such as 10s or 1m30s"))
+    units::duration(text).map_err(|error| match error {
+        UnitError::NoUnit => format!("`{text}` has no unit: write {}", units::likely(text, &units::TIMES_LIKELY)),
+        error => format!("{error}; write a time with its unit, such as 10s or 1m30s"),
+    })
 }
 
 pub(super) fn size(text: &str) -> Result<u64, String> {
-    units::size(text).map_err(|error| format!("{error}; write a size with its unit, such as 512MiB or 2GiB"))
+    units::size(text).map_err(|error| match error {
+        UnitError::NoUnit => format!("`{text}` has no unit: write {}", units::likely(text, &units::SIZES_LIKELY)),
+        error => format!("{error}; write a size with its unit, such as 512MiB or 2GiB"),
+    })
 }
 
 #[cfg(test)]
@@ -156,6 +162,8 @@ mod tests {
     fn sizes_and_times_have_units() {
         assert_eq!(size("2GiB"), Ok(2 << 30));
         assert_eq!(duration("10s"), Ok(Duration::from_secs(10)));
+        assert_eq!(duration("5").unwrap_err(), "`5` has no unit: write `5ms`, `5s`, `5m`, `5h` or `5d`");
+        assert_eq!(size("5").unwrap_err(), "`5` has no unit: write `5B`, `5KiB`, `5MiB` or `5GiB`");
         for wrong in ["", "5", "GiB", "5 parsecs", "-1GiB"] {
             assert!(size(wrong).is_err() && duration(wrong).is_err(), "{wrong:?}");
         }

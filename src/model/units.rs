@@ -33,6 +33,11 @@ const SIZE_UNITS: [(&str, u64); 9] = [
     ("TiB", 1 << 40),
 ];
 
+/// The units that a time without one may be meant in.
+pub(crate) const TIMES_LIKELY: [&str; 5] = ["ms", "s", "m", "h", "d"];
+/// The units that a size without one may be meant in.
+pub(crate) const SIZES_LIKELY: [&str; 4] = ["B", "KiB", "MiB", "GiB"];
+
 /// Units that `delay` accepted before it followed the rules above, beside those of [`TIME_UNITS`].
 const FORMER_TIME_UNITS: [(&str, u64); 31] = [
     ("nanos", 1),
@@ -88,6 +93,16 @@ pub(crate) enum UnitError {
     /// It does not fit.
     #[error("this is too large")]
     TooLarge,
+}
+
+/// A number with each of these units: "`7s`, `7m` or `7h`".
+pub(crate) fn likely(number: &str, units: &[&str]) -> String {
+    let with: Vec<String> = units.iter().map(|unit| format!("`{}{unit}`", number.trim())).collect();
+    match with.split_last() {
+        Some((last, [])) => last.clone(),
+        Some((last, others)) => format!("{} or {last}", others.join(", ")),
+        None => String::new(),
+    }
 }
 
 /// What may be meant by what is no unit of time.

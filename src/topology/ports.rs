@@ -26,10 +26,11 @@ pub(super) fn check(topology: &raw::Topology, reader: &mut Reader<'_>) {
                 None => continue,
             },
         };
-        // One that describes none has those that the topology connects.
-        let described = reader.surroundings.ports(source, &told).unwrap_or_default();
-        if !described.is_empty() {
-            hold(&described, &connected, whole, reader);
+        match reader.surroundings.ports(source, &told) {
+            None => {}
+            // It sends to any port that the topology connects, or nothing.
+            Some(described) if described.is_empty() => warn_of_none(&connected, whole, reader),
+            Some(described) => hold(&described, &connected, whole, reader),
         }
     }
 }
@@ -61,6 +62,20 @@ fn hold(described: &[String], connected: &[(&str, Span)], whole: Span, reader: &
         let unconnected = Diagnostic::error(Code::MissingKey, whole, "not connected", message);
         reader.report(unconnected.help("add it to this subscriber's `to:`, with the topic that its outputs go to"));
     }
+}
+
+/// A plugin that declares no ports can send to any, which is rarely meant.
+fn warn_of_none(connected: &[(&str, Span)], whole: Span, reader: &mut Reader<'_>) {
+    if connected.is_empty() || !reader.surroundings.lints() {
+        return;
+    }
+    let names: Vec<String> = connected.iter().map(|(name, _)| (*name).to_owned()).collect();
+    let message = format!("the topology connects {}, and the plugin declares no ports", listed(&names));
+    let odd = Diagnostic::warning(Code::UnknownKey, whole, "nothing declared", message);
+    reader.report(odd.help(
+        "declare the ports in the plugin, with the Rust SDK as `plugin!(handle, ports: { .. })`, or leave out `to:` if \
+         it sends nothing",
+    ));
 }
 
 fn listed(ports: &[String]) -> String {

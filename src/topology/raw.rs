@@ -11,8 +11,8 @@ use super::bounds::{
 use super::reader::{choice, keys};
 use super::setting::Setting;
 use super::values::{
-    Condition, Count, Expression, Flag, Host, List, MS_MAX, Name, Named, Number, OrOff, OrRefuse, Period, Plugin,
-    Ports, Rate, SchemaFile, Size, Start, Table, Url, Word,
+    ByQuantity, Condition, Count, Expression, Flag, Host, List, MS_MAX, Name, Named, Number, OrOff, OrRefuse, Period,
+    Plugin, Ports, Rate, SchemaFile, Size, Start, Table, Url, Word,
 };
 use crate::limits::{BATCH_BYTES_MAX, BATCH_EVENTS_MAX};
 
@@ -63,7 +63,7 @@ keys! {
         /// `dedupe` is. Default: `source` and `id` together.
         id: Expression,
         /// Minimum time for which events are retained. Default 7 days.
-        retention: Retention,
+        retention: ByQuantity<Retention>,
         /// How long a published event is recognised when it is published again. Default 2 minutes; `off` recognises
         /// nothing. For roots, since plugins never publish twice; also for topics with a queue group (`queue_group`),
         /// if declared.

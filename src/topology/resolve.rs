@@ -386,18 +386,13 @@ fn check_used(
         }
     }
     let declared = || namespace.topics.iter().zip(&used).filter(|(topic, _)| topic.dead_letters_of.is_none());
-    for (topic, _) in declared().filter(|(topic, used)| !**used && !meant.contains(&topic.name)) {
-        // What cannot have its name will have to change anyway.
-        if names::problem(&topic.name).is_some() || names::dead_letters_of(&topic.name).is_some() {
-            continue;
-        }
-        if topic.span.source >= whole.applied_from {
-            continue;
-        }
-        let message = format!("nobody takes from the topic `{}`", topic.name);
-        let unused = Diagnostic::warning(Code::UnusedTopic, topic.span, "no subscriber", message);
-        problems.push(unused.help("subscribe to it, or remove it; events that are published to it just stay"));
-    }
+    // What cannot have its name will have to change anyway.
+    let is_name = |name: &str| names::problem(name).is_none() && names::dead_letters_of(name).is_none();
+    let is_unused = |(topic, used): &(&Topic, &bool)| {
+        !**used && !meant.contains(&topic.name) && is_name(&topic.name) && topic.span.source < whole.applied_from
+    };
+    let unused: Vec<&Topic> = declared().filter(is_unused).map(|(topic, _)| topic).collect();
+    problems.extend(unused_topics(&unused));
     if let Some((name, span)) = namespace.name.as_ref().filter(|_| declared().next().is_none()) {
         if whole.emptied.contains(name) {
             return;
@@ -406,6 +401,28 @@ fn check_used(
         let no_root = Diagnostic::error(Code::NoRoot, *span, "no topics", message);
         problems.push(no_root.help("declare one below `topics`, for example `orders: {}`"));
     }
+}
+
+/// One warning for all topics of a namespace without a subscriber.
+fn unused_topics(unused: &[&Topic]) -> Option<Diagnostic> {
+    const SHOWN: usize = 3;
+    let (first, others) = unused.split_first()?;
+    let shown: Vec<String> = unused.iter().take(SHOWN).map(|topic| format!("`{}`", topic.name)).collect();
+    let more = match unused.len().saturating_sub(SHOWN) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    let s = if others.is_empty() { "" } else { "s" };
+    let message = format!("no subscriber takes from the topic{s} {}{more}", shown.join(", "));
+    let mut warning = Diagnostic::warning(Code::UnusedTopic, first.span, "no subscriber", message);
+    for topic in others.iter().take(SHOWN - 1) {
+        warning = warning.label(topic.span, "no subscriber");
+    }
+    let help = match others {
+        [] => "subscribe to it, or remove it; events that are published to it just stay",
+        _ => "subscribe to them, or remove them; events that are published to them just stay",
+    };
+    Some(warning.help(help))
 }
 
 /// Subscribers share events only of one topic.

@@ -21,7 +21,7 @@ use super::plan::{
 use super::raw;
 use super::reader::{Field, Key, Shared};
 use super::setting::Setting;
-use super::values::{Count, List, OrOff, OrRefuse, Word};
+use super::values::{ByQuantity, Count, List, OrOff, OrRefuse, Word};
 use crate::model::units::show_duration;
 use crate::model::{Compression, Dedupe, Lifecycle, Retention, TopicSettings};
 
@@ -187,7 +187,7 @@ pub(crate) fn topic(raw: &raw::Topic, shared: &mut Shared, problems: &mut Proble
 }
 
 fn keeping(raw: &raw::Topic) -> Keeping {
-    let retention = value(&raw.retention).unwrap_or_default();
+    let retention = value(&raw.retention).map(|ByQuantity(retention)| retention).unwrap_or_default();
     let (age, bytes) = (value(&retention.age).map(|age| age.0), value(&retention.size).map(|size| size.0));
     // Who only bounds the size wants to keep what fits into it, however old it is.
     let age = age.or(bytes.is_none().then_some(RETENTION_AGE_DEFAULT));
@@ -252,6 +252,11 @@ fn lifecycle(
     problems: &mut Problems,
 ) -> Option<LifecyclePlan> {
     let (start, allow) = (value(&raw.start)?, value(&raw.allow)?);
+    if let Some(field) = raw.start.as_ref().filter(|_| start.0.is_empty()) {
+        let message = "no key can start in any state, so every event is refused";
+        let odd = Diagnostic::warning(Code::BadValue, field.span, "no state", message);
+        problems.push(odd.help("name the states of first events, for example `start: [created]`"));
+    }
     let followers = allow.0.iter().filter_map(|(_, field)| field.value.as_ref()).flat_map(|list| &list.0);
     let reached: BTreeSet<&str> = start.0.iter().chain(followers).map(|(_, state)| state.0.as_str()).collect();
     for (state, field) in &allow.0 {

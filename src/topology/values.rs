@@ -181,7 +181,7 @@ impl<const MIN: u64, const MAX: u64> Read for Period<MIN, MAX> {
             Err(error) => {
                 let units = "units are ms, s, m (minutes), h, d, w; for example 100ms, 30s, 10m, 7d";
                 let message = format!("`{}` is a duration, not `{}`: {error}", owner.key, text.text);
-                reader.bad(text.span, message, with_unit(&error, &text.text, &["s", "ms"], units))
+                reader.bad(text.span, message, with_unit(&error, &text.text, &units::TIMES_LIKELY, units))
             }
         }
     }
@@ -216,7 +216,7 @@ impl<const MIN: u64, const MAX: u64> Read for Size<MIN, MAX> {
             Err(error) => {
                 let units = "units are B, KiB, MiB, GiB, TiB, or kB, MB, GB, TB; for example 512KiB, 64MiB, 10GiB";
                 let message = format!("`{}` is a size, not `{}`: {error}", owner.key, text.text);
-                reader.bad(text.span, message, with_unit(&error, &text.text, &["MiB", "B"], units))
+                reader.bad(text.span, message, with_unit(&error, &text.text, &units::SIZES_LIKELY, units))
             }
         }
     }
@@ -224,10 +224,49 @@ impl<const MIN: u64, const MAX: u64> Read for Size<MIN, MAX> {
 
 /// Help for a quantity; if only the unit is missing, the possible values.
 fn with_unit(error: &UnitError, text: &str, likely: &[&str], units: &str) -> String {
-    let text = text.trim();
-    match (error, likely) {
-        (UnitError::NoUnit, [first, second]) => format!("did you mean `{text}{first}` or `{text}{second}`? {units}"),
+    match error {
+        UnitError::NoUnit => format!("write {}; {units}", units::likely(text, likely)),
         _ => units.to_owned(),
+    }
+}
+
+/// A mapping with the keys `age` and `size`. A quantity instead of it is reported with the key that it lacks.
+#[derive(Debug, Clone)]
+pub(crate) struct ByQuantity<T>(pub(crate) T);
+
+impl<T: JsonSchema> JsonSchema for ByQuantity<T> {
+    fn inline_schema() -> bool {
+        T::inline_schema()
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        T::schema_name()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        T::json_schema(generator)
+    }
+}
+
+impl<T: Read> Read for ByQuantity<T> {
+    fn read(node: NodeRef<'_>, owner: Owner<'_>, reader: &mut Reader<'_>) -> Option<Self> {
+        let View::Scalar(_) = node.view() else { return T::read(node, owner, reader).map(ByQuantity) };
+        let text = reader.text(node, "a mapping")?;
+        let (key, given) = (owner.key, text.text.trim());
+        let (message, help) = match (units::duration(given), units::size(given)) {
+            (Ok(_), _) => {
+                (format!("`{key}` has the keys `age` and `size`"), format!("write `{key}: {{ age: {given} }}`"))
+            }
+            (_, Ok(_)) => {
+                (format!("`{key}` has the keys `age` and `size`"), format!("write `{key}: {{ size: {given} }}`"))
+            }
+            (Err(UnitError::NoUnit), _) => (
+                format!("`{given}` has no unit, and `{key}` has the keys `age` and `size`"),
+                format!("write `{key}: {{ age: {given}d }}` or `{key}: {{ size: {given}GiB }}`"),
+            ),
+            _ => return T::read(node, owner, reader).map(ByQuantity),
+        };
+        reader.bad(text.span, message, help)
     }
 }
 
@@ -262,9 +301,16 @@ pub(crate) struct Expression(pub(crate) KeyExpression);
 inline_schema!(Expression, json_schema!({ "type": "string", "minLength": 1, "examples": ["data.order_id"] }));
 
 impl Read for Expression {
-    fn read(node: NodeRef<'_>, _: Owner<'_>, reader: &mut Reader<'_>) -> Option<Self> {
+    fn read(node: NodeRef<'_>, owner: Owner<'_>, reader: &mut Reader<'_>) -> Option<Self> {
         let text = reader.text(node, "an expression")?;
-        reader.expression(&text, KeyExpression::of).map(Expression)
+        let expression = reader.expression(&text, KeyExpression::of)?;
+        // a constant `key` puts all events in one order, which may be meant
+        if expression.is_constant() && owner.key != "key" && reader.surroundings.lints() {
+            let message = format!("`{}` is the same for every event", owner.key);
+            let odd = Diagnostic::warning(Code::BadValue, text.span, "constant", message);
+            reader.report(odd.help("name a part of the event, for example `data.order_id`"));
+        }
+        Some(Expression(expression))
     }
 }
 
@@ -471,7 +517,12 @@ impl<T: JsonSchema> JsonSchema for List<T> {
 impl<T: Read> Read for List<T> {
     fn read(node: NodeRef<'_>, owner: Owner<'_>, reader: &mut Reader<'_>) -> Option<Self> {
         let items = reader.list(node, "a list")?;
-        let read = items.filter_map(|item| Some((item.span(), T::read(item, owner, reader)?)));
+        // a missing key is reported at its item
+        let of = |item: &NodeRef<'_>| match item.view() {
+            View::Mapping(_) => Owner { span: item.span(), ..owner },
+            _ => owner,
+        };
+        let read = items.filter_map(|item| Some((item.span(), T::read(item, of(&item), reader)?)));
         Some(List(read.collect()))
     }
 }

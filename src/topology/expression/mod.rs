@@ -286,6 +286,11 @@ impl KeyExpression {
         self.0.takes_long()
     }
 
+    /// Whether it is the same for every event.
+    pub(crate) fn is_constant(&self) -> bool {
+        matches!(&self.0.form, Form::Program(program) if program.variables.is_empty())
+    }
+
     /// The expression as it is written.
     pub fn text(&self) -> &str {
         &self.0.text
