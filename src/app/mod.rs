@@ -24,9 +24,10 @@ use crate::topology::{Plan, Said};
 use crate::wasm::{Host, HostError, HostOptions};
 
 use crate::deploy::{
-    self, BeginError, Files, Instead, Reloader, Replaced, SecretFolders, Store, StoreError, TopologyError,
+    self, BeginError, Files, Instead, Reloader, Replaced, SecretFolders, Store, StoreError, StoreInspection,
+    TopologyError,
 };
-use crate::effects::{Clock, DiskFolder, SystemClock};
+use crate::effects::{Clock, DiskFolder, ReadOnlyFolder, SystemClock};
 
 /// The folder for versions of plugins in the data folder.
 const VERSIONS: &str = "plugins";
@@ -236,6 +237,18 @@ pub struct Opened {
 pub fn was_applied(data: &Path) -> Result<bool, StartError> {
     let unreadable = |error| EmbeddedError::Io { what: "look into", path: data.to_owned(), error };
     Ok(data.join(VERSIONS).join(Store::TOPOLOGY).try_exists().map_err(unreadable)?)
+}
+
+/// Verifies the stored versions and the applied topology of a data folder, read-only. `None` if there are none.
+///
+/// # Errors
+/// The folder cannot be read, for example for lack of permission.
+pub fn verify_versions(data: &Path) -> Result<Option<StoreInspection>, StartError> {
+    match ReadOnlyFolder::open(&data.join(VERSIONS)) {
+        Ok(folder) => Ok(Some(StoreInspection::of(folder))),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(StartError::Versions(error)),
+    }
 }
 
 impl Opened {

@@ -25,6 +25,9 @@ pub(super) struct BuildArgs {
 pub(super) fn run(args: &BuildArgs, plan_of: impl Fn(&Path) -> Result<Plan, String>) -> Outcome {
     let (mut folders, mut subscribers) = (Vec::new(), Vec::new());
     for what in &args.what {
+        if what.try_exists().is_ok_and(|exists| !exists) {
+            return Err(Failure::new(Exit::Usage, BuildError::NoFolder { folder: what.clone() }));
+        }
         if is_plugin_folder(what) || !matches!(what.try_exists(), Ok(true)) {
             folders.push(what.clone());
             continue;

@@ -112,7 +112,7 @@ pub(super) async fn proposal(server: &ServerArg, topologies: &[PathBuf], prune: 
             return Err(error.into());
         }
     };
-    let merged = components::checked(&sources, &Declared::default(), (&base, prune))?;
+    let merged = components::checked(&sources, &Declared::default().with_ports(&sources), (&base, prune))?;
     let mut proposal = components::proposal(merged, prune, components::built)?;
     let files = uploads::upload(&client, &mut proposal).await?;
     Ok(Proposed { client, proposal, revision, files })

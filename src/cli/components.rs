@@ -15,8 +15,8 @@ use crate::limits::COMPONENT_BYTES_MAX;
 use crate::toolchain;
 use crate::topology::render::{self, Style};
 use crate::topology::{
-    self, Code, ConfigValue, Diagnostic, Found, Merged, Plan, PluginSource, Runs, Said, Source, SubscriberPlan,
-    Surroundings, check, check_said_on,
+    self, Code, ConfigValue, Diagnostic, Found, Merged, Plan, PluginSource, Runs, Source, SubscriberPlan, Surroundings,
+    check, check_said_on,
 };
 use crate::wasm::{Host, HostOptions, config_schema};
 
@@ -161,10 +161,13 @@ fn here() -> Result<PathBuf, Failure> {
 
 /// The files of topologies; why they cannot be read has been printed.
 pub(super) fn sources(topologies: &[PathBuf]) -> Result<Vec<Source>, Failure> {
-    load(topologies).map_err(|errors| match refuse(&errors, &mut anstream::stderr().lock()) {
-        Ok(code) if code == Exit::Usage as u8 => Failure::silent(Exit::Usage),
-        Ok(_) => Failure::silent(Exit::BadConfiguration),
-        Err(error) => error.into(),
+    load(topologies).map_err(|errors| {
+        let first = errors.first().map(ToString::to_string).unwrap_or_default();
+        match refuse(&errors, &mut anstream::stderr().lock()) {
+            Ok(code) if code == Exit::Usage as u8 => Failure::printed(Exit::Usage, first),
+            Ok(_) => Failure::printed(Exit::BadConfiguration, first),
+            Err(error) => error.into(),
+        }
     })
 }
 
@@ -174,25 +177,30 @@ pub(super) fn checked(
     world: &dyn Surroundings,
     (base, prune): (&Base, bool),
 ) -> Result<Merged, Failure> {
-    look(sources, world, (base, prune))?.0.ok_or_else(|| Failure::silent(Exit::BadConfiguration))
+    look(sources, world, (base, prune), true)?
 }
 
+/// As [`checked`], where the failure has the first message, and with or without warnings.
 fn look(
     sources: &[Source],
     world: &dyn Surroundings,
     (base, prune): (&Base, bool),
-) -> Result<(Option<Merged>, Said), Failure> {
-    let (merged, diagnostics, said) = check_said_on(sources, world, &here()?, (base, prune));
+    has_warnings: bool,
+) -> Result<Result<Merged, Failure>, Failure> {
+    let (merged, mut diagnostics, _) = check_said_on(sources, world, &here()?, (base, prune));
+    diagnostics.retain(|diagnostic| has_warnings || diagnostic.is_error());
     let sources: Vec<_> = sources.iter().cloned().chain(base.sources()).collect();
     write_diagnostics(&sources, &diagnostics, &mut anstream::stderr().lock())?;
-    Ok((merged, said))
+    let first = || diagnostics.iter().find(|diagnostic| diagnostic.is_error()).map(|first| first.message.clone());
+    Ok(merged.ok_or_else(|| Failure::printed(Exit::BadConfiguration, first().unwrap_or_default())))
 }
 
 /// Files on top of what is applied, with absolute paths, where what they do not declare of their namespaces goes; or
 /// everything that is wrong with them, in words.
 pub(super) fn merged(sources: &[Source], base: &Base) -> Result<Merged, String> {
     let here = here().map_err(|failure| failure.message)?;
-    let (merged, diagnostics, _) = check_said_on(sources, &Declared::default(), &here, (base, true));
+    let declared = Declared::default().with_ports(sources);
+    let (merged, diagnostics, _) = check_said_on(sources, &declared, &here, (base, true));
     let shown: Vec<_> = sources.iter().cloned().chain(base.sources()).collect();
     let mut merged = merged.ok_or_else(|| render::text(&shown, &diagnostics, Style { colour: false, width: WIDTH }))?;
     merged.plan = deploy::rooted(merged.plan, &here);
@@ -217,11 +225,13 @@ pub(super) fn namespaces(sources: &[Source]) -> Vec<String> {
 }
 
 /// What the files of a start say on top of what was applied before. None where they cannot be any more, and say what
-/// they said at the start before.
+/// they said at the start before. Files that have changed are held against their plugins as well, as `declared` knows
+/// those.
 pub(super) fn of_start(
     sources: &[Source],
     opened: &Opened,
     (prune, secrets): (bool, &SecretFolders),
+    declared: &dyn Surroundings,
     folder: impl FnMut(&Path) -> Result<PathBuf, String>,
 ) -> Result<Option<Files>, Failure> {
     let applied = opened.applied();
@@ -230,26 +240,29 @@ pub(super) fn of_start(
     // mistake.
     let missing = if applied.is_some() { missing_plugins(sources, (&base, prune))? } else { Vec::new() };
     let world: &dyn Surroundings = if missing.is_empty() { &World } else { &WithoutPlugins };
-    let (merged, said) = look(sources, world, (&base, prune))?;
-    if let (Some(merged), Some((plan, _)), false) =
-        (&merged, &applied, missing.is_empty() || opened.has_seen(said, prune))
+    let said = check_said_on(sources, world, &here()?, (&base, prune)).2;
+    let has_seen = opened.has_seen(said, prune);
+    let world = if missing.is_empty() && !has_seen { declared } else { world };
+    let merged = look(sources, world, (&base, prune), !has_seen)?; // warnings were printed at the start before
+    if let (Ok(merged), Some((plan, _)), false) = (&merged, &applied, missing.is_empty() || has_seen)
         && has_new_and_missing(&merged.plan, plan)?
     {
-        look(sources, &World, (&base, prune))?;
+        look(sources, &World, (&base, prune), false)??;
         return Err(Failure::silent(Exit::BadConfiguration));
     }
     for why in &missing {
         tracing::warn!(why, "what was decided before runs where this plugin is");
     }
-    let Some(mut merged) = merged else {
-        if opened.has_seen(said, prune) {
+    let mut merged = match merged {
+        Ok(merged) => merged,
+        Err(_) if has_seen => {
             tracing::warn!(
                 "the files say what they said at the last start and cannot be applied any more: the applied topology \
                  runs"
             );
             return Ok(None);
         }
-        return Err(Failure::silent(Exit::BadConfiguration));
+        Err(failure) => return Err(failure),
     };
     with_secrets(&mut merged.plan, secrets)?;
     let (merged, components) = with_components(merged, folder)?;

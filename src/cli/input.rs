@@ -58,6 +58,8 @@ fn is_broken_json(data: &str, error: &serde_json::Error) -> bool {
         Some(b'[') => error.is_eof() || rest.starts_with([',', '{', '[']),
         // a string that does not end, or is none inside; `"quoted" and more` is a text
         Some(b'"') => !error.to_string().starts_with("trailing characters"),
+        // a number that programs read in different ways
+        Some(b'-' | b'0'..=b'9') => error.to_string().starts_with("number out of range"),
         _ => false,
     }
 }
@@ -201,8 +203,7 @@ impl Source {
     fn open(&self) -> Result<Box<dyn BufRead + Send>, Failure> {
         Ok(match self {
             Self::File(path) => {
-                let file = std::fs::File::open(path)
-                    .map_err(|error| Failure::failed(format!("cannot read {}: {error}", path.display())))?;
+                let file = std::fs::File::open(path).map_err(|error| Failure::unreadable(path, &error))?;
                 Box::new(BufReader::with_capacity(256 << 10, file))
             }
             Self::Stdin => Box::new(BufReader::new(std::io::stdin())),
@@ -665,6 +666,8 @@ mod tests {
             (b"{\"s\":\"\\ud800\"}\n", 13, "hex escape"),
             (b"\"unterminated\n", 14, "it ends before the event does"),
             (b"\"C:\\dir\"\n", 5, "--text"),
+            (b"1e999\n", 5, "number out of range"),
+            (b"-1e999\n", 6, "number out of range"),
         ] {
             let shown = String::from_utf8_lossy(line);
             let bad = events(line, &Form::Plain(template())).remove(0).unwrap_err().1;

@@ -6,8 +6,11 @@ use std::path::PathBuf;
 use clap::Subcommand;
 use serde_json::json;
 
+use super::tree::plural;
 use super::words::plain;
 use super::{Exit, Failure, Outcome, Output, args, say};
+use crate::app;
+use crate::deploy::StoreInspection;
 use crate::engine::embedded::offline::{FrameInfo, Inspection, OfflineError, OfflineFolder};
 
 /// Inspect or repair an offline data directory
@@ -27,7 +30,8 @@ pub(super) struct Args {
 enum Action {
     /// Verify all data and report damage; exit with 1 if there is any
     ///
-    /// Read-only: the directory may be a snapshot or a read-only mount.
+    /// Checks the journal, the segments, the state store, the applied topology and the stored plugins, and reports
+    /// what of these is missing. Read-only: the directory may be a snapshot or a read-only mount.
     Verify {
         #[command(flatten)]
         folder: FolderArg,
@@ -76,7 +80,11 @@ impl From<OfflineError> for Failure {
 
 pub(super) fn run(args: &Args) -> Outcome {
     match &args.action {
-        Action::Verify { folder, output } => verify(&OfflineFolder::look(&folder.data)?.verify()?, *output),
+        Action::Verify { folder, output } => {
+            let found = OfflineFolder::look(&folder.data)?.verify()?;
+            let plugins = app::verify_versions(&folder.data).map_err(Failure::failed)?;
+            verify(&found, plugins.as_ref(), *output)
+        }
         Action::Dump { folder, from, output } => dump(&OfflineFolder::look(&folder.data)?, *from, *output),
         Action::Repair { folder, truncate_at } => {
             let gone = OfflineFolder::open(&folder.data)?.repair(*truncate_at)?;
@@ -89,7 +97,9 @@ pub(super) fn run(args: &Args) -> Outcome {
     }
 }
 
-fn verify(found: &Inspection, output: Output) -> Outcome {
+fn verify(found: &Inspection, plugins: Option<&StoreInspection>, output: Output) -> Outcome {
+    let of_plugins = plugins.map_or(&[] as &[String], |plugins| &plugins.damage);
+    let damage: Vec<&String> = found.damage.iter().chain(of_plugins).collect();
     let mut out = anstream::stdout().lock();
     match output {
         Output::Json => {
@@ -100,7 +110,12 @@ fn verify(found: &Inspection, output: Output) -> Outcome {
                 "frames": found.frames,
                 "segments": found.segments,
                 "events": found.events,
-                "damage": found.damage,
+                "plugins": plugins.map(|plugins| json!({
+                    "topology": plugins.has_topology,
+                    "subscribers": plugins.subscribers,
+                    "components": plugins.components,
+                })),
+                "damage": damage,
                 "damaged_position": found.damaged_position,
                 "after_damage": behind,
             });
@@ -110,7 +125,8 @@ fn verify(found: &Inspection, output: Output) -> Outcome {
             let Inspection { segments, events, frames, checkpoint_position, end_position, .. } = found;
             writeln!(out, "{events} events in {segments} segments, and in {frames} frames of the journal")?;
             writeln!(out, "journal: checkpoint at {checkpoint_position}, readable up to {end_position}")?;
-            for damage in &found.damage {
+            writeln!(out, "{}", of_versions(plugins))?;
+            for damage in &damage {
                 writeln!(out, "damage: {}", plain(damage))?;
             }
             if let (Some(position), Some((frames, events))) = (found.damaged_position, found.behind) {
@@ -120,12 +136,29 @@ fn verify(found: &Inspection, output: Output) -> Outcome {
                     "restore the file from a copy, or give them up: wattle log repair --truncate-at {position}"
                 )?;
             }
-            if found.damage.is_empty() {
+            if damage.is_empty() {
                 writeln!(out, "no damage found")?;
             }
         }
     }
-    if found.damage.is_empty() { Ok(()) } else { Err(Failure::silent(Exit::Failed)) }
+    if damage.is_empty() { Ok(()) } else { Err(Failure::silent(Exit::Failed)) }
+}
+
+/// What the folder has of plugins and topology, in words.
+fn of_versions(plugins: Option<&StoreInspection>) -> String {
+    match plugins {
+        None => "not found: `plugins`, the versions of plugins and the applied topology; a bus starts on this folder \
+                 with topology files only"
+            .to_owned(),
+        Some(StoreInspection { has_topology, subscribers, components, .. }) => {
+            let versions =
+                format!("plugins: {} of {}", plural(*components, "component"), plural(*subscribers, "subscriber"));
+            match has_topology {
+                true => format!("{versions}, and the applied topology"),
+                false => format!("{versions}; not found: `plugins/topology`, since none was applied to this folder"),
+            }
+        }
+    }
 }
 
 fn dump(folder: &OfflineFolder, from: u64, output: Output) -> Outcome {

@@ -46,20 +46,22 @@ mod uploads;
 mod words;
 
 use std::io::{self, Write};
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::error::{ContextKind, ContextValue};
-use clap::{CommandFactory, Parser, Subcommand};
+use clap::parser::ValueSource;
+use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use crate::client::{Client, ClientError, Patience};
+use crate::client::{Client, ClientError, Patience, Refused};
 
 /// How a command ended, as its exit code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Exit {
     Ok = 0,
     Failed = 1,
-    /// Wrong usage.
+    /// Wrong usage, also the name of a file that cannot be read.
     Usage = 2,
     /// There is no bus where one was expected. Nothing happened.
     Unreachable = 3,
@@ -85,17 +87,43 @@ impl From<Exit> for ExitCode {
 #[derive(Debug)]
 pub(crate) struct Failure {
     exit: Exit,
-    /// Empty where everything has been said already.
     message: String,
+    /// Everything was printed already.
+    is_printed: bool,
+    /// The refusal of the bus, if it is one.
+    refused: Option<Box<Refused>>,
 }
 
 impl Failure {
     fn new(exit: Exit, message: impl ToString) -> Self {
-        Self { exit, message: message.to_string() }
+        Self { exit, message: message.to_string(), is_printed: false, refused: None }
     }
 
     fn failed(message: impl ToString) -> Self {
         Self::new(Exit::Failed, message)
+    }
+
+    /// A file that the command line names cannot be read.
+    fn unreadable(path: &Path, error: &io::Error) -> Self {
+        Self::new(Exit::Usage, format!("cannot read {}: {error}", path.display()))
+    }
+
+    /// The failure in a line of JSON.
+    fn json(&self) -> serde_json::Value {
+        let refused = self.refused.as_deref();
+        let code = match (refused, self.exit) {
+            (Some(refused), _) => upper_case(&format!("{:?}", refused.code)),
+            (None, exit) => upper_case(&format!("{exit:?}")),
+        };
+        let retry_after = refused.and_then(|refused| refused.retry_after);
+        serde_json::json!({ "error": {
+            "code": code,
+            "exit_code": self.exit as u8,
+            "message": self.message,
+            "reason": refused.map(|refused| &refused.reason).filter(|reason| !reason.is_empty()),
+            "fields": refused.map(|refused| refused.fields.as_slice()).unwrap_or_default(),
+            "retry_after_ms": retry_after.map(|time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX)),
+        } })
     }
 
     /// Whether the files that were named are the reason, and not the machine.
@@ -103,9 +131,14 @@ impl Failure {
         matches!(self.exit, Exit::Usage | Exit::BadConfiguration)
     }
 
-    /// Everything has been said.
+    /// Everything was printed.
     fn silent(exit: Exit) -> Self {
-        Self { exit, message: String::new() }
+        Self::printed(exit, String::new())
+    }
+
+    /// Everything was printed, of which this is the first message.
+    fn printed(exit: Exit, message: String) -> Self {
+        Self { exit, message, is_printed: true, refused: None }
     }
 }
 
@@ -115,12 +148,18 @@ impl From<ClientError> for Failure {
             ClientError::Address { .. } => Exit::Usage,
             error if error.is_unreachable() => Exit::Unreachable,
             error if error.is_conflict() => Exit::Conflict,
-            error if !error.has_no_side_effects() => {
-                return Self::new(Exit::Unknown, format!("{error}; what was asked for may have happened or not"));
-            }
+            error if !error.has_no_side_effects() => Exit::Unknown,
             _ => Exit::Failed,
         };
-        Self::new(exit, error)
+        let message = match exit {
+            Exit::Unknown => format!("{error}; what was asked for may have happened or not"),
+            _ => error.to_string(),
+        };
+        let refused = match error {
+            ClientError::Refused(refused) => Some(refused.into()),
+            _ => None,
+        };
+        Self { refused, ..Self::new(exit, message) }
     }
 }
 
@@ -132,6 +171,18 @@ impl From<io::Error> for Failure {
             _ => Self::failed(format!("cannot write the result: {error}")),
         }
     }
+}
+
+/// `NotFound` as `NOT_FOUND`.
+fn upper_case(name: &str) -> String {
+    let mut shown = String::with_capacity(name.len() + 4);
+    for (at, char) in name.char_indices() {
+        if at > 0 && char.is_uppercase() {
+            shown.push('_');
+        }
+        shown.extend(char.to_uppercase());
+    }
+    shown
 }
 
 type Outcome = Result<(), Failure>;
@@ -190,8 +241,8 @@ Other:
     before_help = GROUPS,
     after_help = "`wattle help COMMAND` or `wattle COMMAND --help` shows details and examples.
 
-Exit codes: 0 success, 1 failure, 2 wrong usage, 3 bus unreachable, 4 outcome unknown, 5 conflict, 78 bad \
-configuration."
+Exit codes: 0 success, 1 failure, 2 wrong usage or an unreadable file, 3 bus unreachable, 4 outcome unknown, \
+5 conflict, 78 bad configuration. With `-o json`, errors are JSON on standard error as well."
 )]
 struct Cli {
     #[command(subcommand)]
@@ -241,7 +292,9 @@ pub fn main() -> ExitCode {
     if completions::answer(command) {
         return Exit::Ok.into();
     }
-    let cli = Cli::try_parse().unwrap_or_else(|error| without_wrong_tips(error).exit());
+    let parsed = Cli::command().try_get_matches().and_then(|matches| Ok((wants_json(&matches), matches)));
+    let parsed = parsed.and_then(|(is_json, matches)| Ok((is_json, Cli::from_arg_matches(&matches)?)));
+    let (is_json, cli) = parsed.unwrap_or_else(|error| without_wrong_tips(error).exit());
     let outcome = match cli.command {
         Command::Run(args) => run::run(&args),
         Command::Dev(args) => dev::run(&args),
@@ -275,13 +328,27 @@ pub fn main() -> ExitCode {
     };
     match outcome {
         Ok(()) => Exit::Ok.into(),
-        Err(Failure { exit, message }) => {
-            if !message.is_empty() {
-                say_error(&message);
+        Err(failure) => {
+            if is_json && !failure.message.is_empty() {
+                let mut line = String::new();
+                failure.json().to_string().chars().for_each(|character| words::push_json(&mut line, character));
+                let _ = writeln!(io::stderr(), "{line}"); // it may be closed
+            } else if !failure.is_printed {
+                say_error(&failure.message);
             }
-            exit.into()
+            failure.exit.into()
         }
     }
+}
+
+/// Whether the command is to print JSON.
+fn wants_json(matches: &ArgMatches) -> bool {
+    let command = std::iter::successors(Some(matches), |matches| Some(matches.subcommand()?.1)).last();
+    let is_json = |matches: &ArgMatches| {
+        let given = matches.try_get_raw("output").ok().flatten().and_then(|mut given| given.next_back());
+        given.is_some_and(|given| given == "json") && matches.value_source("output") == Some(ValueSource::CommandLine)
+    };
+    command.is_some_and(is_json)
 }
 
 /// Wrong usage, in words. To pass an option that is not there as a value (`-- --all`) is no advice: it would be taken
@@ -336,8 +403,8 @@ struct ServerArg {
     #[arg(long, env = "WATTLE_SERVER", default_value = args::DEFAULT_LISTEN, value_name = "HOST[:PORT]")]
     server: String,
 
-    /// Longest wait for an answer or progress of the bus, such as 10s, or `none` [default: 30s, and 5m where it
-    /// compiles plugins]
+    /// Longest wait for an answer or progress of the bus, such as 10s; `none` or 0 waits without limit [default: 30s,
+    /// and 5m where it compiles plugins]
     #[arg(long, env = "WATTLE_TIMEOUT", value_parser = timeout, value_name = "TIME")]
     timeout: Option<Timeout>,
 }
@@ -386,6 +453,16 @@ mod tests {
     #[test]
     fn the_arguments_are_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn only_an_output_that_is_asked_for_makes_errors_json() {
+        let wants = |arguments: &[&str]| wants_json(&Cli::command().try_get_matches_from(arguments).unwrap());
+        assert!(wants(&["wattle", "status", "-o", "json"]) && wants(&["wattle", "plugin", "list", "--output=json"]));
+        for arguments in [&["wattle", "status"][..], &["wattle", "tail", "log"], &["wattle", "schema"]] {
+            assert!(!wants(arguments), "{arguments:?}");
+        }
+        assert_eq!(["NotFound", "Failed"].map(upper_case), ["NOT_FOUND", "FAILED"]);
     }
 
     #[test]

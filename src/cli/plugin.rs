@@ -193,8 +193,7 @@ pub(super) fn run(args: &Args) -> Outcome {
 
 fn deploy(args: &Deploy) -> Outcome {
     let Of { subscriber, client: ClientArgs { server, output } } = &args.of;
-    let wasm = std::fs::read(&args.file)
-        .map_err(|error| Failure::failed(format!("cannot read {}: {error}", args.file.display())))?;
+    let wasm = std::fs::read(&args.file).map_err(|error| Failure::unreadable(&args.file, &error))?;
     let policy = match (args.policy, args.share) {
         (How::Canary, share) => Policy::Canary { percent: share.unwrap_or(CANARY_PERCENT) },
         (_, Some(_)) => return Err(Failure::new(super::Exit::Usage, "--share is for a canary: add `--policy canary`")),
@@ -305,6 +304,7 @@ fn versions(args: &Versions) -> Outcome {
                     "cause": kept.cause,
                     "decided": time(kept.decided_ns),
                     "rolled_back": kept.taken_back,
+                    "rolled_back_time": kept.taken_back.as_ref().map(|_| time(kept.decided_ns)),
                     "trial": kept.trial.as_ref().map(trials::json),
                     "pinned": pinned == Some(kept.version),
                 });
@@ -318,7 +318,7 @@ fn versions(args: &Versions) -> Outcome {
                     _ if pinned == Some(kept.version) => {
                         "pinned: no other takes its place before `pin --off`".to_owned()
                     }
-                    (Some(why), _) => why.clone(),
+                    (Some(why), _) => format!("{}: {why}", time(kept.decided_ns)),
                     (None, Some(trial)) => trials::words(trial),
                     (None, None) if kept.is_next_back => "`rollback` goes back to it".to_owned(),
                     (None, None) => String::new(),

@@ -95,11 +95,19 @@ pub(super) fn run(args: &Args) -> Outcome {
     let mut files = None;
     if let Some(sources) = &sources {
         let said = (args.prune, &options.secrets);
-        match components::of_start(sources, &opened, said, components::built_or_decided(&opened)) {
+        let declared = components::Declared::default().with_ports(sources);
+        match components::of_start(sources, &opened, said, &declared, components::built_or_decided(&opened)) {
             Ok(found) => files = found,
             Err(failure) if was_applied && failure.is_of_files() => {
-                let listed = format!("the topology files are invalid; `wattle check {}` lists the errors", names());
-                invalid = Some(if failure.message.is_empty() { listed } else { failure.message });
+                invalid = Some(match (failure.is_printed, failure.message.as_str()) {
+                    (false, why) => why.to_owned(),
+                    (true, "") => {
+                        format!("the topology files are invalid; `wattle check {}` lists the errors", names())
+                    }
+                    (true, first) => {
+                        format!("the topology files are invalid: {first}; `wattle check {}` lists all errors", names())
+                    }
+                });
             }
             Err(failure) => return Err(failure),
         }

@@ -81,8 +81,7 @@ pub(super) struct Args {
 const EMPTY: &str = "empty";
 
 pub(super) fn run(args: &Args) -> Outcome {
-    let wasm = std::fs::read(&args.file)
-        .map_err(|error| Failure::failed(format!("cannot read {}: {error}", args.file.display())))?;
+    let wasm = std::fs::read(&args.file).map_err(|error| Failure::unreadable(&args.file, &error))?;
     let over = over(args)?;
     let mut signals = if args.live { Some(Signals::listen()?) } else { None };
     let report = block_on(async {

@@ -266,8 +266,7 @@ pub(super) fn run(args: &Args) -> Outcome {
                 _ => std::fs::File::open(path).map(|file| Box::new(file) as Box<dyn Read>),
             };
             let file = &import.file;
-            let input =
-                read(file).map_err(|error| Failure::failed(format!("cannot read `{}`: {error}", file.display())))?;
+            let input = read(file).map_err(|error| Failure::unreadable(file, &error))?;
             let imported = block_on(self::import(import, BufReader::new(input)))?;
             say(&format!("imported {}", entries(imported)));
             Ok(())
@@ -296,7 +295,7 @@ fn snapshot_json(snapshot: &SnapshotInfo) -> serde_json::Value {
     serde_json::json!({
         "number": number, "taken": exact_time(*taken_ns), "by": by_word(*by), "digest": digest, "note": note,
         "positions": positions,
-        "entries": entries, "bytes": bytes,
+        "records": entries, "bytes": bytes,
     })
 }
 
@@ -308,10 +307,10 @@ fn snapshot(args: &Snapshot) -> Outcome {
         Output::Json => writeln!(out, "{}", snapshot_json(&taken))?,
         Output::Text => {
             let SnapshotInfo { number, entries, .. } = taken;
-            let entries = if entries == 1 { "1 entry".to_owned() } else { format!("{entries} entries") };
+            let records = plural(entries, "record");
             writeln!(
                 out,
-                "took snapshot {number} with {entries}: `wattle seek {subscriber} --state {number}` goes back to it"
+                "took snapshot {number} with {records}: `wattle seek {subscriber} --state {number}` goes back to it"
             )?;
         }
     }
@@ -322,7 +321,7 @@ fn snapshots(args: &Snapshots) -> Outcome {
     let Snapshots { subscriber, client: ClientArgs { server, output } } = args;
     let snapshots = block_on(async { Ok(server.connect().await?.snapshots(subscriber).await?) })?;
     let mut out = BufWriter::new(anstream::stdout());
-    let mut table = Table::new(&["NUMBER", "TAKEN", "BY", "ENTRIES", "BYTES", "PLUGIN", "NOTE"], &[0, 3, 4]);
+    let mut table = Table::new(&["NUMBER", "TAKEN", "BY", "RECORDS", "BYTES", "PLUGIN", "NOTE"], &[0, 3, 4]);
     for snapshot in &snapshots {
         let SnapshotInfo { number, taken_ns, digest, note, by, entries, bytes, .. } = snapshot;
         match output {
@@ -471,7 +470,7 @@ async fn import(args: &Import, mut input: impl BufRead) -> Result<u64, Failure> 
     };
     match outcome {
         Ok(()) => Ok(importing.imported),
-        Err(Failure { exit, message }) => {
+        Err(Failure { exit, message, .. }) => {
             let imported = self::entries(importing.imported);
             Err(Failure::new(exit, format!("{message} ({imported} in front of it had been imported)")))
         }

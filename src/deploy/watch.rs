@@ -38,6 +38,9 @@ const FILES_MAX: usize = 10_000;
 /// Folders with build output.
 const NOT_SOURCES: [&str; 2] = ["target", "node_modules"];
 
+/// Extensions of topologies, tests and texts next to a plugin, which its toolchain does not read.
+const NO_SOURCES: [&str; 3] = ["md", "yaml", "yml"];
+
 /// A changed file or folder.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Changed {
@@ -200,6 +203,12 @@ fn stamp(path: &Path) -> Stamp {
     Some(hasher.finish())
 }
 
+/// Whether a file in a plugin folder is none of its sources, as far as its name says.
+pub fn is_no_source(path: &Path) -> bool {
+    let extension = path.extension().and_then(|extension| extension.to_str());
+    extension.is_some_and(|extension| NO_SOURCES.contains(&extension))
+}
+
 /// Visits every source and source folder in a folder, in a fixed order; `true` marks a folder.
 pub fn sources(folder: &Path, see: &mut impl FnMut(&Path, bool)) {
     let (mut folders, mut count) = (vec![folder.to_owned()], 0);
@@ -216,6 +225,7 @@ pub fn sources(folder: &Path, see: &mut impl FnMut(&Path, bool)) {
             }
             match std::fs::symlink_metadata(&path) {
                 Ok(about) if about.is_dir() => folders.push(path),
+                Ok(_) if is_no_source(&path) => {}
                 Ok(_) => see(&path, false),
                 Err(_) => {} // it is gone by now
             }
@@ -346,6 +356,10 @@ mod tests {
         assert_eq!(next(&mut watch).await, is_another(folder.path()));
         fs::write(of("src/new/mod.rs"), "22").unwrap();
         assert_eq!(next(&mut watch).await, is_another(folder.path()), "also in a folder that is new");
+        for file in ["topology.yaml", "topology.test.yml", "README.md", "src/notes.md"] {
+            fs::write(of(file), "1").unwrap();
+        }
+        assert!(!is_seen(&mut watch).await, "nothing is built of them");
         fs::write(of("target/release/a.wasm"), "1").unwrap();
         fs::write(of(".hidden"), "1").unwrap();
         assert!(!is_seen(&mut watch).await);

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 use crate::api::Digest;
-use crate::deploy::sources;
+use crate::deploy::{is_no_source, sources};
 
 /// What Rust calls components with WASI 0.2.
 pub(super) const TARGET: &str = "wasm32-wasip2";
@@ -120,6 +120,28 @@ pub(super) fn compiled(stdout: Option<impl Read>, manifest: &Path) -> Compiled {
     compiled
 }
 
+/// Files that are part of a component although they have no name of a source, such as a text that the code includes.
+/// Cargo lists them next to the component.
+pub(super) fn included(wasm: &Path) -> Vec<PathBuf> {
+    let listed = std::fs::read_to_string(wasm.with_extension("d")).unwrap_or_default();
+    let files = listed.lines().filter_map(|line| line.split_once(": ")).flat_map(|(_, files)| paths(files));
+    files.filter(|path| is_no_source(path)).collect()
+}
+
+/// The paths of a line, in which a blank of a name has a backslash before it.
+fn paths(line: &str) -> Vec<PathBuf> {
+    let mut paths = vec![String::new()];
+    let mut chars = line.chars().peekable();
+    while let Some(char) = chars.next() {
+        match char {
+            '\\' if chars.next_if_eq(&' ').is_some() => paths.last_mut().into_iter().for_each(|path| path.push(' ')),
+            ' ' => paths.push(String::new()),
+            char => paths.last_mut().into_iter().for_each(|path| path.push(char)),
+        }
+    }
+    paths.into_iter().filter(|path| !path.is_empty()).map(PathBuf::from).collect()
+}
+
 /// The component that was built of a folder, where there is no cargo to ask: in its own target folder, or in that of
 /// the workspace around it.
 pub(super) fn before(folder: &Path) -> Option<PathBuf> {
@@ -168,6 +190,16 @@ fn library(manifest: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn texts_that_code_includes_are_listed_beside_the_component() {
+        let folder = tempfile::tempdir().unwrap();
+        let wasm = folder.path().join("greet.wasm");
+        assert_eq!(included(&wasm), [""; 0].map(PathBuf::from));
+        let line = "/a/greet.wasm: /a/src/lib.rs /a/my\\ words.md /a/table.yaml /a/data.json\n";
+        std::fs::write(folder.path().join("greet.d"), line).unwrap();
+        assert_eq!(included(&wasm), ["/a/my words.md", "/a/table.yaml"].map(PathBuf::from));
+    }
 
     #[test]
     fn what_was_built_last_is_found_without_cargo_unless_it_is_older_than_its_sources() {

@@ -38,7 +38,7 @@ pub(super) fn build(folder: &Path, progress: &mut dyn FnMut(&str)) -> Result<Bui
     let own = manifest.parent().unwrap_or(folder).to_owned();
     let around = ["Cargo.toml", "Cargo.lock"].map(|name| workspace.join(name)).into_iter().filter(|_| workspace != own);
     let others = compiled.packages.into_keys().filter(|package| *package != own);
-    let depends_on = others.chain(around).collect();
+    let depends_on = others.chain(around).chain(built::included(&wasm)).collect();
     let (size_bytes, digest) = (bytes.len() as u64, Digest::of(&bytes));
     Ok(BuiltPlugin { folder: folder.to_owned(), wasm, size_bytes, digest, depends_on })
 }

@@ -22,6 +22,7 @@ use super::state::State;
 use super::words;
 use crate::api::Digest;
 use crate::limits::COMPONENT_BYTES_MAX;
+use crate::model::units::show_size;
 
 /// The contract of this host.
 const HANDLER: &str = "wattle:plugin/handler";
@@ -71,8 +72,9 @@ pub enum RegisterError {
     },
     /// Its memory limit could never be met.
     #[error(
-        "its memory limit is {memory_bytes} bytes, which is more than the bus may use for all plugins: lower \
-         `limits.memory` or give the bus a larger memory budget for plugins"
+        "its memory limit of {} is more than all plugins of the bus may use together: lower `limits.memory`, or start \
+         the bus with a larger `--plugin-memory`",
+        show_size(*memory_bytes)
     )]
     TooMuchMemory {
         /// The limit in bytes.

@@ -395,6 +395,38 @@ fn a_data_folder_alone_has_all_that_a_bus_needs() {
 }
 
 #[test]
+fn a_missing_secret_halts_its_subscriber_and_nothing_else() {
+    let shop = Shop::new();
+    let token = shop.path("token");
+    std::fs::write(&token, "hunter2").unwrap();
+    let secret = format!("config: {{ describe: done, token: {{ file: {} }} }}", token.display());
+    shop.write(&after().replacen("config: { describe: done }", &secret, 1));
+    let bus = Bus::spawn(shop.command(&[]));
+    publish(&bus, "echo 1");
+    has(&bus, "done", 1);
+    bus.stop();
+    std::fs::remove_file(&token).unwrap();
+    let mut bus = Bus::spawn_silent(shop.command(&[]));
+    bus.wait_for("halted: the deployed version cannot run");
+    bus.serves();
+    publish(&bus, "echo 2");
+    has(&bus, "sent", 2);
+    let status = bus.run(&["status"]).ok();
+    for words in ["1 lane halted", "cannot read the secret of `config.token`", "`wattle apply` the topology again"] {
+        assert!(status.contains(words), "{words}: {status}");
+    }
+    let json: serde_json::Value = bus.run(&["status", "-o", "json"]).json().remove(0);
+    let lanes: Vec<_> = json["subscribers"].as_array().unwrap().iter().map(|of| of["lanes"].to_string()).collect();
+    assert_eq!(lanes, [r#"["halted"]"#, r#"["running"]"#]);
+    bus.run(&["apply", &shop.file()]).ok();
+    assert!(bus.run(&["status"]).ok().contains("still halted"), "it is still missing");
+    std::fs::write(&token, "hunter2").unwrap();
+    bus.run(&["apply", &shop.file()]).ok();
+    has(&bus, "done", 2);
+    bus.stop();
+}
+
+#[test]
 fn files_whose_plugins_are_gone_propose_nothing_and_what_was_decided_runs() {
     let shop = Shop::new();
     let plugin = shop.path("work");

@@ -47,7 +47,19 @@ fn wrong_usage_is_2() {
         &["publish", "--together", "x", "--plain"],
         &["publish", "log", "--file", "-", "--type", "t"],
         &["tail", "log", "--from", "yesterday"],
-        &["tail", "log", "-n", "0"],
+        &["publish", "log", "--file", "/no/such/file"],
+        &["publish", "log", "1e999"],
+        &["state", "import", "nobody", "/no/such/file"],
+        &["plugin", "deploy", "nobody", "/no/such/file.wasm"],
+        &["plugin", "shadow", "nobody", "/no/such/file.wasm"],
+        &["capsule", "run", "/no/such/capsule"],
+        &["check", "/no/such/file.yaml"],
+        &["graph", "/no/such/file.yaml"],
+        &["test", "/no/such/file.yaml"],
+        &["plan", "/no/such/file.yaml"],
+        &["apply", "/no/such/file.yaml"],
+        &["build", "/no/such/folder"],
+        &["log", "verify", "--data", "/no/such/folder"],
         &["trace"],
         &["trace", "i", "--since", "yesterday"],
         &["topics", "--server", "https://127.0.0.1:1"],
@@ -95,7 +107,6 @@ fn what_the_bus_refuses_is_1() {
         (&["publish", "ordres", "x"][..], "did you mean `orders`"),
         (&["tail", "nothing"], "no topic `nothing`"),
         (&["tail", "log", "--partition", "7"], "no partition 7"),
-        (&["publish", "log", "--file", "/no/such/file"], "/no/such/file"),
         (&["dead", "list", "nobody"], "no subscriber `nobody`"),
         (&["dead", "drop", "nobody", "--all"], "wattle status"),
         (&["parked", "list", "nobody"], "no subscriber `nobody`"),
@@ -104,12 +115,33 @@ fn what_the_bus_refuses_is_1() {
         (&["resume", "nobody"], "no subscriber `nobody`"),
         (&["seek", "nobody", "--to", "latest"], "no subscriber `nobody`"),
         (&["state", "list", "nobody"], "no subscriber `nobody`"),
-        (&["state", "import", "nobody", "/no/such/file"], "/no/such/file"),
     ] {
         let ran = bus.run(arguments);
         assert_eq!(ran.code, Some(1), "{arguments:?}");
         assert!(ran.notices.contains(words), "{arguments:?}: {}", ran.notices);
     }
+    bus.stop();
+}
+
+#[test]
+fn an_error_is_json_where_results_are() {
+    let (_folder, bus) = bus();
+    let error = |arguments: &[&str]| {
+        let ran = bus.run(&[arguments, &["-o", "json"]].concat());
+        let line: serde_json::Value = serde_json::from_str(ran.notices.lines().last().unwrap()).unwrap();
+        let error = line["error"].clone();
+        assert_eq!((ran.out.as_str(), error["exit_code"].as_i64().map(|code| code as i32)), ("", ran.code), "{error}");
+        error
+    };
+    let refused = error(&["publish", "ordres", "x"]);
+    assert_eq!((&refused["code"], &refused["reason"]), (&"NOT_FOUND".into(), &"UNKNOWN_TOPIC".into()));
+    assert!(refused["message"].as_str().unwrap().contains("did you mean `orders`"), "{refused}");
+    let refused = error(&["tail", "log", "--partition", "7"]);
+    assert_eq!((&refused["code"], &refused["fields"]), (&"INVALID_ARGUMENT".into(), &["partitions"].into()));
+    let local = error(&["publish", "log", "--file", "/no/such/file"]);
+    assert_eq!((&local["code"], &local["reason"]), (&"USAGE".into(), &serde_json::Value::Null));
+    let local = error(&["plan", "/no/such/file.yaml"]);
+    assert_eq!((&local["code"], &local["exit_code"]), (&"USAGE".into(), &2.into()));
     bus.stop();
 }
 

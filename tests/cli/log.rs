@@ -60,9 +60,22 @@ fn a_file_of_events_that_is_missing_is_named_at_the_start_and_all_else_is_served
     bus.stop();
 
     std::fs::rename(folder.path().join("aside"), &file).unwrap();
+    let whole = std::fs::read(&file).unwrap();
+    std::fs::write(&file, &whole[..whole.len() - 1]).unwrap();
+    let mut bus = start();
+    let said = bus.wait_for("a file of events is truncated");
+    assert!(said.contains(name) && said.contains("\"last_offset\":1"), "{said}");
+    bus.serves();
+    let status = bus.run(&["status"]).ok();
+    assert!(status.contains("a file of events is truncated") && status.contains(name), "{status}");
+    let json: serde_json::Value = bus.run(&["status", "-o", "json"]).json().remove(0);
+    assert_eq!(json["storage"]["missing"][0]["truncated"], true);
+    bus.stop();
+
+    std::fs::write(&file, &whole).unwrap();
     let mut bus = start();
     bus.serves();
-    assert!(!bus.run(&["status"]).ok().contains("missing"));
+    assert!(!bus.run(&["status"]).ok().contains("a file of events"));
     assert_eq!(bus.run(&["tail", "log"]).json().len(), 2);
     bus.stop();
 }
@@ -153,9 +166,31 @@ fn who_only_looks_writes_nothing_and_waits_for_no_one() {
     let before = contents(Path::new(data));
     let verified = run(&["log", "verify", "--data", data]).ok();
     assert!(verified.contains("no damage found"), "{verified}");
+    assert!(verified.contains("plugins: 0 components of 0 subscribers, and the applied topology"), "{verified}");
     assert!(run(&["log", "dump", "--data", data]).ok().contains("unit"), "the event is in the journal");
     let after = contents(Path::new(data));
     let changed: Vec<_> =
         after.iter().filter(|(path, of)| before.get(*path) != Some(of)).map(|(path, _)| path).collect();
     assert!(changed.is_empty() && after.len() == before.len(), "{changed:?}");
+}
+
+#[test]
+fn a_verification_says_what_it_checked_and_did_not_find() {
+    let (folder, bus) = bus();
+    bus.run(&["publish", "orders", "{}"]).ok();
+    bus.stop();
+    let data = folder.path().join("data");
+    let verify = |more: &[&str]| run(&[&["log", "verify", "--data", data.to_str().unwrap()], more].concat());
+    let plugins = data.join("plugins");
+    let topology = std::fs::read(plugins.join("topology")).unwrap();
+    std::fs::write(plugins.join("topology"), &topology[..topology.len() - 2]).unwrap();
+    let damaged = verify(&[]);
+    assert!(damaged.code == Some(1) && damaged.out.contains("the applied topology is damaged"), "{damaged:?}");
+    std::fs::remove_file(plugins.join("topology")).unwrap();
+    let without = verify(&[]).ok();
+    assert!(without.contains("not found: `plugins/topology`") && without.contains("no damage found"), "{without}");
+    std::fs::remove_dir_all(&plugins).unwrap();
+    let without = verify(&[]).ok();
+    assert!(without.contains("not found: `plugins`") && without.contains("1 events"), "{without}");
+    assert_eq!(verify(&["-o", "json"]).json()[0]["plugins"], serde_json::Value::Null);
 }

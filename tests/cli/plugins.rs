@@ -199,6 +199,48 @@ fn a_mistyped_setting_is_refused_by_every_command_with_its_place() {
 }
 
 #[test]
+fn ports_that_do_not_match_are_said_by_every_command_with_their_place() {
+    let shop = Shop::new();
+    let bus = shop.start(&[]);
+    let ported = shop.path("ported.yaml").display().to_string();
+    let run = |data: &str| {
+        let mut command = wattle();
+        command
+            .args(["run", &ported, "--listen", "127.0.0.1:0", "--log-format", "json", "--data"])
+            .arg(shop.path(data));
+        command
+    };
+    std::fs::write(&ported, TOPOLOGY.replace("to: [done]", "to: { dnoe: done }")).unwrap();
+    let mut all: Vec<_> = ["check", "plan", "apply"].map(|command| (command, bus.run(&[command, &ported]))).into();
+    all.push(("run", run("other").output().unwrap().into()));
+    for (command, refused) in all {
+        assert_eq!(refused.code, Some(78), "{command}: {refused:?}");
+        for words in ["ported.yaml:5:", "connects `dnoe`, which the plugin does not have", "did you mean `done`?"] {
+            assert!(refused.notices.contains(words), "{command}: {}", refused.notices);
+        }
+    }
+    // one that declares none can send to any, which is rarely meant
+    std::fs::write(&ported, TOPOLOGY.replace("config: { describe: done }, ", "")).unwrap();
+    let words = ["ported.yaml:5:", "connects `done`, and the plugin declares no ports"];
+    for command in ["check", "plan", "apply"] {
+        let warned = bus.run(&[command, &ported]);
+        assert_eq!(warned.code, Some(0), "{command}: {warned:?}");
+        for words in words {
+            assert!(warned.notices.contains(words), "{command}: {}", warned.notices);
+        }
+    }
+    bus.stop();
+    let started = Bus::spawn(run("third"));
+    started.signal("TERM");
+    let said = started.end().1;
+    assert!(words.iter().all(|words| said.contains(words)), "{said}");
+    let again = Bus::spawn(run("third"));
+    again.signal("TERM");
+    let said = again.end().1;
+    assert!(!words.iter().any(|words| said.contains(words)), "unchanged files say nothing new: {said}");
+}
+
+#[test]
 fn what_was_deployed_outlives_a_kill() {
     let shop = Shop::new();
     let bus = shop.start(&[]);
@@ -235,7 +277,7 @@ fn a_file_that_changed_while_nothing_ran_has_the_state_from_before_it_in_a_snaps
     let taken = bus.run(&["state", "snapshots", "work", "-o", "json"]).json();
     let before = versions(&bus)[0]["version"].clone();
     assert_eq!((taken.len(), &taken[0]["by"], &taken[0]["digest"]), (1, &json!("deploy"), &before));
-    assert_eq!((&taken[0]["entries"], &taken[0]["positions"]), (&json!(1), &json!([2])));
+    assert_eq!((&taken[0]["records"], &taken[0]["positions"]), (&json!(1), &json!([2])));
     bus.run(&["pause", "work"]).ok();
     bus.run(&["seek", "work", "--state", "1"]).ok();
     bus.stop();
@@ -295,7 +337,7 @@ fn a_new_version_that_fails_where_the_old_one_does_not_is_rolled_back_by_itself(
     assert_eq!(bus.run(&["tail", "accepted"]).json().len(), 1);
     assert_eq!(bus.run(&["dead", "list", "work"]).ok(), "no dead letters\n");
     let status = bus.run(&["status"]).ok();
-    assert!(status.contains("was rolled back: it failed on event "), "{status}");
+    assert!(status.contains("was rolled back at 20") && status.contains("Z: it failed on event "), "{status}");
     bus.stop();
 }
 

@@ -397,7 +397,7 @@ fn a_subscriber_goes_back_to_a_snapshot_also_after_a_restart() {
     pay(&bus, "b", 2);
     settle(&bus);
     let said = bus.run(&["state", "snapshot", "count", "--note", "two payments"]).ok();
-    assert_eq!(said, "took snapshot 1 with 2 entries: `wattle seek count --state 1` goes back to it\n");
+    assert_eq!(said, "took snapshot 1 with 2 records: `wattle seek count --state 1` goes back to it\n");
     pay(&bus, "a", 10);
     settle(&bus);
     let state = |bus: &Bus| {
@@ -412,7 +412,7 @@ fn a_subscriber_goes_back_to_a_snapshot_also_after_a_restart() {
     let listed = bus.run(&["state", "snapshots", "shop/count"]).ok();
     assert!(listed.contains("two payments") && listed.ends_with("1 snapshot\n"), "{listed}");
     let listed = bus.run(&["state", "snapshots", "count", "-o", "json"]).json();
-    assert_eq!(["number", "entries", "by"].map(|field| &listed[0][field]), [&json!(1), &json!(2), &json!("hand")]);
+    assert_eq!(["number", "records", "by"].map(|field| &listed[0][field]), [&json!(1), &json!(2), &json!("hand")]);
     bus.run(&["pause", "count"]).ok();
     assert!(bus.run(&["seek", "count", "--state", "1"]).ok().ends_with("moved 2 partitions\n"));
     assert_ne!(state(&bus), whole);

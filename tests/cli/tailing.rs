@@ -29,11 +29,15 @@ fn the_last_events_are_those_that_came_last_of_all_partitions() {
     assert_eq!(ids(&bus, &["orders", "-n", "1", "--type", "rare"]), "e11");
     assert_eq!(ids(&bus, &["orders", "-n", "1", "--type", "never"]), "");
     assert_eq!(ids(&bus, &["log", "-n", "3"]), "");
+    assert_eq!(ids(&bus, &["orders", "-n", "0"]), "");
+    assert_eq!(ids(&bus, &["orders", "-n", "0", "--from", "earliest"]), "");
     assert_eq!(ids(&bus, &["orders", "-n", "3", "--from", "earliest"]).split(' ').count(), 3);
     assert_eq!(ids(&bus, &["orders", "-n", "1", "--from", "earliest", "--key", "k0"]), "e0");
     for (wrong, words) in [
         (&["tail", "ordres", "-n", "1"][..], "did you mean"),
         (&["tail", "log", "-n", "1", "--partition", "7"], "no partition 7"),
+        (&["tail", "ordres", "-n", "0"], "did you mean"),
+        (&["tail", "log", "-n", "0", "--partition", "7"], "no partition 7"),
     ] {
         let ran = bus.run(wrong);
         assert!(ran.code == Some(1) && ran.notices.contains(words), "{ran:?}");
@@ -120,6 +124,19 @@ fn some(tail: &Tail, count: u32) -> Vec<u32> {
     let mut some: Vec<u32> = (0..count).map(|_| tail.next().parse().unwrap()).collect();
     some.sort_unstable();
     some
+}
+
+#[test]
+fn without_stored_events_only_new_ones_are_followed() {
+    let (_folder, bus) = bus();
+    publish(&bus, 0..5);
+    let tail = Tail::start(&bus.address, &["-n", "0"]);
+    let first = (5..).find_map(|number| {
+        publish(&bus, number..number + 1);
+        tail.ids.recv_timeout(Duration::from_millis(200)).ok()
+    });
+    assert!(first.unwrap().parse::<u32>().unwrap() >= 5);
+    bus.stop();
 }
 
 #[test]

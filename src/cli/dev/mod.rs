@@ -15,6 +15,7 @@ use self::reapply::reapply;
 use super::args::BusArgs;
 use super::input::{self, Form, Source, Watcher};
 use super::live::Live;
+use super::load::World;
 use super::signals::{Interruption, Signals};
 use super::tree::{self, Shown, plural};
 use super::words::plain;
@@ -301,7 +302,7 @@ fn start(
     };
     let opened = opened.map_err(run::refused)?;
     let component = |folder: &Path| built.get(folder).cloned().ok_or_else(|| "it was not built".to_owned());
-    let files = components::of_start(sources, &opened, (true, &secrets), component)?;
+    let files = components::of_start(sources, &opened, (true, &secrets), &World, component)?;
     let files = files.as_ref().map_or(StartFiles::None, StartFiles::Valid);
     opened.start(files, &options(listen), &log_progress).map_err(run::refused)
 }

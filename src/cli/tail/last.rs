@@ -61,7 +61,8 @@ async fn once(client: &Client, read: &Read, count: u64) -> Result<Last, ClientEr
     let topics = client.topics().await?;
     let Some(topic) = topic_of(&topics, &read.topic) else {
         // The bus says what is wrong with the name.
-        let mut reading = client.read(Read { start: Start::Latest, follow: false, ..read.clone() }).await?;
+        let nothing = Read { start: Start::Latest, follow: false, limit: None, ..read.clone() };
+        let mut reading = client.read(nothing).await?;
         reading.next().await?;
         return Ok(Last { events: Vec::new(), ends: Vec::new() });
     };

@@ -55,8 +55,9 @@ pub(super) struct Args {
     #[arg(short, long)]
     follow: bool,
 
-    /// Print only the last N events of all partitions, in append order; with --from the first N from that position
-    #[arg(short = 'n', long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    /// Print only the last N events of all partitions, in append order; with --from the first N from that position.
+    /// 0 prints no stored events
+    #[arg(short = 'n', long, value_name = "N")]
     count: Option<u64>,
 
     /// Output format
@@ -122,6 +123,8 @@ pub(super) fn run(args: &Args) -> Outcome {
     let work = async {
         let client = args.server.connect().await?;
         match args.count {
+            // a read has no limit of 0
+            Some(0) if args.from.is_some() => drop(last::read(&client, &read, 0).await?),
             Some(count) if args.from.is_none() => {
                 let last = last::read(&client, &read, count).await?;
                 print(&last.events)?;

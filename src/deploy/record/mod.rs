@@ -9,6 +9,7 @@ pub(super) mod error;
 pub(super) mod file;
 pub(super) mod files;
 pub(super) mod history;
+pub(super) mod inspect;
 pub(super) mod proposal;
 pub(super) mod shelf;
 pub(super) mod store;

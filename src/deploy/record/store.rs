@@ -426,7 +426,7 @@ fn values_of(bytes: &[u8]) -> Result<Values, String> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::io;
 
     use super::*;
@@ -435,7 +435,7 @@ mod tests {
     use crate::topology::ConfigValue;
     use crate::wasm::PluginSpec;
 
-    fn kept(wasm: &[u8]) -> Kept {
+    pub(in crate::deploy::record) fn kept(wasm: &[u8]) -> Kept {
         let spec = PluginSpec {
             subscriber: "s".into(),
             wasm: wasm.to_vec(),
