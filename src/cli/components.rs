@@ -180,7 +180,10 @@ pub(super) fn checked(
     look(sources, world, (base, prune), true)?
 }
 
-/// As [`checked`], where the failure has the first message, and with or without warnings.
+/// Number of errors in the message of a failure, after all of them were printed.
+const ERRORS_IN_FAILURE: usize = 3;
+
+/// As [`checked`], where the failure has the first messages, and with or without warnings.
 fn look(
     sources: &[Source],
     world: &dyn Surroundings,
@@ -191,8 +194,9 @@ fn look(
     diagnostics.retain(|diagnostic| has_warnings || diagnostic.is_error());
     let sources: Vec<_> = sources.iter().cloned().chain(base.sources()).collect();
     write_diagnostics(&sources, &diagnostics, &mut anstream::stderr().lock())?;
-    let first = || diagnostics.iter().find(|diagnostic| diagnostic.is_error()).map(|first| first.message.clone());
-    Ok(merged.ok_or_else(|| Failure::printed(Exit::BadConfiguration, first().unwrap_or_default())))
+    let errors = diagnostics.iter().filter(|diagnostic| diagnostic.is_error()).take(ERRORS_IN_FAILURE);
+    let first = errors.map(|error| error.message.as_str()).collect::<Vec<_>>().join("; ");
+    Ok(merged.ok_or_else(|| Failure::printed(Exit::BadConfiguration, first)))
 }
 
 /// Files on top of what is applied, with absolute paths, where what they do not declare of their namespaces goes; or

@@ -202,7 +202,9 @@ fn random_data_comes_out_of_arguments_and_plain_lines_as_it_went_in() {
     let mut lines: Vec<String> = vec!["first".to_owned()];
     lines.extend((0..cases(300)).map(|_| data(&mut random)));
     let is_line = |line: &String| {
-        let looks_so = line.trim_start().starts_with(['{', '[', '"']);
+        let begins = line.trim_start();
+        let looks_so =
+            begins.starts_with(['{', '[', '"', '-']) || begins.starts_with(|char: char| char.is_ascii_digit());
         !line.contains('\n') && !line.ends_with('\r') && (!looks_so || check(line.as_bytes()).is_ok())
     };
     lines.retain(is_line);

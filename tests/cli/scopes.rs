@@ -190,7 +190,7 @@ fn a_plan_and_a_check_exit_as_an_apply_does() {
         assert_eq!(checks.code, Some(checked), "{checks:?}");
         if checked == 78 {
             let words = "the topology does not connect `other`";
-            assert!(planned.out.contains(words), "{planned:?}");
+            assert!(planned.notices.contains(words), "{planned:?}");
             assert!(applied.notices.contains(words) && checks.notices.contains(words), "{applied:?} {checks:?}");
             let checks = run(&["check", "-o", "json", &file]);
             let report: Value = serde_json::from_str(&checks.out).unwrap();

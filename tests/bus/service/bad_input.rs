@@ -118,7 +118,7 @@ async fn refused_publishes_say_what_is_wrong_and_publish_nothing() {
     assert!(read_all(&bed.client, all_of(ORDERS)).await.is_empty());
     // what followed a refusal on its stream was not published either; of the case without a topic, it was
     let ids: Vec<String> = read_all(&bed.client, all_of(LOG)).await.iter().map(|event| id(&event.event)).collect();
-    assert_eq!(ids.iter().filter(|id| *id == "before").count(), 11);
+    assert_eq!(ids.iter().filter(|id| *id == "before").count(), 12);
     assert_eq!(ids.iter().filter(|id| *id == "after").count(), 1);
 }
 
