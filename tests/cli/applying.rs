@@ -215,7 +215,13 @@ fn files_that_cannot_run_keep_no_bus_from_starting_with_what_was_applied() {
         ("a wrong type", BEFORE.replace("attempts: 1", "attempts: x"), "invalid"),
         ("a topic that is not there", BEFORE.replace("from: jobs", "from: nowhere"), "invalid"),
         ("a port that the plugin does not have", BEFORE.replace("to: [done]", "to: { uot: done }"), "uot"),
+        (
+            "a component that does not compile",
+            after().replace("sms: { from: jobs, plugin: work", "sms: { from: jobs, plugin: broken"),
+            "broken.wasm",
+        ),
     ];
+    std::fs::write(shop.path("broken.wasm"), b"\0asm\x0d\0\x01\0broken").unwrap();
     for (number, (what, text, why)) in (2..).zip(&broken) {
         assert_ne!(text, BEFORE, "{what}");
         shop.write(text);
@@ -228,7 +234,7 @@ fn files_that_cannot_run_keep_no_bus_from_starting_with_what_was_applied() {
     }
     std::fs::remove_file(shop.file()).unwrap();
     let bus = Bus::spawn(shop.command(&[]));
-    has(&bus, "done", 5);
+    has(&bus, "done", 6);
     assert!(bus.run(&["status"]).ok().contains("cannot read the topology files"));
     bus.stop();
     shop.write(BEFORE);

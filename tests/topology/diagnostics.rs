@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use wattle::topology::cases;
 use wattle::topology::render::{self, Style};
 use wattle::topology::{Code, ConfigValue, Diagnostic, Found, PluginSource, Source, Surroundings, check};
 
@@ -158,4 +159,16 @@ fn no_place_is_blamed_twice_for_the_same() {
             assert!(!again, "{name}: {diagnostic:?}");
         }
     }
+}
+
+#[test]
+fn a_key_that_an_item_of_a_list_lacks_has_the_place_of_the_item() {
+    let text = "topology: readme.md\ncases:\n  - name: one\n    expect: {}\n  - name: two\n  - { name: three }\n";
+    let source = Source { path: "shop.test.yaml".into(), text: text.to_owned() };
+    let (file, diagnostics) = cases::read(0, &source, &SmallWorld);
+    assert!(file.is_none());
+    let missing = diagnostics.iter().filter(|diagnostic| diagnostic.code == Code::MissingKey);
+    let places: Vec<&str> = missing.map(|diagnostic| text[diagnostic.span().start as usize..].trim_end()).collect();
+    assert_eq!(places.len(), 2, "{diagnostics:?}");
+    assert!(places[0].starts_with("name: two") && places[1].starts_with("{ name: three }"), "{places:?}");
 }
