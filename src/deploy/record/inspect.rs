@@ -1,9 +1,10 @@
 //! Verifies the stored versions and the applied topology of a data folder that no bus uses.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use crate::deploy::record::store::Store;
-use crate::effects::Disk;
+use crate::effects::{Disk, SystemClock};
 
 /// The result of a verification.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -21,7 +22,7 @@ pub struct StoreInspection {
 impl StoreInspection {
     /// Reads every record and every component.
     pub fn of(disk: impl Disk) -> Self {
-        let store = match Store::open(disk) {
+        let store = match Store::open(disk, Arc::new(SystemClock)) {
             Ok(store) => store,
             Err(error) => return Self { damage: vec![error.to_string()], ..Self::default() },
         };
@@ -48,7 +49,7 @@ mod tests {
     #[test]
     fn components_that_are_missing_or_damaged_are_named() {
         let disk = MemoryDisk::default();
-        let mut store = Store::open(disk.clone()).unwrap();
+        let mut store = Store::open(disk.clone(), Arc::new(SystemClock)).unwrap();
         let first = kept(b"first");
         store.keep(first.wasm, b"first").unwrap();
         store.change(|subscribers| drop(subscribers.insert("a".into(), Decided::first(first.clone())))).unwrap();

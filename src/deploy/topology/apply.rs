@@ -27,6 +27,7 @@ use crate::deploy::reloader::Reloader;
 use crate::deploy::topology::adopt::permit;
 use crate::deploy::topology::changes::tell_notes;
 use crate::deploy::topology::error::{TopologyError, first_of};
+use crate::deploy::versions::placeholder::Loadable;
 use crate::deploy::versions::snapshot::snapshot_where_it_does_not_run;
 use crate::deploy::versions::start::{self, Change, Chosen, Replaced};
 use crate::dispatch::{NameError, Renames, Starts};
@@ -215,7 +216,7 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
     }
 
     /// Makes the lanes of a subscriber that continues call its new version.
-    async fn call(&self, subscriber: &str, starts: Starts<C::Handler>) -> Result<(), CallError> {
+    async fn call(&self, subscriber: &str, starts: Starts<Loadable<C::Handler>>) -> Result<(), CallError> {
         let running = self.shared.tree.subscriber(subscriber)?;
         match starts.on_trial {
             Some((handler, terms)) => running.versions().run_on_trial(handler, terms).await.map(drop)?,

@@ -45,7 +45,7 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
                 }
             });
             let (version, is_trial) = looked.await?;
-            let now_ns = SystemClock.now_ns();
+            let now_ns = reloader.shared.clock.now_ns();
             let change = move |decided: &mut Decided| match is_trial {
                 true => decided.take_back_trial(WHY, now_ns),
                 false => drop(decided.take_back_proven(WHY, now_ns)),
@@ -176,7 +176,7 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
             None if tried.is_some() => running.versions().give_up_trial(),
             None => return Ok(()),
         }
-        let at = shown_time(SystemClock.now_ns());
+        let at = shown_time(self.shared.clock.now_ns());
         self.note(&subject, Some(format!("{} runs since {at}: {why}", version.short())));
         tracing::info!(
             subscriber = subject.name,

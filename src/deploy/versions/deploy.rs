@@ -255,6 +255,7 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
         said: Option<Said>,
     ) -> Result<Option<DeployOutcome>, ReloadError> {
         let mut store = self.store();
+        let now_ns = store.clock().now_ns();
         let Some(decided) = store.decided(subscriber) else { return Ok(None) };
         let (is_pinned, runs) = (decided.is_pinned, decided.runs(version));
         match (said, is_pinned) {
@@ -271,7 +272,7 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
                     if let Some(said) = said {
                         decided.look_at(said);
                     }
-                    decided.give_up_for_proven(SystemClock.now_ns());
+                    decided.give_up_for_proven(now_ns);
                 })?;
                 Ok(Some(DeployOutcome::Runs))
             }
@@ -292,7 +293,7 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
     /// Loads the decided versions of subscribers whose lanes halt because they could not be loaded at the start.
     pub(crate) async fn load_unavailable(&self) {
         let is_unavailable =
-            |subject: &Subject| self.shared.tree.called(&subject.name).is_ok_and(|called| !called.is_available);
+            |subject: &Subject| self.running(subject).is_ok_and(|running| !running.versions().called().is_available);
         for (index, subject) in self.all().into_iter().enumerate().filter(|(_, subject)| is_unavailable(subject)) {
             let loaded = async {
                 let _turn = self.own_turn(&subject).await?;

@@ -112,7 +112,8 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
             let mut store = reloader.store();
             let tried = store.decided(&name).and_then(|decided| decided.tried);
             let Some(tried) = tried.filter(|tried| tried.version.to_string() == version) else { return Ok(None) };
-            store.decide(&name, |decided| decided.take_back_trial(&words, SystemClock.now_ns()))?;
+            let now_ns = store.clock().now_ns();
+            store.decide(&name, |decided| decided.take_back_trial(&words, now_ns))?;
             Ok(Some(tried.version))
         });
         if let Some(version) = decided.await? {
@@ -127,7 +128,7 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
                 subject,
                 Some(format!(
                     "{digest} was rolled back at {}: it failed on {why}, where the version before did not",
-                    shown_time(SystemClock.now_ns())
+                    shown_time(self.shared.clock.now_ns())
                 )),
             );
         }

@@ -237,6 +237,7 @@ pub(crate) fn components(changes: &[(String, Change)]) -> impl Iterator<Item = (
 /// Decides changes whose components are stored, durably and atomically.
 pub(crate) fn decide(store: &mut Store, changes: Vec<(String, Change)>) -> Result<(), StoreError> {
     let kept: Vec<_> = components(&changes).map(|(component, _)| component).collect();
+    let now_ns = store.clock().now_ns();
     let decided = store.change(|subscribers| {
         for (subscriber, change) in changes {
             let decided = subscribers.get_mut(&subscriber);
@@ -244,7 +245,7 @@ pub(crate) fn decide(store: &mut Store, changes: Vec<(String, Change)>) -> Resul
                 (Change::None, _) | (Change::Seen(_) | Change::Back(_), None) => {}
                 (Change::Back(said), Some(decided)) => {
                     decided.look_at(said);
-                    decided.give_up_for_proven(SystemClock.now_ns());
+                    decided.give_up_for_proven(now_ns);
                 }
                 (Change::Seen(said), Some(decided)) => decided.look_at(said),
                 (Change::First(new) | Change::Try(new, _) | Change::Replace(new), None) => {

@@ -1,7 +1,10 @@
 //! Subscribers whose version cannot be loaded at a start: their lanes halt, and everything else runs.
 
+use std::sync::Arc;
+
 use wattle::api::{DeployOutcome, LaneState, Policy};
 use wattle::deploy::{SecretFolders, Store, begin};
+use wattle::effects::SystemClock;
 use wattle::topology::Plan;
 
 use crate::common::trees::{data, event, plan_of, settled, status, until};
