@@ -292,7 +292,7 @@ pub fn main() -> ExitCode {
     if completions::answer(command) {
         return Exit::Ok.into();
     }
-    let parsed = Cli::command().try_get_matches().and_then(|matches| Ok((wants_json(&matches), matches)));
+    let parsed = Cli::command().try_get_matches().map(|matches| (wants_json(&matches), matches));
     let parsed = parsed.and_then(|(is_json, matches)| Ok((is_json, Cli::from_arg_matches(&matches)?)));
     let (is_json, cli) = parsed.unwrap_or_else(|error| without_wrong_tips(error).exit());
     let outcome = match cli.command {
