@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use serde_json::json;
 
 use super::components::{self, Declared};
-use super::uploads::{self, Uploaded};
+use super::uploads::{self, UploadedFiles};
 use super::words::plain;
 use super::{ClientArgs, Exit, Failure, Outcome, Output, ServerArg, block_on, say};
 use crate::api::{Change, Changes, Node, Proposal, What};
@@ -74,15 +74,15 @@ pub(super) struct ApplyArgs {
 }
 
 /// The proposal of files on top of the applied topology.
-pub(super) struct Proposed {
+pub(super) struct ProposedTopology {
     pub(super) client: Client,
     proposal: Proposal,
     /// The revision of the applied topology.
     revision: String,
-    files: Uploaded,
+    files: UploadedFiles,
 }
 
-impl Proposed {
+impl ProposedTopology {
     /// The changes that it would make, and the revision of the applied topology.
     pub(super) async fn plan(&self) -> Result<(Changes, String), ClientError> {
         let (changes, revision) = self.client.plan(self.proposal.clone()).await?;
@@ -97,7 +97,11 @@ impl Proposed {
 }
 
 /// The proposal of files, with its components uploaded. Problems of the files have been printed.
-pub(super) async fn proposal(server: &ServerArg, topologies: &[PathBuf], prune: bool) -> Result<Proposed, Failure> {
+pub(super) async fn proposal(
+    server: &ServerArg,
+    topologies: &[PathBuf],
+    prune: bool,
+) -> Result<ProposedTopology, Failure> {
     let sources = components::sources(topologies)?;
     let namespaces = components::namespaces(&sources);
     let looked = async {
@@ -115,7 +119,7 @@ pub(super) async fn proposal(server: &ServerArg, topologies: &[PathBuf], prune: 
     let merged = components::checked(&sources, &Declared::default().with_ports(&sources), (&base, prune))?;
     let mut proposal = components::proposal(merged, prune, components::built)?;
     let files = uploads::upload(&client, &mut proposal).await?;
-    Ok(Proposed { client, proposal, revision, files })
+    Ok(ProposedTopology { client, proposal, revision, files })
 }
 
 pub(super) fn plan(args: &PlanArgs) -> Outcome {

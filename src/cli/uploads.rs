@@ -10,9 +10,9 @@ use crate::deploy::{self, PluginError};
 
 /// The files of uploaded components, which the bus does not know.
 #[derive(Debug, Default)]
-pub(super) struct Uploaded(BTreeMap<Digest, PathBuf>);
+pub(super) struct UploadedFiles(BTreeMap<Digest, PathBuf>);
 
-impl Uploaded {
+impl UploadedFiles {
     /// A message of the bus, with the file instead of its component.
     fn with_files(&self, message: &str) -> String {
         let with = |message: String, (component, file): (&Digest, &PathBuf)| {
@@ -33,7 +33,7 @@ impl Uploaded {
 }
 
 /// Uploads what the bus does not have, and addresses all components of the proposal by their digests.
-pub(super) async fn upload(client: &Client, proposal: &mut Proposal) -> Result<Uploaded, Failure> {
+pub(super) async fn upload(client: &Client, proposal: &mut Proposal) -> Result<UploadedFiles, Failure> {
     let (mut files, mut subscribers) = (BTreeMap::new(), BTreeMap::new());
     let mut digests: BTreeMap<PathBuf, Digest> = BTreeMap::new();
     for (subscriber, component) in &mut proposal.components {
@@ -49,14 +49,14 @@ pub(super) async fn upload(client: &Client, proposal: &mut Proposal) -> Result<U
     }
     let known: Vec<Digest> = files.keys().copied().collect();
     if known.is_empty() {
-        return Ok(Uploaded::default());
+        return Ok(UploadedFiles::default());
     }
     for component in client.missing_components(&known).await? {
         let Some((file, subscriber)) = files.get(&component).zip(subscribers.get(&component)) else { continue };
         // Read again, one at a time, because all of them may be large. A file that changed meanwhile is refused.
         client.upload(component, read(subscriber, file)?.into()).await?;
     }
-    Ok(Uploaded(files))
+    Ok(UploadedFiles(files))
 }
 
 fn read(subscriber: &str, file: &Path) -> Result<Vec<u8>, Failure> {

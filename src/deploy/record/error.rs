@@ -29,9 +29,7 @@ pub enum StoreError {
         show_duration(Duration::from_secs(wait.as_secs() + 1))
     )]
     UploadsFull {
-        /// Bytes.
         held: u64,
-        /// The same.
         max: u64,
         /// The time until the oldest one is removed.
         wait: Duration,

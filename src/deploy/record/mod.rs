@@ -13,5 +13,6 @@ pub(super) mod inspect;
 pub(super) mod proposal;
 pub(super) mod shelf;
 pub(super) mod store;
+pub(super) mod uploading;
 pub(super) mod uploads;
 pub(super) mod values;

@@ -8,14 +8,11 @@
 //! Promises: uploads are bounded in bytes and in time. They are listed in memory only: a start removes all components
 //! that no record names, so that a crash leaves none. The same component is held once. Must not know: who uploads.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::api::Digest;
 use crate::deploy::record::error::StoreError;
-use crate::deploy::record::file::NotKept;
-use crate::deploy::record::shelf::{Shelf, name_of};
-use crate::deploy::record::store::Store;
 use crate::limits::COMPONENT_BYTES_MAX;
 
 /// How long a component waits for its use: an upload is followed by its apply within seconds, and people who run `plan`
@@ -53,12 +50,13 @@ fn until(now_ns: u64) -> u64 {
 
 impl Uploads {
     /// Extends the time of a component. Whether it is held.
-    fn renew(&mut self, component: Digest, now_ns: u64) -> bool {
+    pub(super) fn renew(&mut self, component: Digest, now_ns: u64) -> bool {
         let held = self.held.get_mut(&component);
         held.map(|upload| upload.until_ns = upload.until_ns.max(until(now_ns))).is_some()
     }
 
-    fn admit(&self, bytes: u64, now_ns: u64) -> Result<(), StoreError> {
+    /// Whether there is room for another component.
+    pub(super) fn admit(&self, bytes: u64, now_ns: u64) -> Result<(), StoreError> {
         let held = self.writing_bytes + self.held.values().map(|upload| upload.bytes).sum::<u64>();
         if held + counted(bytes) <= HELD_BYTES_MAX {
             return Ok(());
@@ -66,158 +64,30 @@ impl Uploads {
         let first = self.held.values().map(|upload| upload.until_ns.saturating_sub(now_ns)).min().unwrap_or(0);
         Err(StoreError::UploadsFull { held, max: HELD_BYTES_MAX, wait: Duration::from_nanos(first) })
     }
-}
 
-impl Store {
-    /// Whether an upload is needed: the component is not held yet, and there is room for it.
-    ///
-    /// # Errors
-    /// [`StoreError::UploadsFull`].
-    pub(crate) fn needs_upload(&mut self, component: Digest, bytes: u64, now_ns: u64) -> Result<bool, StoreError> {
-        self.expire_uploads(now_ns);
-        if self.uploads.renew(component, now_ns) {
-            return Ok(false);
-        }
-        self.uploads.admit(bytes, now_ns).map(|()| true)
+    pub(super) fn begin(&mut self, bytes: u64) {
+        self.writing_bytes += counted(bytes);
     }
 
-    /// Begins an upload: then comes [`Shelf::put`], which needs no lock on the store, and [`Self::end_upload`]. `None`
-    /// if the component is held already.
-    ///
-    /// # Errors
-    /// [`StoreError::UploadsFull`], [`StoreError::Poisoned`].
-    pub(crate) fn begin_upload(
-        &mut self,
-        component: Digest,
-        bytes: u64,
-        now_ns: u64,
-    ) -> Result<Option<Shelf>, StoreError> {
-        if !self.needs_upload(component, bytes, now_ns)? {
-            return Ok(None);
-        }
-        let shelf = self.announce(component)?;
-        self.uploads.writing_bytes += counted(bytes);
-        Ok(Some(shelf))
+    pub(super) fn end(&mut self, bytes: u64) {
+        self.writing_bytes = self.writing_bytes.saturating_sub(counted(bytes));
     }
 
-    /// Reports the result of writing an upload.
-    ///
-    /// # Errors
-    /// The error of the write.
-    pub(crate) fn end_upload(
-        &mut self,
-        component: Digest,
-        bytes: u64,
-        (put, now_ns): (Result<(), NotKept>, u64),
-    ) -> Result<(), StoreError> {
-        let bytes = counted(bytes);
-        self.uploads.writing_bytes = self.uploads.writing_bytes.saturating_sub(bytes);
-        self.kept(component, put)?;
-        match self.uploads.renew(component, now_ns) {
-            true => self.release(component), // another caller has uploaded the same meanwhile
-            false => drop(self.uploads.held.insert(component, Upload { bytes, until_ns: until(now_ns) })),
-        }
-        Ok(())
+    pub(super) fn hold(&mut self, component: Digest, bytes: u64, now_ns: u64) {
+        self.held.insert(component, Upload { bytes: counted(bytes), until_ns: until(now_ns) });
     }
 
-    /// The components that are not stored, also if a record names them. Those that are held are held for longer.
-    pub(crate) fn missing(&mut self, components: &[Digest], now_ns: u64) -> Vec<Digest> {
-        self.expire_uploads(now_ns);
-        let named: BTreeSet<Digest> = self.named_components().collect();
-        let shelf = self.shelf();
-        let is_there = |component: &Digest| named.contains(component) && shelf.length(*component).is_ok();
-        let is_missing = |component: &Digest| !self.uploads.renew(*component, now_ns) && !is_there(component);
-        components.iter().copied().filter(is_missing).collect()
+    /// Holds a component no longer. Whether it was held.
+    pub(super) fn remove(&mut self, component: Digest) -> bool {
+        self.held.remove(&component).is_some()
     }
 
-    /// Keeps components for a caller that will decide on them, until [`Self::let_go`].
-    ///
-    /// # Errors
-    /// The missing ones; then none is kept.
-    pub(crate) fn hold(&mut self, components: &[Digest], now_ns: u64) -> Result<(), Vec<Digest>> {
-        let missing = self.missing(components, now_ns);
-        if !missing.is_empty() {
-            return Err(missing);
-        }
-        for component in components {
-            *self.to_be_named.entry(name_of(*component)).or_default() += 1;
-        }
-        Ok(())
+    /// Removes the components whose time is over, and returns them.
+    pub(super) fn expire(&mut self, now_ns: u64) -> Vec<Digest> {
+        self.held.extract_if(.., |_, upload| upload.until_ns <= now_ns).map(|(component, _)| component).collect()
     }
 
-    /// The decision was made or not. A component that is in use needs its upload no longer.
-    pub(crate) fn let_go(&mut self, components: &[Digest], are_used: bool) {
-        for component in components {
-            self.release(*component);
-            if are_used && self.uploads.held.remove(component).is_some() {
-                self.release(*component);
-            }
-        }
-    }
-
-    /// Removes uploads whose time is over. Whether any are left.
-    pub(crate) fn expire_uploads(&mut self, now_ns: u64) -> bool {
-        let expired: Vec<_> = self.uploads.held.extract_if(.., |_, upload| upload.until_ns <= now_ns).collect();
-        for (component, _) in expired {
-            self.release(component);
-        }
-        !self.uploads.held.is_empty()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::sync::Arc;
-
-    use super::*;
-    use crate::effects::{MemoryDisk, SystemClock};
-
-    const HOUR_NS: u64 = HELD_FOR.as_nanos() as u64;
-
-    fn upload(store: &mut Store, number: u64, bytes: u64, now_ns: u64) -> Result<(), StoreError> {
-        let component = Digest::of(&number.to_le_bytes());
-        match store.begin_upload(component, bytes, now_ns)? {
-            Some(_) => store.end_upload(component, bytes, (Ok(()), now_ns)),
-            None => Ok(()),
-        }
-    }
-
-    #[test]
-    fn uploads_are_bounded_and_a_refusal_says_what_to_do() {
-        for (bytes, most) in [(COMPONENT_BYTES_MAX, 16), (1, 1_024)] {
-            let mut store = Store::open(MemoryDisk::default(), Arc::new(SystemClock)).unwrap();
-            for number in 0..most {
-                upload(&mut store, number, bytes, number).unwrap();
-            }
-            let refused = upload(&mut store, most, bytes, 10).unwrap_err().to_string();
-            let expected = "uploaded components that nothing uses yet have 1GiB of at most 1GiB: apply or deploy them, \
-                            or try again in 1h, when the oldest one is removed";
-            assert_eq!(refused, expected);
-            upload(&mut store, 3, bytes, 10).expect("it is there, and is renewed");
-            // what is used, and what has expired, is counted no longer
-            let used = Digest::of(&5_u64.to_le_bytes());
-            store.hold(&[used], 20).unwrap();
-            store.let_go(&[used], true);
-            upload(&mut store, most, bytes, 30).unwrap();
-            upload(&mut store, most + 1, bytes, 30).unwrap_err();
-            upload(&mut store, most + 1, bytes, HOUR_NS).unwrap();
-            assert!(store.expire_uploads(HOUR_NS + 10 - 1));
-            assert!(store.missing(&[Digest::of(&3_u64.to_le_bytes())], HOUR_NS + 10 - 1).is_empty());
-        }
-    }
-
-    #[test]
-    fn bytes_that_are_being_written_are_counted() {
-        let mut store = Store::open(MemoryDisk::default(), Arc::new(SystemClock)).unwrap();
-        let component = |number: u64| Digest::of(&number.to_le_bytes());
-        for number in 0..16 {
-            assert!(store.begin_upload(component(number), COMPONENT_BYTES_MAX, 0).unwrap().is_some());
-        }
-        assert_eq!(store.missing(&[component(0)], 0), [component(0)], "it is not durable yet");
-        assert!(store.begin_upload(component(16), COMPONENT_BYTES_MAX, 0).is_err());
-        let failed = NotKept { error: StoreError::NoRoom, is_unknown: false };
-        store.end_upload(component(0), COMPONENT_BYTES_MAX, (Err(failed), 0)).unwrap_err();
-        assert!(store.begin_upload(component(16), COMPONENT_BYTES_MAX, 0).unwrap().is_some());
-        assert!(store.to_be_named.len() == 16 && store.uploads.held.is_empty());
+    pub(super) fn is_empty(&self) -> bool {
+        self.held.is_empty()
     }
 }

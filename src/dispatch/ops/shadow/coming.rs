@@ -13,7 +13,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use super::run::States;
-use super::{ShadowError, Versions};
+use super::{ShadowError, VersionPair};
 use crate::api::{ShadowReport, StateOfPartition};
 use crate::dispatch::lane::state;
 use crate::dispatch::ops::error::{ControlError, SnapshotError};
@@ -46,7 +46,7 @@ impl<E: Engine> Subscriber<E> {
     /// Compares over the events that lanes handle from now on.
     pub(super) async fn shadow_coming<H: Handler>(
         &self,
-        versions: &Versions<'_, H>,
+        versions: &VersionPair<'_, H>,
         (events, enough): (u64, &CancellationToken),
         shown: usize,
         report: &mut ShadowReport,
@@ -74,7 +74,7 @@ impl<E: Engine> Subscriber<E> {
     /// Compares over newly handled events. After an error the report has the results before it.
     async fn follow<H: Handler>(
         &self,
-        versions: &Versions<'_, H>,
+        versions: &VersionPair<'_, H>,
         places: &mut [Place],
         (events, enough): (u64, &CancellationToken),
         shown: usize,
@@ -119,7 +119,7 @@ impl<E: Engine> Subscriber<E> {
     /// Compares the next events of a partition; false if there are none.
     async fn round<H: Handler>(
         &self,
-        versions: &Versions<'_, H>,
+        versions: &VersionPair<'_, H>,
         place: &mut Place,
         (most, shown): (u64, usize),
         report: &mut ShadowReport,

@@ -93,7 +93,7 @@ impl<E: Engine> Subscriber<E> {
         other: &H,
         options: &ShadowOptions,
     ) -> Result<ShadowReport, ShadowError> {
-        let (mut report, versions) = (ShadowReport::default(), Versions { running, other });
+        let (mut report, versions) = (ShadowReport::default(), VersionPair { running, other });
         let (parts, state) = match &options.over {
             ShadowOver::Last { events, state } => (self.select_last(*events).await?, state.clone()),
             ShadowOver::Behind { snapshot, events } => {
@@ -134,7 +134,7 @@ impl<E: Engine> Subscriber<E> {
     /// version with its record.
     async fn compare_parts<H: Handler>(
         &self,
-        versions: &Versions<'_, H>,
+        versions: &VersionPair<'_, H>,
         mut parts: Vec<(&mut Selected, &States)>,
         (against_record, shown): (bool, usize),
         report: &mut ShadowReport,
@@ -165,7 +165,7 @@ impl<E: Engine> Subscriber<E> {
 }
 
 /// The versions of a comparison.
-struct Versions<'a, H> {
+struct VersionPair<'a, H> {
     running: &'a H,
     other: &'a H,
 }

@@ -167,7 +167,7 @@ impl<E: Engine> Tree<E> {
 pub struct Snapshots<'a, E>(&'a Subscriber<E>);
 
 impl<E: Engine> Subscriber<E> {
-    /// Its snapshots.
+    /// Its snapshots, to list, take and remove.
     pub fn snapshots(&self) -> Snapshots<'_, E> {
         Snapshots(self)
     }
