@@ -1,5 +1,6 @@
 //! What every source keeps to, and no formatter or lint can ask for: the width of lines with comments, docs that say
-//! more than the name does, one name for one type in a room, one style of modules, one order of derives.
+//! more than the name does, nouns for types and one name for one type in a room, one style of modules, one order of
+//! derives.
 //!
 //! Each rule has an allowance: as much as was there when the rule came. It may only shrink; with fewer than that the
 //! test passes and prints the new number.
@@ -14,6 +15,14 @@ const DERIVES: [&str; 9] = ["Debug", "Clone", "Copy", "Default", "PartialEq", "E
 const ITEMS: [&str; 10] =
     ["fn", "async fn", "const fn", "struct", "enum", "trait", "type", "const", "static", "unsafe fn"];
 
+/// Names that say no thing: verbs, pronouns, and participles without -ed.
+const NO_NOUNS: &str = "\
+    Admitting Alone AllKept Answering As At Beginning Begun Beside Built Chosen Done Elsewhere Fetching Found \
+    From Given Gone Heard Held Hidden How Importing Instead Is Kept Known Leave Look Lost NotKept Of OnTrial \
+    Over Own Ran Read Restoring Running Said Seen Sent Shown Standing Taken TakenBy Takes Told Unread Waits \
+    What Whole Why Within";
+/// Names that stay: `Handled` is a record of the plugin contract (`wit/`).
+const NO_NOUNS_LEFT: &[&str] = &["Handled"];
 /// Lines that are too wide: break the line.
 const WIDE: usize = 0;
 /// Comments of one noun: say what must hold, or remove it (fields and variants need none).
@@ -198,25 +207,45 @@ fn derives_apart(source: &Source) -> Vec<Fault> {
         .collect()
 }
 
+/// The types that a source declares outside of functions, tests and macros: the number of the line, and the name.
+fn types(source: &Source) -> Vec<(usize, &str)> {
+    fn declared(line: &str) -> Option<&str> {
+        let line = line.strip_prefix("pub").unwrap_or(line);
+        let line = line.strip_prefix('(').and_then(|line| line.split_once(')')).map_or(line, |(_, line)| line);
+        let line = Some(line).filter(|line| !line.starts_with("  "))?.trim_start_matches(' ');
+        let name = ["struct ", "enum ", "trait ", "type "].iter().find_map(|kind| line.strip_prefix(kind))?;
+        name.split(|c: char| !c.is_alphanumeric() && c != '_').next()
+    }
+    let lines = source.code().lines().enumerate();
+    lines.filter_map(|(at, line)| declared(line).map(|name| (at, name))).collect()
+}
+
 /// Names of types that a room, a folder of `src`, has twice.
 fn named_twice(sources: &[Source]) -> BTreeMap<String, BTreeSet<String>> {
     let mut found: BTreeMap<(&str, &str), Vec<&str>> = BTreeMap::new();
     for source in sources.iter().filter(|source| !source.is_test()) {
         let Some((room, _)) = source.path.trim_start_matches("src/").split_once('/') else { continue };
-        for line in source.code().lines() {
-            let line = line.strip_prefix("pub").unwrap_or(line);
-            let line = line.strip_prefix('(').and_then(|line| line.split_once(')')).map_or(line, |(_, line)| line);
-            for kind in ["struct ", "enum ", "trait ", "type "] {
-                if let Some(name) = line.trim_start_matches(' ').strip_prefix(kind).filter(|_| !line.starts_with("  "))
-                {
-                    let end = name.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(name.len());
-                    found.entry((room, &name[..end])).or_default().push(&source.path);
-                }
-            }
+        for (_, name) in types(source) {
+            found.entry((room, name)).or_default().push(&source.path);
         }
     }
     let twice = found.into_iter().filter(|(_, paths)| paths.len() > 1);
     twice.map(|((_, name), paths)| (name.to_owned(), paths.into_iter().map(str::to_owned).collect())).collect()
+}
+
+/// Types whose name is no noun. A participle may stand before a noun: `HeldEvent`.
+fn no_nouns(source: &Source) -> Vec<Fault> {
+    if source.is_test() {
+        return Vec::new();
+    }
+    let is_no_noun = |name: &str| {
+        let last = name.rfind(char::is_uppercase).map_or(name, |at| &name[at..]);
+        // Not `Bed`, nor `Feed`.
+        let is_participle = last.len() > 4 && last.ends_with("ed") && !last.ends_with("eed");
+        !NO_NOUNS_LEFT.contains(&name) && (is_participle || NO_NOUNS.split(' ').any(|word| word == name))
+    };
+    let fix = |name: &str| format!("`{name}` is no noun: name the type by what it is, such as `HeldEvent` for `Held`");
+    types(source).iter().filter(|(_, name)| is_no_noun(name)).map(|(at, name)| source.fault(*at, &fix(name))).collect()
 }
 
 /// Modules that are a file and a folder of the same name.
@@ -271,6 +300,11 @@ fn no_type_has_the_name_of_another_in_its_room() {
 }
 
 #[test]
+fn types_are_nouns() {
+    assert_allowed("types that are no nouns", &all(no_nouns), 0);
+}
+
+#[test]
 fn modules_have_one_style() {
     assert_allowed("modules", &other_modules(&sources()), 0);
 }
@@ -295,5 +329,11 @@ fn each_rule_finds_what_it_is_for() {
         source("src/c/b.rs", "enum B {}"),
     ];
     assert_eq!(named_twice(&twice).keys().collect::<Vec<_>>(), ["A"]);
+    let named = of("pub(crate) struct Held {\n}\ntype Feed = u8;\ntype EventRefused<T> = T;\nenum Parsed {}\n\
+                    enum HeldEvent {}\n");
+    let faults = no_nouns(&named);
+    assert_eq!(faults.len(), 3, "{faults:?}");
+    assert!(faults[0].starts_with("src/log/window.rs:1: `Held` is no noun"), "{faults:?}");
+    assert_eq!(no_nouns(&source("tests/log/window.rs", &named.text)), Vec::<Fault>::new());
     assert_eq!(other_modules(&[source("src/a.rs", ""), source("src/a/b.rs", "")]).len(), 1);
 }
