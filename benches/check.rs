@@ -12,7 +12,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use wattle::topology::{EventFields, Found, KeyExpression, Source, Surroundings, check};
+use wattle::topology::{EventFields, KeyExpression, PathKind, Source, Surroundings, check};
 
 struct World;
 
@@ -21,8 +21,8 @@ impl Surroundings for World {
         None
     }
 
-    fn at(&self, _: &Path) -> Found {
-        Found::Folder { manifest: true }
+    fn at(&self, _: &Path) -> PathKind {
+        PathKind::Folder { manifest: true }
     }
 }
 

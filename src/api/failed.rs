@@ -111,7 +111,7 @@ pub struct LetterProgress {
 
 /// Some dead letters that something was done to.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LettersDone {
+pub struct LettersPart {
     /// How many.
     pub count: u64,
     /// Where to continue; `None`: all are done.

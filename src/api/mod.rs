@@ -25,17 +25,19 @@ mod versions;
 pub use codec::Codec;
 pub use component::Component;
 pub use digest::{Digest, NotADigest};
-pub use failed::{FailedEvent, Filter, LetterProgress, LettersDone, ListPosition, Reason, Reasons, Times};
+pub use failed::{FailedEvent, Filter, LetterProgress, LettersPart, ListPosition, Reason, Reasons, Times};
 pub use pending::{PendingEvent, PendingFilter, PendingKind};
-pub use publishing::{Addressed, Diverted, Numbering, Placement, Published};
-pub use seek::{Moved, Seek, SeekState, SeekTo};
-pub use shadow::{Cost, Difference, DifferenceKind, Seen, SeenOutput, ShadowOver, ShadowReport};
-pub use snapshots::{SnapshotInfo, TakenBy};
+pub use publishing::{AddressedEvent, DivertedEvent, Numbering, Placement, PublishReceipt};
+pub use seek::{LaneMove, Seek, SeekState, SeekTo};
+pub use shadow::{Cost, Difference, DifferenceKind, ShadowOutput, ShadowRange, ShadowReport, ShadowResult};
+pub use snapshots::{SnapshotCause, SnapshotInfo};
 pub use state::{StateEntry, StateFilter, StateOfPartition, StatePosition};
-pub use status::{Bounds, LaneState, MissingEvents, OnTrial, Room, Snapshot, Storage, SubscriberStatus, TopicStatus};
-pub use topologies::{Base, Change, Changes, Garbage, Node, Proposal, What};
-pub use trace::{Handling, Origin, Trace, TraceOf, TraceOutcome, TracedEvent};
-pub use versions::{DeployOutcome, KeptVersion, Policy, Reloaded, Standing, Summary, Unpinned};
+pub use status::{
+    Bounds, LaneState, MissingEvents, Room, Snapshot, Storage, SubscriberStatus, TopicStatus, TrialStatus,
+};
+pub use topologies::{Base, Change, ChangeKind, Changes, Garbage, Node, Proposal};
+pub use trace::{Handling, Origin, Trace, TraceOutcome, TraceQuery, TracedEvent};
+pub use versions::{DeployOutcome, Deployment, Policy, StoredVersion, Summary, UnpinResult, VersionRole};
 
 /// What the generator made of `proto/wattle/v1`.
 #[allow(

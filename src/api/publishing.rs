@@ -10,7 +10,7 @@ use crate::model::Offset;
 
 /// Where the events of a call went.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Published {
+pub struct PublishReceipt {
     /// The recovery epoch in which the offsets hold.
     pub epoch: u32,
     /// One for each event, in their order; that of a duplicate is where the first one is.
@@ -21,12 +21,12 @@ pub struct Published {
     /// that.
     pub held: Vec<u32>,
     /// Events that are in another topic, since their state may not follow that of their key, ascending.
-    pub diverted: Vec<Diverted>,
+    pub diverted: Vec<DivertedEvent>,
 }
 
 /// An event that was diverted to another topic.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Diverted {
+pub struct DivertedEvent {
     /// Its index; its place is that in the other topic.
     pub index: u32,
     /// The full name of that.
@@ -50,7 +50,7 @@ pub struct Numbering {
 
 /// An event with its topic, for a call to several.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Addressed {
+pub struct AddressedEvent {
     /// The topic, by its full or its short name; empty for that of the event before it.
     pub topic: String,
     /// The event in the CloudEvents protobuf format.
@@ -67,28 +67,28 @@ pub struct Placement {
     pub is_duplicate: bool,
 }
 
-impl Published {
+impl PublishReceipt {
     /// How many of the events had been published before.
     pub fn duplicates(&self) -> usize {
         self.places.iter().filter(|place| place.is_duplicate).count()
     }
 }
 
-impl From<Published> for v1::PublishResponse {
-    fn from(published: Published) -> Self {
-        let Published { epoch, places, delayed, held, diverted } = published;
+impl From<PublishReceipt> for v1::PublishResponse {
+    fn from(published: PublishReceipt) -> Self {
+        let PublishReceipt { epoch, places, delayed, held, diverted } = published;
         let duplicates = (0..).zip(&places).filter(|(_, place)| place.is_duplicate);
         let duplicates =
             duplicates.map(|(index, place)| v1::Duplicate { index, is_place_known: place.offset.is_some() }).collect();
         let (partitions, offsets) =
             places.into_iter().map(|place| (place.partition, place.offset.unwrap_or_default())).unzip();
         let diverted =
-            diverted.into_iter().map(|Diverted { index, topic }| v1::Diverted { index, topic: topic.to_string() });
+            diverted.into_iter().map(|DivertedEvent { index, topic }| v1::Diverted { index, topic: topic.to_string() });
         Self { epoch, partitions, offsets, duplicates, delayed, held, diverted: diverted.collect() }
     }
 }
 
-impl From<v1::PublishResponse> for Published {
+impl From<v1::PublishResponse> for PublishReceipt {
     fn from(response: v1::PublishResponse) -> Self {
         let v1::PublishResponse { epoch, partitions, offsets, duplicates, delayed, held, diverted } = response;
         let place = |(partition, offset)| Placement { partition, offset: Some(offset), is_duplicate: false };
@@ -105,21 +105,21 @@ impl From<v1::PublishResponse> for Published {
             }
         }
         let diverted =
-            diverted.into_iter().map(|v1::Diverted { index, topic }| Diverted { index, topic: topic.into() });
+            diverted.into_iter().map(|v1::Diverted { index, topic }| DivertedEvent { index, topic: topic.into() });
         Self { epoch, places, delayed, held, diverted: diverted.collect() }
     }
 }
 
-impl From<v1::AddressedEvent> for Addressed {
+impl From<v1::AddressedEvent> for AddressedEvent {
     fn from(event: v1::AddressedEvent) -> Self {
         let v1::AddressedEvent { topic, event } = event;
         Self { topic, event }
     }
 }
 
-impl From<Addressed> for v1::AddressedEvent {
-    fn from(event: Addressed) -> Self {
-        let Addressed { topic, event } = event;
+impl From<AddressedEvent> for v1::AddressedEvent {
+    fn from(event: AddressedEvent) -> Self {
+        let AddressedEvent { topic, event } = event;
         Self { topic, event }
     }
 }

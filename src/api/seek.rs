@@ -49,7 +49,7 @@ pub struct Seek {
 
 /// How a lane was moved.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Moved {
+pub struct LaneMove {
     pub partition: u32,
     /// Where it was.
     pub from: Offset,
@@ -57,13 +57,13 @@ pub struct Moved {
     pub to: Offset,
 }
 
-impl From<Moved> for v1::seek_response::Moved {
-    fn from(Moved { partition, from, to }: Moved) -> Self {
+impl From<LaneMove> for v1::seek_response::Moved {
+    fn from(LaneMove { partition, from, to }: LaneMove) -> Self {
         Self { partition, from, to }
     }
 }
 
-impl From<v1::seek_response::Moved> for Moved {
+impl From<v1::seek_response::Moved> for LaneMove {
     fn from(v1::seek_response::Moved { partition, from, to }: v1::seek_response::Moved) -> Self {
         Self { partition, from, to }
     }

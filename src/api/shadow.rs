@@ -11,7 +11,7 @@ use crate::model::Offset;
 
 /// Selects the events of a comparison, over all partitions.
 #[derive(Debug, Clone)]
-pub enum ShadowOver {
+pub enum ShadowRange {
     /// The last handled events.
     Last {
         events: u32,
@@ -99,9 +99,9 @@ pub struct Difference {
     /// What differs from what.
     pub kind: DifferenceKind,
     /// The expected result, of the running version.
-    pub running: Seen,
+    pub running: ShadowResult,
     /// The actual result.
-    pub other: Seen,
+    pub other: ShadowResult,
 }
 
 /// What differs from what.
@@ -119,9 +119,9 @@ pub enum DifferenceKind {
 
 /// The result of an event.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Seen {
+pub struct ShadowResult {
     /// Its outputs by their ids.
-    pub outputs: BTreeMap<String, SeenOutput>,
+    pub outputs: BTreeMap<String, ShadowOutput>,
     /// Writes to the state, by bucket and key; `None` deletes.
     pub writes: BTreeMap<(String, String), Option<Bytes>>,
     /// How it fails: the kind, and why. Of a recorded failure only the fact is known.
@@ -130,7 +130,7 @@ pub struct Seen {
 
 /// What a handler emitted for one event, as a shadow run compares it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SeenOutput {
+pub struct ShadowOutput {
     /// Full name of the topic.
     pub topic: String,
     pub key: String,
@@ -234,10 +234,10 @@ impl From<v1::ShadowDifference> for Difference {
     }
 }
 
-impl From<Seen> for v1::ShadowSeen {
-    fn from(Seen { outputs, writes, failure }: Seen) -> Self {
-        let output = |(id, output): (String, SeenOutput)| {
-            let SeenOutput { topic, key, event, is_delayed } = output;
+impl From<ShadowResult> for v1::ShadowSeen {
+    fn from(ShadowResult { outputs, writes, failure }: ShadowResult) -> Self {
+        let output = |(id, output): (String, ShadowOutput)| {
+            let ShadowOutput { topic, key, event, is_delayed } = output;
             v1::ShadowOutput { topic, key, id, event, is_delayed }
         };
         let write = |((bucket, key), value)| v1::ShadowWrite { bucket, key, value };
@@ -247,10 +247,11 @@ impl From<Seen> for v1::ShadowSeen {
     }
 }
 
-impl From<v1::ShadowSeen> for Seen {
+impl From<v1::ShadowSeen> for ShadowResult {
     fn from(v1::ShadowSeen { outputs, writes, failure, reason }: v1::ShadowSeen) -> Self {
-        let output =
-            |v1::ShadowOutput { topic, key, id, event, is_delayed }| (id, SeenOutput { topic, key, event, is_delayed });
+        let output = |v1::ShadowOutput { topic, key, id, event, is_delayed }| {
+            (id, ShadowOutput { topic, key, event, is_delayed })
+        };
         let write = |v1::ShadowWrite { bucket, key, value }| ((bucket, key), value);
         let failure = failure.map(|kind| (kind, reason));
         Self {

@@ -9,7 +9,7 @@ use crate::model::Offset;
 /// Who took a snapshot. Files contain the names of the variants.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum TakenBy {
+pub enum SnapshotCause {
     #[default]
     Hand,
     /// A version that was about to take the place of another.
@@ -28,7 +28,7 @@ pub struct SnapshotInfo {
     /// Why it was taken, in words.
     pub note: String,
     /// Who had it taken.
-    pub by: TakenBy,
+    pub by: SnapshotCause,
     /// Where each lane was, by partition.
     pub positions: Vec<Offset>,
     /// How many entries it has: keys of the state, and two for each event that waits.
@@ -40,7 +40,7 @@ pub struct SnapshotInfo {
 impl From<SnapshotInfo> for v1::Snapshot {
     fn from(snapshot: SnapshotInfo) -> Self {
         let SnapshotInfo { number, taken_ns, digest, note, by, positions, entries, bytes } = snapshot;
-        let (take_time, is_of_deploy) = (Some(timestamp(taken_ns)), by == TakenBy::Deploy);
+        let (take_time, is_of_deploy) = (Some(timestamp(taken_ns)), by == SnapshotCause::Deploy);
         Self { number, take_time, digest, note, positions, entries, bytes, is_of_deploy }
     }
 }
@@ -49,7 +49,7 @@ impl From<v1::Snapshot> for SnapshotInfo {
     fn from(snapshot: v1::Snapshot) -> Self {
         let v1::Snapshot { number, take_time, digest, note, positions, entries, bytes, is_of_deploy } = snapshot;
         let taken_ns = take_time.as_ref().and_then(nanoseconds).unwrap_or(0);
-        let by = if is_of_deploy { TakenBy::Deploy } else { TakenBy::Hand };
+        let by = if is_of_deploy { SnapshotCause::Deploy } else { SnapshotCause::Hand };
         Self { number, taken_ns, digest, note, by, positions, entries, bytes }
     }
 }

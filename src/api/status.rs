@@ -59,7 +59,7 @@ pub struct SubscriberStatus {
     /// Digest of the stable version, hexadecimal: it runs, except in lanes that try a candidate.
     pub digest: String,
     /// The version that is on trial.
-    pub on_trial: Option<OnTrial>,
+    pub on_trial: Option<TrialStatus>,
     /// It is pinned: nothing takes the place of the version that runs.
     pub is_pinned: bool,
     /// Why the running version has other settings than the applied ones, and how to fix it; `None` where it has them.
@@ -106,7 +106,7 @@ pub struct SubscriberStatus {
 
 /// A version of a subscriber that is on trial.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct OnTrial {
+pub struct TrialStatus {
     /// Its digest, hexadecimal.
     pub digest: String,
     /// Lanes that call it.
@@ -309,14 +309,14 @@ impl From<&SubscriberStatus> for v1::Subscriber {
     }
 }
 
-impl From<OnTrial> for v1::Candidate {
-    fn from(OnTrial { digest, lanes, handled, events, lasted, time, ends_in }: OnTrial) -> Self {
+impl From<TrialStatus> for v1::Candidate {
+    fn from(TrialStatus { digest, lanes, handled, events, lasted, time, ends_in }: TrialStatus) -> Self {
         let ms = |period: Duration| u64::try_from(period.as_millis()).unwrap_or(u64::MAX);
         Self { digest, lanes, handled, events, lasted_ms: ms(lasted), time_ms: ms(time), ends_in_ms: ms(ends_in) }
     }
 }
 
-impl From<v1::Candidate> for OnTrial {
+impl From<v1::Candidate> for TrialStatus {
     fn from(v1::Candidate { digest, lanes, handled, events, lasted_ms, time_ms, ends_in_ms }: v1::Candidate) -> Self {
         let [lasted, time, ends_in] = [lasted_ms, time_ms, ends_in_ms].map(Duration::from_millis);
         Self { digest, lanes, handled, events, lasted, time, ends_in }

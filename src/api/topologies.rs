@@ -16,7 +16,7 @@ pub enum Node {
 
 /// What happens to it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum What {
+pub enum ChangeKind {
     /// It begins.
     Added,
     /// It ends; its data stays.
@@ -39,7 +39,7 @@ pub struct Change {
     /// Its full name before, where that is another.
     pub renamed_from: Option<String>,
     /// What happens to it.
-    pub what: What,
+    pub what: ChangeKind,
     /// Notes, each a sentence.
     pub words: Vec<String>,
 }
@@ -125,7 +125,7 @@ impl Node {
     }
 }
 
-impl What {
+impl ChangeKind {
     /// As a word.
     pub fn word(self) -> &'static str {
         match self {
@@ -226,11 +226,11 @@ impl From<v1::CollectGarbageResponse> for Vec<Garbage> {
 impl From<Change> for v1::NodeChange {
     fn from(Change { node, name, renamed_from, what, words }: Change) -> Self {
         let fate = match what {
-            What::Added => v1::NodeFate::Added,
-            What::Removed => v1::NodeFate::Removed,
-            What::Changed => v1::NodeFate::Changed,
-            What::Moved => v1::NodeFate::Moved,
-            What::Renamed => v1::NodeFate::Renamed,
+            ChangeKind::Added => v1::NodeFate::Added,
+            ChangeKind::Removed => v1::NodeFate::Removed,
+            ChangeKind::Changed => v1::NodeFate::Changed,
+            ChangeKind::Moved => v1::NodeFate::Moved,
+            ChangeKind::Renamed => v1::NodeFate::Renamed,
         };
         Self { node: kind(node).into(), name, renamed_from, fate: fate.into(), words }
     }
@@ -241,11 +241,11 @@ impl From<v1::NodeChange> for Change {
     fn from(change: v1::NodeChange) -> Self {
         let node = node(change.node());
         let what = match change.fate() {
-            v1::NodeFate::Added => What::Added,
-            v1::NodeFate::Removed => What::Removed,
-            v1::NodeFate::Moved => What::Moved,
-            v1::NodeFate::Renamed => What::Renamed,
-            v1::NodeFate::Changed | v1::NodeFate::Unspecified => What::Changed,
+            v1::NodeFate::Added => ChangeKind::Added,
+            v1::NodeFate::Removed => ChangeKind::Removed,
+            v1::NodeFate::Moved => ChangeKind::Moved,
+            v1::NodeFate::Renamed => ChangeKind::Renamed,
+            v1::NodeFate::Changed | v1::NodeFate::Unspecified => ChangeKind::Changed,
         };
         Self { node, name: change.name, renamed_from: change.renamed_from, what, words: change.words }
     }

@@ -7,7 +7,7 @@ use crate::model::Offset;
 
 /// Which event is meant: of those of which all that is said is true, the latest.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct TraceOf {
+pub struct TraceQuery {
     /// Its CloudEvents id.
     pub id: String,
     /// Its CloudEvents source.

@@ -1,7 +1,7 @@
 //! Versions of plugins.
 
 use super::times::{nanoseconds, timestamp};
-use super::{Digest, NotADigest, OnTrial, v1};
+use super::{Digest, NotADigest, TrialStatus, v1};
 
 /// How a version replaces another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,7 +20,7 @@ pub enum Policy {
 
 /// A requested version, and the result.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Reloaded {
+pub struct Deployment {
     pub version: Digest,
     pub outcome: DeployOutcome,
     /// A note, as a message.
@@ -29,7 +29,7 @@ pub struct Reloaded {
 
 /// The result of an unpin.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Unpinned {
+pub struct UnpinResult {
     /// The candidate from now on, because the file or the topology has changed meanwhile.
     pub tries: Option<Digest>,
     /// Why that was refused, as a message.
@@ -53,7 +53,7 @@ pub struct Summary {
 
 /// The role of a version for its subscriber.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Standing {
+pub enum VersionRole {
     /// The stable version, which runs.
     Proven,
     /// It is the candidate.
@@ -66,12 +66,12 @@ pub enum Standing {
 
 /// A stored version.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct KeptVersion {
+pub struct StoredVersion {
     pub version: Digest,
     /// The digest of its component.
     pub wasm: Digest,
     /// Its role for its subscriber.
-    pub standing: Standing,
+    pub standing: VersionRole,
     /// `rollback` returns to it.
     pub is_next_back: bool,
     /// Its origin, as a message.
@@ -81,7 +81,7 @@ pub struct KeptVersion {
     /// Why it was rolled back, if it was.
     pub taken_back: Option<String>,
     /// The state of its trial, if it is the candidate.
-    pub trial: Option<OnTrial>,
+    pub trial: Option<TrialStatus>,
 }
 
 /// The result of a reload.
@@ -127,8 +127,8 @@ impl v1::DeployRequest {
     }
 }
 
-impl From<Reloaded> for v1::DeployResponse {
-    fn from(Reloaded { version, outcome, notice }: Reloaded) -> Self {
+impl From<Deployment> for v1::DeployResponse {
+    fn from(Deployment { version, outcome, notice }: Deployment) -> Self {
         let outcome = match outcome {
             DeployOutcome::Tried => v1::DeployOutcome::Candidate,
             DeployOutcome::Runs => v1::DeployOutcome::Runs,
@@ -141,7 +141,7 @@ impl From<Reloaded> for v1::DeployResponse {
     }
 }
 
-impl TryFrom<v1::DeployResponse> for Reloaded {
+impl TryFrom<v1::DeployResponse> for Deployment {
     type Error = NotADigest;
 
     fn try_from(response: v1::DeployResponse) -> Result<Self, NotADigest> {
@@ -173,14 +173,14 @@ impl TryFrom<v1::PluginSummary> for Summary {
     }
 }
 
-impl From<KeptVersion> for v1::PluginVersion {
-    fn from(kept: KeptVersion) -> Self {
-        let KeptVersion { version, wasm, standing, is_next_back, cause, decided_ns, taken_back, trial } = kept;
+impl From<StoredVersion> for v1::PluginVersion {
+    fn from(kept: StoredVersion) -> Self {
+        let StoredVersion { version, wasm, standing, is_next_back, cause, decided_ns, taken_back, trial } = kept;
         let standing = match standing {
-            Standing::Proven => v1::VersionState::Stable,
-            Standing::Tried => v1::VersionState::Candidate,
-            Standing::TakenBack => v1::VersionState::RolledBack,
-            Standing::Kept => v1::VersionState::Unspecified,
+            VersionRole::Proven => v1::VersionState::Stable,
+            VersionRole::Tried => v1::VersionState::Candidate,
+            VersionRole::TakenBack => v1::VersionState::RolledBack,
+            VersionRole::Kept => v1::VersionState::Unspecified,
         };
         Self {
             version: version.to_string(),
@@ -195,15 +195,15 @@ impl From<KeptVersion> for v1::PluginVersion {
     }
 }
 
-impl TryFrom<v1::PluginVersion> for KeptVersion {
+impl TryFrom<v1::PluginVersion> for StoredVersion {
     type Error = NotADigest;
 
     fn try_from(kept: v1::PluginVersion) -> Result<Self, NotADigest> {
         let standing = match kept.state() {
-            v1::VersionState::Stable => Standing::Proven,
-            v1::VersionState::Candidate => Standing::Tried,
-            v1::VersionState::RolledBack => Standing::TakenBack,
-            v1::VersionState::Unspecified => Standing::Kept,
+            v1::VersionState::Stable => VersionRole::Proven,
+            v1::VersionState::Candidate => VersionRole::Tried,
+            v1::VersionState::RolledBack => VersionRole::TakenBack,
+            v1::VersionState::Unspecified => VersionRole::Kept,
         };
         let v1::PluginVersion { version, wasm, is_next_back, cause, decided_time, rolled_back, trial, .. } = kept;
         let decided_ns = decided_time.as_ref().and_then(nanoseconds).unwrap_or(0);

@@ -1,7 +1,7 @@
 //! The composition root: from a checked plan to a bus that serves, and the orderly shutdown.
 //!
 //! Promises: cheap checks come before slow steps; all refused plugins are reported, not only the first;
-//! [`Running::stop`] refuses new work, then answers and drains at the same time, then closes, and loses nothing that
+//! [`RunningBus::stop`] refuses new work, then answers and drains at the same time, then closes, and loses nothing that
 //! was acknowledged. Relies on: everything below. It is the only place that knows all parts. Must not know: the command
 //! line, terminals, signals; where plans and components come from.
 
@@ -18,13 +18,13 @@ use tokio::runtime::{Builder, Runtime};
 use crate::api::Component;
 use crate::dispatch::{PrepareError, Tree};
 use crate::engine::embedded::{Durability, EmbeddedEngine, EmbeddedError, Recovery};
-use crate::engine::{ApplyError, Engine, Stopped};
+use crate::engine::{ApplyError, Engine, StopReason};
 use crate::server::{self, Port, Server};
-use crate::topology::{Plan, Said};
+use crate::topology::{FilesDigest, Plan};
 use crate::wasm::{Host, HostError, HostOptions};
 
 use crate::deploy::{
-    self, BeginError, Files, Instead, Reloader, Replaced, SecretFolders, Store, StoreError, StoreInspection,
+    self, BeginError, Files, Reloader, Replacement, SecretFolders, StartTopology, Store, StoreError, StoreInspection,
     TopologyError,
 };
 use crate::effects::{Clock, DiskFolder, ReadOnlyFolder, SystemClock};
@@ -140,25 +140,25 @@ pub enum StartFiles<'a> {
 
 /// The result of a stop.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Stop {
+pub struct StopResult {
     /// All admitted requests were answered.
     pub answered: bool,
     /// Every lane completed and committed its call; otherwise that call is repeated after the next start.
     pub drained: bool,
     /// Whether the engine closed without an error.
-    pub closed: Result<(), Stopped>,
+    pub closed: Result<(), StopReason>,
 }
 
 /// A running bus.
 ///
 /// Lanes have a runtime of their own, so that plugins which use all of their processor time do not keep the service
 /// from answering.
-pub struct Running {
+pub struct RunningBus {
     service: Runtime,
     lanes: Runtime,
     server: Server,
     tree: Tree<EmbeddedEngine>,
-    capsules: capsules::Keeper,
+    capsules: capsules::CapsuleWriter,
     reloader: Reloader<EmbeddedEngine, Host>,
     recovery: Recovery,
 }
@@ -220,7 +220,7 @@ fn runtime(name: &'static str) -> Result<Runtime, StartError> {
 }
 
 /// A bus whose data folder is open, but that runs nothing yet.
-pub struct Opened {
+pub struct OpenBus {
     service: Runtime,
     lanes: Runtime,
     port: Port,
@@ -251,7 +251,7 @@ pub fn verify_versions(data: &Path) -> Result<Option<StoreInspection>, StartErro
     }
 }
 
-impl Opened {
+impl OpenBus {
     /// Opens a data folder. Blocks, and reports to `progress`.
     ///
     /// # Errors
@@ -282,7 +282,7 @@ impl Opened {
     }
 
     /// Whether files are unchanged since the last start, in which case they propose nothing.
-    pub fn has_seen(&self, said: Said, prune: bool) -> bool {
+    pub fn has_seen(&self, said: FilesDigest, prune: bool) -> bool {
         self.store.has_seen(said, prune)
     }
 
@@ -296,7 +296,7 @@ impl Opened {
         files: StartFiles<'_>,
         options: &Options,
         progress: &(dyn Fn(Progress) + Sync),
-    ) -> Result<Running, StartError> {
+    ) -> Result<RunningBus, StartError> {
         let Self { service, lanes, port, engine, clock, recovery, mut store } = self;
         let entered = service.enter();
         let mut host = HostOptions { cache_folder: options.code_cache.clone(), ..HostOptions::default() };
@@ -308,7 +308,7 @@ impl Opened {
         let applied = store.topology();
         let as_applied = |refused: Vec<String>| {
             let (plan, components) = applied.clone()?;
-            Some(Instead { plan, components, refused })
+            Some(StartTopology { plan, components, refused })
         };
         let mut instead = match files {
             StartFiles::Valid(files) => {
@@ -330,7 +330,7 @@ impl Opened {
                 (None, StartFiles::Valid(files)) => (&files.plan, files.components.as_slice()),
                 (None, _) => return Err(StartError::Nothing),
             };
-            let decide = |store: &mut Store, replaced: &[Replaced]| {
+            let decide = |store: &mut Store, replaced: &[Replacement]| {
                 service.block_on(deploy::adopt(&engine, store, plan, components, (options.allow_loss, replaced)))?;
                 // what was refused is proposed again by the next start, which may allow it
                 if let StartFiles::Valid(files) = files
@@ -363,7 +363,7 @@ impl Opened {
 
         let started = service.block_on(async {
             let tree = Tree::start_with(engine, plan, begun.starts, lanes.handle()).await?;
-            let (capsules, sender) = capsules::Keeper::start(&options.data);
+            let (capsules, sender) = capsules::CapsuleWriter::start(&options.data);
             tree.hand_capsules_to(sender);
             let versions = (begun.store, begun.notes);
             let reloader = Reloader::start(tree.clone(), host, plan, versions, service.handle());
@@ -371,16 +371,16 @@ impl Opened {
             reloader.keep_secrets_below(options.secrets.clone());
             let remembering = reloader.clone();
             capsules.follow(reloader.forgotten(), move |name| remembering.remembers(name));
-            let door: Arc<dyn server::Capsules> = Arc::new(capsules::Door { data: options.data.clone() });
+            let door: Arc<dyn server::Capsules> = Arc::new(capsules::CapsuleFolder { data: options.data.clone() });
             let server = Server::start_with(port, tree.clone(), Some(reloader.clone()), Some(door)).await?;
             Ok::<_, StartError>((tree, capsules, reloader, server))
         });
         let (tree, capsules, reloader, server) = started?;
-        Ok(Running { service, lanes, server, tree, capsules, reloader, recovery })
+        Ok(RunningBus { service, lanes, server, tree, capsules, reloader, recovery })
     }
 }
 
-impl Running {
+impl RunningBus {
     /// The address on which it listens.
     pub fn address(&self) -> SocketAddr {
         self.server.address()
@@ -409,7 +409,7 @@ impl Running {
     /// Stops: health reports NOT_SERVING and new requests are refused; admitted ones are answered while lanes complete
     /// their calls; everything that was accepted is made durable. Takes about `deadline` at most, unless the disk takes
     /// longer. Blocks.
-    pub fn stop(self, deadline: Duration) -> Stop {
+    pub fn stop(self, deadline: Duration) -> StopResult {
         let Self { service, lanes, server, tree, capsules, reloader, .. } = self;
         let stop = service.block_on(async {
             // Concurrently: neither callers nor versions use up the time of the lanes.
@@ -418,7 +418,7 @@ impl Running {
             let (answered, _, drained) = tokio::join!(answering, deciding, tree.drain(deadline));
             capsules.stop().await;
             let closed = tree.engine().close().await;
-            Stop { answered, drained, closed }
+            StopResult { answered, drained, closed }
         });
         lanes.shutdown_timeout(RUNTIME_END);
         service.shutdown_timeout(RUNTIME_END);

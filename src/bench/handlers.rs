@@ -132,9 +132,9 @@ fn bare_loop(subject: &Subject, orders: &[Bytes]) -> Result<(u64, Duration), Ben
     Ok((calls, took))
 }
 
-type Sent = Vec<(u32, CarriedEvent)>;
+type SentEvents = Vec<(u32, CarriedEvent)>;
 
-async fn call_all(plugin: &Plugin, input: &[CarriedEvent]) -> Result<(Sent, Duration), BenchError> {
+async fn call_all(plugin: &Plugin, input: &[CarriedEvent]) -> Result<(SentEvents, Duration), BenchError> {
     let mut instance = plugin.instance().await.map_err(HandleError::from)?;
     let context: Arc<dyn EventContext> = Arc::new(NoContext);
     let (mut sent, mut took) = (Vec::new(), Duration::ZERO);

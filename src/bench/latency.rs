@@ -11,7 +11,7 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 
 use super::{BenchError, Subject, client_runtime, fresh, loopback, quantile, runtime, sample};
-use crate::client::{Client, Read, Start};
+use crate::client::{Client, ReadRequest, Start};
 use crate::dispatch::Tree;
 use crate::effects;
 use crate::engine::Engine;
@@ -172,8 +172,8 @@ type Timeline = (Vec<Instant>, HashMap<String, Instant>, HashMap<String, Instant
 
 async fn run(address: &str, root: &str, last: &str, rate: f64, total: usize) -> Result<Timeline, BenchError> {
     let client = Client::connect(address).await?;
-    let follow = Read { topic: last.to_owned(), start: Start::Earliest, follow: true, ..Read::default() };
-    let mut reading = client.read(Read { limit: Some(total as u64), ..follow }).await?;
+    let follow = ReadRequest { topic: last.to_owned(), start: Start::Earliest, follow: true, ..ReadRequest::default() };
+    let mut reading = client.read(ReadRequest { limit: Some(total as u64), ..follow }).await?;
     let reader = effects::task(async move {
         let mut read = HashMap::new();
         while let Some(events) = reading.next().await? {

@@ -25,7 +25,7 @@ use crate::engine::AppendError;
 use crate::engine::embedded::EmbeddedError;
 use crate::model::call::HandleError;
 use crate::server;
-use crate::topology::{Found, Plan, Source, Surroundings, check};
+use crate::topology::{PathKind, Plan, Source, Surroundings, check};
 use crate::wasm::{HostError, Plugin};
 pub use handlers::handlers;
 pub use latency::{Latency, latency};
@@ -161,8 +161,8 @@ impl Surroundings for AllFilesExist {
         None
     }
 
-    fn at(&self, _: &Path) -> Found {
-        Found::File
+    fn at(&self, _: &Path) -> PathKind {
+        PathKind::File
     }
 }
 

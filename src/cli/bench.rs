@@ -22,10 +22,10 @@ use crate::wasm::{Host, HostOptions};
   wattle bench latency -o json
   wattle bench peak --topology topologies/peak.yaml
   wattle bench reload --reloads 100")]
-pub(super) struct Args {
+pub(super) struct BenchArgs {
     /// Benchmarks to run [default: all except peak and reload]
     #[arg(value_enum, value_name = "WHAT")]
-    what: Vec<What>,
+    what: Vec<Benchmark>,
 
     /// Topology for handlers, latency and memory; its root takes orders, and its plugins must be built
     #[arg(long, default_value = "topologies/orders.yaml", value_name = "TOPOLOGY")]
@@ -49,7 +49,7 @@ pub(super) struct Args {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-enum What {
+enum Benchmark {
     /// Durable publishing through gRPC, against write + fdatasync
     Publish,
     /// Processor time per event and handler, against the components in a bare loop
@@ -86,12 +86,19 @@ const PEAK_EVENTS: usize = 1_000_000;
 /// The steady rate of `reload`, in events per second.
 const RELOAD_RATE: f64 = 20_000.0;
 
-pub(super) fn run(args: &Args) -> Outcome {
-    let all = [What::Publish, What::Handlers, What::Latency, What::Memory, What::Peak, What::Reload];
-    let is_default = |what: &What| args.what.is_empty() && ![What::Peak, What::Reload].contains(what);
-    let wanted = |what: &What| is_default(what) || args.what.contains(what);
+pub(super) fn run(args: &BenchArgs) -> Outcome {
+    let all = [
+        Benchmark::Publish,
+        Benchmark::Handlers,
+        Benchmark::Latency,
+        Benchmark::Memory,
+        Benchmark::Peak,
+        Benchmark::Reload,
+    ];
+    let is_default = |what: &Benchmark| args.what.is_empty() && ![Benchmark::Peak, Benchmark::Reload].contains(what);
+    let wanted = |what: &Benchmark| is_default(what) || args.what.contains(what);
     let subject = match args.what.as_slice() {
-        [What::Publish] => None,
+        [Benchmark::Publish] => None,
         _ => Some(subject(args)?),
     };
     let mut out = anstream::stdout().lock();
@@ -110,7 +117,7 @@ pub(super) fn run(args: &Args) -> Outcome {
     Ok(())
 }
 
-fn subject(args: &Args) -> Result<Subject, Failure> {
+fn subject(args: &BenchArgs) -> Result<Subject, Failure> {
     let plan = components::plan(std::slice::from_ref(&args.topology))?;
     let files = components::of(&plan, components::built)?;
     std::fs::create_dir_all(&args.data).map_err(BenchError::from)?;
@@ -124,22 +131,26 @@ fn subject(args: &Args) -> Result<Subject, Failure> {
     Ok(Subject { plan, plugins, components: files, folder: args.data.clone() })
 }
 
-fn measure(what: What, args: &Args, subject: Option<&Subject>) -> Result<(&'static str, String, Value), Failure> {
+fn measure(
+    what: Benchmark,
+    args: &BenchArgs,
+    subject: Option<&Subject>,
+) -> Result<(&'static str, String, Value), Failure> {
     let rounds = usize::from(args.rounds);
     let subject = || subject.ok_or_else(|| Failure::failed("there is no tree to measure"));
     Ok(match what {
-        What::Publish => {
+        Benchmark::Publish => {
             let (batches, events, bytes) = (PUBLISH_BATCHES, PUBLISH_BATCH_EVENTS, PUBLISH_DATA_BYTES);
             let result = bench::publish(&args.data, batches, events, bytes, rounds)?;
             let words = format!("{batches} batches of {events} events of {bytes} B, durable, through gRPC\n");
             ("publish", words + &publish_text(&result), publish_json(&result))
         }
-        What::Handlers => {
+        Benchmark::Handlers => {
             let result = bench::handlers(subject()?, HANDLERS_EVENTS, rounds)?;
             let words = format!("{HANDLERS_EVENTS} orders through the whole tree\n");
             ("handlers", words + &text(&result), json(&result))
         }
-        What::Latency => {
+        Benchmark::Latency => {
             let result = bench::latency(subject()?, LATENCY_RATE, LATENCY_SECONDS)?;
             let mut words =
                 format!("{LATENCY_RATE} orders/s for {LATENCY_SECONDS} s, microseconds since each was due\n");
@@ -160,7 +171,7 @@ fn measure(what: What, args: &Args, subject: Option<&Subject>) -> Result<(&'stat
             words += &format!("  acked, p50 beyond one sync and one such call: {beyond:.0} us\n");
             ("latency", words, Value::Object(value))
         }
-        What::Memory => {
+        Benchmark::Memory => {
             let result = bench::memory(subject()?, MEMORY_EVENTS)?;
             let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
             let words = format!(
@@ -178,7 +189,7 @@ fn measure(what: What, args: &Args, subject: Option<&Subject>) -> Result<(&'stat
             });
             ("memory", words, value)
         }
-        What::Peak => {
+        Benchmark::Peak => {
             let result = bench::peak(subject()?, PEAK_EVENTS)?;
             let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
             let (published, handled) = (result.published_in.as_secs_f64(), result.handled_in.as_secs_f64());
@@ -206,7 +217,7 @@ fn measure(what: What, args: &Args, subject: Option<&Subject>) -> Result<(&'stat
             });
             ("peak", words, value)
         }
-        What::Reload => {
+        Benchmark::Reload => {
             let result = bench::reload(subject()?, RELOAD_RATE, args.reloads as usize)?;
             ("reload", reload_text(&result), reload_json(&result))
         }

@@ -7,7 +7,7 @@ use super::{Exit, Failure, Outcome, components, say_error};
 use crate::deploy;
 use crate::model::units::show_rough_size;
 use crate::toolchain::{BuildError, BuiltPlugin, build_folder, is_plugin_folder};
-use crate::topology::{ConfigSchema, Plan, PluginSource, Runs, SubscriberPlan};
+use crate::topology::{ConfigSchema, Plan, PluginSource, SubscriberKind, SubscriberPlan};
 use crate::wasm::{Host, HostOptions, RegisterError, config_schema};
 
 /// Build plugins
@@ -49,7 +49,7 @@ pub(super) fn run(args: &BuildArgs, plan_of: impl Fn(&Path) -> Result<Plan, Stri
     let mut outcome = Ok(());
     for folder in &folders {
         let runs_it = |subscriber: &&SubscriberPlan| match &subscriber.runs {
-            Runs::Plugin(PluginSource::Folder(of)) => of == folder,
+            SubscriberKind::Plugin(PluginSource::Folder(of)) => of == folder,
             _ => false,
         };
         let of_folder: Vec<_> = subscribers.iter().filter(runs_it).collect();

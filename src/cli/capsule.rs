@@ -15,10 +15,10 @@ use super::words::{json_out, plain};
 use super::{ClientArgs, Exit, Failure, Outcome, Output, ServerArg, args, block_on, components, load, say};
 use crate::api::reason::UNKNOWN_VERSION;
 use crate::api::times::nanoseconds;
-use crate::app::capsules::{self, Ran};
+use crate::app::capsules::{self, CapsuleRun};
 use crate::client::{CapsuleInfo, ClientError};
 use crate::dispatch::Capsule;
-use crate::dispatch::capsule::{CapsuleFailure, KeptRead, KeptValue, Outcome as Played};
+use crate::dispatch::capsule::{CapsuleFailure, RecordedRead, RecordedValue, ReplayOutcome};
 use crate::effects::write_private;
 use crate::model::call::Handled;
 use crate::model::json::{Members, is_json, json_on_one_line, member, to_json};
@@ -39,20 +39,20 @@ use crate::wasm::{Host, HostOptions};
   wattle capsule fetch shop/validate/01769860800000000000-3-17 --to failed
   wattle capsule run failed/01769860800000000000-3-17.capsule
   wattle capsule list --data /var/lib/wattle")]
-pub(super) struct Args {
+pub(super) struct CapsuleArgs {
     #[command(subcommand)]
-    action: Action,
+    action: CapsuleCommand,
 }
 
 #[derive(Debug, Clone, Subcommand)]
-enum Action {
+enum CapsuleCommand {
     /// List the capsules of a bus, of a data directory (--data) or of other directories
     List {
         /// Directories of capsule files
         #[arg(value_name = "FOLDER")]
         folders: Vec<PathBuf>,
         #[command(flatten)]
-        from: From,
+        from: CapsuleSourceArgs,
         /// Output format
         #[arg(short, long, value_enum, default_value_t)]
         output: Output,
@@ -63,7 +63,7 @@ enum Action {
         #[arg(value_name = "FILE|SUBSCRIBER/ID")]
         capsule: PathBuf,
         #[command(flatten)]
-        from: From,
+        from: CapsuleSourceArgs,
         /// Output format
         #[arg(short, long, value_enum, default_value_t)]
         output: Output,
@@ -86,12 +86,12 @@ enum Action {
     /// With the component that failed (the default), the exit code is 0 if the failure is reproduced and 1 if not.
     /// For a capsule file, that component is searched next to the file, in the data directory and in the topology.
     /// With another component (--plugin), the exit code is 0 if it handles the event and 1 if not.
-    Run(RunArgs),
+    Run(CapsuleRunArgs),
 }
 
 /// The place of capsules that are not named as files.
 #[derive(Debug, Clone, clap::Args)]
-struct From {
+struct CapsuleSourceArgs {
     #[command(flatten)]
     server: ServerArg,
     /// Read this data directory instead of asking a bus
@@ -100,7 +100,7 @@ struct From {
 }
 
 #[derive(Debug, Clone, clap::Args)]
-struct RunArgs {
+struct CapsuleRunArgs {
     /// Capsule file, or SUBSCRIBER/ID as shown by `list`
     #[arg(value_name = "FILE|SUBSCRIBER/ID")]
     capsule: PathBuf,
@@ -108,7 +108,7 @@ struct RunArgs {
     #[arg(long, value_name = "WASM")]
     plugin: Option<PathBuf>,
     #[command(flatten)]
-    from: From,
+    from: CapsuleSourceArgs,
     /// Topologies in which to search the component that failed
     #[arg(long, value_name = "TOPOLOGY")]
     topology: Vec<PathBuf>,
@@ -125,18 +125,18 @@ fn setting(text: &str) -> Result<(String, String), String> {
     Ok((name.to_owned(), value.to_owned()))
 }
 
-pub(super) fn run(args: &Args) -> Outcome {
+pub(super) fn run(args: &CapsuleArgs) -> Outcome {
     match &args.action {
-        Action::List { folders, from, output } => match &from.data {
+        CapsuleCommand::List { folders, from, output } => match &from.data {
             _ if !folders.is_empty() => list(folders, *output),
             Some(data) => list(&[capsules::folder(data)], *output),
             None => block_on(list_kept(&from.server, *output)),
         },
-        Action::Show { capsule, from, output } => show(&found(capsule, from)?.capsule, *output),
-        Action::Fetch { capsule, to, client: ClientArgs { server, output } } => {
+        CapsuleCommand::Show { capsule, from, output } => show(&found(capsule, from)?.capsule, *output),
+        CapsuleCommand::Fetch { capsule, to, client: ClientArgs { server, output } } => {
             block_on(fetch(capsule, to, server, *output))
         }
-        Action::Run(args) => replay(args),
+        CapsuleCommand::Run(args) => replay(args),
     }
 }
 
@@ -148,12 +148,12 @@ fn unusable(error: capsules::ReadError) -> Failure {
 }
 
 /// A capsule, and where it is from.
-struct Found {
+struct LoadedCapsule {
     capsule: Capsule,
-    source: Source,
+    source: CapsuleSource,
 }
 
-enum Source {
+enum CapsuleSource {
     /// This file.
     File(PathBuf),
     Bus,
@@ -164,7 +164,7 @@ fn unreadable(path: &Path, error: &std::io::Error) -> Failure {
 }
 
 /// Finds a capsule: a file where there is one, else one of the data folder or of the bus.
-fn found(named: &Path, from: &From) -> Result<Found, Failure> {
+fn found(named: &Path, from: &CapsuleSourceArgs) -> Result<LoadedCapsule, Failure> {
     let mut file = load::is_file(named).map_err(|error| unreadable(named, &error))?.then(|| named.to_owned());
     if let (None, Some(data)) = (&file, &from.data) {
         let folder = capsules::folder(data);
@@ -172,7 +172,10 @@ fn found(named: &Path, from: &From) -> Result<Found, Failure> {
         file = kept.into_iter().find(|path| path.with_extension("").ends_with(named));
     }
     if let Some(path) = file {
-        return Ok(Found { capsule: capsules::read(&path).map_err(unusable)?, source: Source::File(path) });
+        return Ok(LoadedCapsule {
+            capsule: capsules::read(&path).map_err(unusable)?,
+            source: CapsuleSource::File(path),
+        });
     }
     let Some((subscriber, id)) = subscriber_and_id(named).filter(|_| from.data.is_none()) else {
         let where_else = match &from.data {
@@ -183,7 +186,7 @@ fn found(named: &Path, from: &From) -> Result<Found, Failure> {
     };
     let bytes = block_on(async { Ok(from.server.connect().await?.fetch_capsule(&subscriber, &id).await?) })?;
     let capsule = capsules::decode(&named.display().to_string(), &bytes).map_err(unusable)?;
-    Ok(Found { capsule, source: Source::Bus })
+    Ok(LoadedCapsule { capsule, source: CapsuleSource::Bus })
 }
 
 /// `namespace/name/ID`, or `name/ID`. Not the path of a file that is missing.
@@ -381,11 +384,11 @@ fn show(capsule: &Capsule, output: Output) -> Outcome {
             )?;
             for read in reads {
                 match read {
-                    KeptRead::Value { bucket, key, value } => {
+                    RecordedRead::Value { bucket, key, value } => {
                         let value = value.as_ref().map_or("(nothing)".to_owned(), shown);
                         writeln!(out, "  {} {} = {}", plain(bucket), plain(key), plain(&value))?;
                     }
-                    KeptRead::Keys { bucket, after, keys, .. } => {
+                    RecordedRead::Keys { bucket, after, keys, .. } => {
                         let after = after.as_ref().map(|after| format!(" behind {after}")).unwrap_or_default();
                         writeln!(out, "  {}", plain(&format!("{bucket}, its keys{after}: {}", keys.join(", "))))?;
                     }
@@ -404,10 +407,10 @@ fn plural_reads(count: usize) -> String {
     }
 }
 
-fn shown(value: &KeptValue) -> String {
+fn shown(value: &RecordedValue) -> String {
     match value {
-        KeptValue::Text(text) => text.clone(),
-        KeptValue::Base64(bytes) => plural(bytes.len() as u64, "byte"),
+        RecordedValue::Text(text) => text.clone(),
+        RecordedValue::Base64(bytes) => plural(bytes.len() as u64, "byte"),
     }
 }
 
@@ -425,7 +428,7 @@ fn write_failure(out: &mut impl Write, failure: &CapsuleFailure) -> std::io::Res
 }
 
 /// The component to run.
-fn component(args: &RunArgs, Found { capsule, source }: &Found) -> Result<Vec<u8>, Failure> {
+fn component(args: &CapsuleRunArgs, LoadedCapsule { capsule, source }: &LoadedCapsule) -> Result<Vec<u8>, Failure> {
     if let Some(path) = &args.plugin {
         let unreadable =
             |error| Failure::new(Exit::Usage, format!("cannot read the plugin {}: {error}", path.display()));
@@ -440,7 +443,7 @@ fn component(args: &RunArgs, Found { capsule, source }: &Found) -> Result<Vec<u8
     }
     let hash = &capsule.wasm_digest;
     let file = match source {
-        Source::Bus if files.is_empty() => {
+        CapsuleSource::Bus if files.is_empty() => {
             let fetched = block_on(async { Ok(args.from.server.connect().await?.fetch_component(hash).await?) });
             return fetched.map_err(|failure| Failure {
                 message: format!(
@@ -450,8 +453,8 @@ fn component(args: &RunArgs, Found { capsule, source }: &Found) -> Result<Vec<u8
                 ..failure
             });
         }
-        Source::Bus => Path::new(""),
-        Source::File(file) => file,
+        CapsuleSource::Bus => Path::new(""),
+        CapsuleSource::File(file) => file,
     };
     let data = args.from.data.clone().unwrap_or_else(|| args::DEFAULT_DATA.into());
     capsules::component_of(capsule, file, std::slice::from_ref(&data), &files).ok_or_else(|| {
@@ -468,10 +471,10 @@ fn component(args: &RunArgs, Found { capsule, source }: &Found) -> Result<Vec<u8
     })
 }
 
-fn replay(args: &RunArgs) -> Outcome {
+fn replay(args: &CapsuleRunArgs) -> Outcome {
     let found = found(&args.capsule, &args.from)?;
     let wasm = component(args, &found)?;
-    let Found { capsule, .. } = found;
+    let LoadedCapsule { capsule, .. } = found;
     for (name, _) in capsule.config.iter().filter(|(_, value)| value.is_none()) {
         if !args.config.iter().any(|(given, _)| given == name) {
             say(&format!("config.{name} is a secret, which is not in the capsule: give it with --config {name}=VALUE"));
@@ -492,22 +495,22 @@ fn replay(args: &RunArgs) -> Outcome {
         ));
     }
     let is_good = match &ran.replayed.outcome {
-        Played::Reproduced => args.plugin.is_none(),
-        Played::FailedOtherwise(_) => false,
-        Played::Handled(_) => args.plugin.is_some(),
+        ReplayOutcome::Reproduced => args.plugin.is_none(),
+        ReplayOutcome::FailedOtherwise(_) => false,
+        ReplayOutcome::Handled(_) => args.plugin.is_some(),
     };
     report(args, &capsule, &ran)?;
     if is_good { Ok(()) } else { Err(Failure::silent(Exit::Failed)) }
 }
 
-fn report(args: &RunArgs, capsule: &Capsule, ran: &Ran) -> Outcome {
+fn report(args: &CapsuleRunArgs, capsule: &Capsule, ran: &CapsuleRun) -> Outcome {
     let replayed = &ran.replayed;
     let mut out = anstream::stdout().lock();
     if args.output == Output::Json {
         let (outcome, failure, handled) = match &replayed.outcome {
-            Played::Reproduced => ("reproduced", Some(&capsule.failure), None),
-            Played::FailedOtherwise(failure) => ("failed_otherwise", Some(failure), None),
-            Played::Handled(handled) => ("handled", None, Some(handled)),
+            ReplayOutcome::Reproduced => ("reproduced", Some(&capsule.failure), None),
+            ReplayOutcome::FailedOtherwise(failure) => ("failed_otherwise", Some(failure), None),
+            ReplayOutcome::Handled(handled) => ("handled", None, Some(handled)),
         };
         let unknown = replayed.unknown.iter().map(|(bucket, key)| json!({ "bucket": bucket, "key": key }));
         let report = Members::from([
@@ -523,17 +526,17 @@ fn report(args: &RunArgs, capsule: &Capsule, ran: &Ran) -> Outcome {
         return Ok(());
     }
     match &replayed.outcome {
-        Played::Reproduced => {
+        ReplayOutcome::Reproduced => {
             writeln!(out, "reproduced: it fails in the same way")?;
             write_failure(&mut out, &capsule.failure)?;
         }
-        Played::FailedOtherwise(failure) => {
+        ReplayOutcome::FailedOtherwise(failure) => {
             writeln!(out, "it fails in another way")?;
             write_failure(&mut out, failure)?;
             writeln!(out, "\nbefore it was:")?;
             write_failure(&mut out, &capsule.failure)?;
         }
-        Played::Handled(handled) => {
+        ReplayOutcome::Handled(handled) => {
             writeln!(out, "it handles the event")?;
             for output in outputs(capsule, handled) {
                 writeln!(out, "{}", pretty(&output))?;

@@ -5,11 +5,11 @@ use std::path::PathBuf;
 
 use serde_json::json;
 
-use super::components::{self, Declared};
+use super::components::{self, PluginWorld};
 use super::uploads::{self, UploadedFiles};
 use super::words::plain;
 use super::{ClientArgs, Exit, Failure, Outcome, Output, ServerArg, block_on, say};
-use crate::api::{Change, Changes, Node, Proposal, What};
+use crate::api::{Change, ChangeKind, Changes, Node, Proposal};
 use crate::client::{Client, ClientError};
 
 /// Preview the changes that `apply` would make
@@ -116,7 +116,7 @@ pub(super) async fn proposal(
             return Err(error.into());
         }
     };
-    let merged = components::checked(&sources, &Declared::default().with_ports(&sources), (&base, prune))?;
+    let merged = components::checked(&sources, &PluginWorld::default().with_ports(&sources), (&base, prune))?;
     let mut proposal = components::proposal(merged, prune, components::built)?;
     let files = uploads::upload(&client, &mut proposal).await?;
     Ok(ProposedTopology { client, proposal, revision, files })
@@ -185,9 +185,9 @@ pub(super) fn text(Changes { changes, refusals, losses, missing, differs }: &Cha
     let mut lines = Vec::new();
     for Change { node, name, renamed_from, what, words } in changes {
         let sign = match what {
-            What::Added => '+',
-            What::Removed => '-',
-            What::Changed | What::Moved | What::Renamed => '~',
+            ChangeKind::Added => '+',
+            ChangeKind::Removed => '-',
+            ChangeKind::Changed | ChangeKind::Moved | ChangeKind::Renamed => '~',
         };
         let was = renamed_from.as_ref().map(|was| format!("{was} -> ")).unwrap_or_default();
         let name = plain(&format!("{was}{name}"));
@@ -215,15 +215,15 @@ mod tests {
         let change = |node, name: &str, what| Change {
             node,
             name: name.into(),
-            renamed_from: (what == What::Renamed).then(|| "shop/old".into()),
+            renamed_from: (what == ChangeKind::Renamed).then(|| "shop/old".into()),
             what,
             words: vec!["so".into()],
         };
         let changes = Changes {
             changes: vec![
-                change(Node::Topic, "shop/a", What::Removed),
-                change(Node::Subscriber, "shop/b", What::Moved),
-                change(Node::Subscriber, "shop/c", What::Renamed),
+                change(Node::Topic, "shop/a", ChangeKind::Removed),
+                change(Node::Subscriber, "shop/b", ChangeKind::Moved),
+                change(Node::Subscriber, "shop/c", ChangeKind::Renamed),
             ],
             refusals: vec!["no".into()],
             losses: vec!["a has 2 events".into()],

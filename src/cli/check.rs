@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
-use super::components::{self, Declared};
+use super::components::{self, PluginWorld};
 use super::diagnostics::write_diagnostics;
 use super::load::{EXIT_BAD_CONFIGURATION, EXIT_OK, EXIT_USAGE, load, refuse};
 use super::{Exit, Failure, Outcome};
@@ -16,14 +16,14 @@ use crate::topology::{Plan, Source, check, show};
 ///
 /// Plugins that are built are checked too, as by a bus that is to run them.
 #[derive(Debug, Clone, clap::Args)]
-pub struct Args {
+pub struct CheckArgs {
     /// Topology files or directories, checked together; `-` reads standard input
     #[arg(required = true, value_name = "FILE|FOLDER")]
     pub paths: Vec<PathBuf>,
 
     /// Output format
     #[arg(short, long, value_enum, default_value_t, value_name = "FORMAT")]
-    pub output: Output,
+    pub output: CheckOutput,
 
     /// Print the topology with defaults and variables filled in
     #[arg(long)]
@@ -36,7 +36,7 @@ pub struct Args {
 
 /// Output formats.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
-pub enum Output {
+pub enum CheckOutput {
     /// Text for people
     #[default]
     Text,
@@ -45,7 +45,7 @@ pub enum Output {
 }
 
 /// Runs the command: 0 if the topologies are fine, 78 if they are not, 2 if there are none to read.
-pub(super) fn run(args: &Args) -> Outcome {
+pub(super) fn run(args: &CheckArgs) -> Outcome {
     let (mut out, mut notices) = (anstream::stdout().lock(), anstream::stderr().lock());
     finish(write(args, &mut out, &mut notices))
 }
@@ -65,23 +65,23 @@ pub(super) fn finish(written: io::Result<u8>) -> Outcome {
 /// # Errors
 ///
 /// Those of writing.
-pub fn write(args: &Args, out: &mut dyn Write, notices: &mut dyn Write) -> io::Result<u8> {
+pub fn write(args: &CheckArgs, out: &mut dyn Write, notices: &mut dyn Write) -> io::Result<u8> {
     let sources = match load(&args.paths) {
         Ok(sources) => sources,
         Err(errors) => return refuse(&errors, notices),
     };
-    let (plan, diagnostics) = check(&sources, &Declared::default().with_ports(&sources));
+    let (plan, diagnostics) = check(&sources, &PluginWorld::default().with_ports(&sources));
     let plugins = plan.as_ref().map(|plan| components::misfits(&sources, plan)).unwrap_or_default();
     let bad = !plugins.is_empty() || diagnostics.iter().any(|diagnostic| args.deny_warnings || diagnostic.is_error());
     match args.output {
-        Output::Json => {
+        CheckOutput::Json => {
             let report = render::report(&sources, &diagnostics, args.deny_warnings);
             let report = if bad { report.refused() } else { report };
             let effective = plan.as_ref().filter(|_| args.show).map(show);
-            serde_json::to_writer(&mut *out, &Shown { report, plugins, effective })?;
+            serde_json::to_writer(&mut *out, &CheckResult { report, plugins, effective })?;
             writeln!(out)?;
         }
-        Output::Text => {
+        CheckOutput::Text => {
             write_diagnostics(&sources, &diagnostics, notices)?;
             plugins.iter().try_for_each(|why| writeln!(notices, "error: {why}"))?;
             if let Some(plan) = plan.filter(|_| !bad) {
@@ -96,7 +96,7 @@ pub fn write(args: &Args, out: &mut dyn Write, notices: &mut dyn Write) -> io::R
 }
 
 #[derive(Serialize)]
-struct Shown {
+struct CheckResult {
     #[serde(flatten)]
     report: Report,
     /// Why plugins that are built do not fit, each in words.

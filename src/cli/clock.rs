@@ -20,13 +20,13 @@ use super::{ClientArgs, Outcome, Output, block_on};
     after_help = "Examples:
   wattle clock confirm"
 )]
-pub(super) struct Args {
+pub(super) struct ClockArgs {
     #[command(subcommand)]
-    command: Command,
+    command: ClockCommand,
 }
 
 #[derive(Debug, Clone, clap::Subcommand)]
-enum Command {
+enum ClockCommand {
     Confirm(Confirm),
 }
 
@@ -40,8 +40,8 @@ struct Confirm {
     client: ClientArgs,
 }
 
-pub(super) fn run(args: &Args) -> Outcome {
-    let Command::Confirm(confirm) = &args.command;
+pub(super) fn run(args: &ClockArgs) -> Outcome {
+    let ClockCommand::Confirm(confirm) = &args.command;
     let was_waiting = block_on(async { Ok(confirm.client.server.connect().await?.confirm_clock().await?) })?;
     let mut out = anstream::stdout().lock();
     match (confirm.client.output, was_waiting) {

@@ -29,13 +29,13 @@ const WITHIN: Duration = Duration::from_millis(500);
   echo 'source <(wattle completions bash)' >> ~/.bashrc
   echo 'source <(wattle completions zsh)' >> ~/.zshrc
   wattle completions fish > ~/.config/fish/completions/wattle.fish")]
-pub(super) struct Args {
+pub(super) struct CompletionsArgs {
     /// Shell that the script is for
     #[arg(value_enum)]
     shell: Shell,
 }
 
-pub(super) fn run(args: &Args) -> Outcome {
+pub(super) fn run(args: &CompletionsArgs) -> Outcome {
     let shell: &dyn EnvCompleter = match args.shell {
         Shell::Bash => &Bash,
         Shell::Elvish => &Elvish,

@@ -9,39 +9,39 @@ use super::diagnostics::{WIDTH, write_diagnostics};
 use super::load::{WithoutPlugins, World, load, refuse};
 use super::{Exit, Failure, args};
 use crate::api::{Base, Component, Proposal};
-use crate::app::Opened;
+use crate::app::OpenBus;
 use crate::deploy::{self, Files, SecretFolders};
 use crate::limits::COMPONENT_BYTES_MAX;
 use crate::toolchain;
 use crate::topology::render::{self, Style};
 use crate::topology::{
-    self, Code, ConfigValue, Diagnostic, Found, Merged, Plan, PluginSource, Runs, Source, SubscriberPlan, Surroundings,
-    check, check_said_on,
+    self, Code, ConfigValue, Diagnostic, MergedPlan, PathKind, Plan, PluginSource, Source, SubscriberKind,
+    SubscriberPlan, Surroundings, check, check_said_on,
 };
 use crate::wasm::{Host, HostOptions, config_schema};
 
 /// The world, with what the plugins in it declare of their configuration: those that are components, and those that
 /// were built lately, or are known to be built.
 #[derive(Debug, Default)]
-pub(super) struct Declared {
+pub(super) struct PluginWorld {
     built: BTreeMap<PathBuf, PathBuf>,
     known: RefCell<BTreeMap<PathBuf, Result<Option<String>, String>>>,
     /// Where components are also started, to be asked for their ports.
-    starts: Option<Starts>,
+    starts: Option<ComponentStarter>,
 }
 
 /// What components are started with.
 #[derive(Debug)]
-struct Starts {
+struct ComponentStarter {
     secrets: SecretFolders,
     host: OnceCell<Option<Host>>,
-    ports: RefCell<BTreeMap<Told, Option<Vec<String>>>>,
+    ports: RefCell<BTreeMap<ComponentKey, Option<Vec<String>>>>,
 }
 
 /// A component and its configuration.
-type Told = (PathBuf, String);
+type ComponentKey = (PathBuf, String);
 
-impl Starts {
+impl ComponentStarter {
     fn new(sources: &[Source]) -> Option<Self> {
         let secrets = secret_folders(&[], sources).ok()?;
         Some(Self { secrets, host: OnceCell::new(), ports: RefCell::default() })
@@ -59,10 +59,10 @@ impl Starts {
     }
 }
 
-impl Declared {
+impl PluginWorld {
     /// The same, and components are started to be asked for their ports.
     pub(super) fn with_ports(self, sources: &[Source]) -> Self {
-        Self { starts: Starts::new(sources), ..self }
+        Self { starts: ComponentStarter::new(sources), ..self }
     }
 
     /// The component of a plugin, as far as there is one.
@@ -85,12 +85,12 @@ impl Declared {
     }
 }
 
-impl Surroundings for Declared {
+impl Surroundings for PluginWorld {
     fn variable(&self, name: &str) -> Option<String> {
         World.variable(name)
     }
 
-    fn at(&self, path: &Path) -> Found {
+    fn at(&self, path: &Path) -> PathKind {
         World.at(path)
     }
 
@@ -115,11 +115,13 @@ pub(super) fn hold(topologies: &[PathBuf], plan: &Plan, components: &[PathBuf]) 
     let Ok(sources) = load(topologies) else { return Ok(()) };
     let here = here()?;
     let built = plan.subscribers.iter().zip(components).filter_map(|(subscriber, component)| match &subscriber.runs {
-        Runs::Plugin(PluginSource::Folder(folder)) => Some((here.join(folder), here.join(component))),
-        Runs::Plugin(PluginSource::Wasm(_) | PluginSource::Stored { .. }) | Runs::Push { .. } | Runs::Pull => None,
+        SubscriberKind::Plugin(PluginSource::Folder(folder)) => Some((here.join(folder), here.join(component))),
+        SubscriberKind::Plugin(PluginSource::Wasm(_) | PluginSource::Stored { .. })
+        | SubscriberKind::Push { .. }
+        | SubscriberKind::Pull => None,
     });
     let before = check(&sources, &World).1;
-    let declared = Declared { built: built.collect(), ..Declared::default() }.with_ports(&sources);
+    let declared = PluginWorld { built: built.collect(), ..PluginWorld::default() }.with_ports(&sources);
     let mut diagnostics = check(&sources, &declared).1;
     diagnostics.retain(|diagnostic| !before.contains(diagnostic));
     write_diagnostics(&sources, &diagnostics, &mut anstream::stderr().lock())?;
@@ -176,7 +178,7 @@ pub(super) fn checked(
     sources: &[Source],
     world: &dyn Surroundings,
     (base, prune): (&Base, bool),
-) -> Result<Merged, Failure> {
+) -> Result<MergedPlan, Failure> {
     look(sources, world, (base, prune), true)?
 }
 
@@ -189,7 +191,7 @@ fn look(
     world: &dyn Surroundings,
     (base, prune): (&Base, bool),
     has_warnings: bool,
-) -> Result<Result<Merged, Failure>, Failure> {
+) -> Result<Result<MergedPlan, Failure>, Failure> {
     let (merged, mut diagnostics, _) = check_said_on(sources, world, &here()?, (base, prune));
     diagnostics.retain(|diagnostic| has_warnings || diagnostic.is_error());
     let sources: Vec<_> = sources.iter().cloned().chain(base.sources()).collect();
@@ -201,9 +203,9 @@ fn look(
 
 /// Files on top of what is applied, with absolute paths, where what they do not declare of their namespaces goes; or
 /// everything that is wrong with them, in words.
-pub(super) fn merged(sources: &[Source], base: &Base) -> Result<Merged, String> {
+pub(super) fn merged(sources: &[Source], base: &Base) -> Result<MergedPlan, String> {
     let here = here().map_err(|failure| failure.message)?;
-    let declared = Declared::default().with_ports(sources);
+    let declared = PluginWorld::default().with_ports(sources);
     let (merged, diagnostics, _) = check_said_on(sources, &declared, &here, (base, true));
     let shown: Vec<_> = sources.iter().cloned().chain(base.sources()).collect();
     let mut merged = merged.ok_or_else(|| render::text(&shown, &diagnostics, Style { colour: false, width: WIDTH }))?;
@@ -233,7 +235,7 @@ pub(super) fn namespaces(sources: &[Source]) -> Vec<String> {
 /// those.
 pub(super) fn of_start(
     sources: &[Source],
-    opened: &Opened,
+    opened: &OpenBus,
     (prune, secrets): (bool, &SecretFolders),
     declared: &dyn Surroundings,
     folder: impl FnMut(&Path) -> Result<PathBuf, String>,
@@ -278,13 +280,15 @@ pub(super) fn of_start(
 fn has_new_and_missing(plan: &Plan, applied: &Plan) -> Result<bool, Failure> {
     fn plugins(plan: &Plan) -> impl Iterator<Item = &PathBuf> {
         plan.subscribers.iter().filter_map(|subscriber| match &subscriber.runs {
-            Runs::Plugin(PluginSource::Folder(path) | PluginSource::Wasm(path)) => Some(path),
-            Runs::Plugin(PluginSource::Stored { .. }) | Runs::Push { .. } | Runs::Pull => None,
+            SubscriberKind::Plugin(PluginSource::Folder(path) | PluginSource::Wasm(path)) => Some(path),
+            SubscriberKind::Plugin(PluginSource::Stored { .. })
+            | SubscriberKind::Push { .. }
+            | SubscriberKind::Pull => None,
         })
     }
     let known: BTreeSet<&PathBuf> = plugins(applied).collect();
     let plan = deploy::rooted(plan.clone(), &here()?);
-    let is_there = |path: &PathBuf| matches!(World.at(path), Found::File | Found::Folder { manifest: true });
+    let is_there = |path: &PathBuf| matches!(World.at(path), PathKind::File | PathKind::Folder { manifest: true });
     Ok(plugins(&plan).any(|path| !is_there(path) && !known.contains(path)))
 }
 
@@ -298,7 +302,7 @@ fn missing_plugins(sources: &[Source], (base, prune): (&Base, bool)) -> Result<V
 
 /// What was built of a source folder before. Where a data folder has what runs, one that was not built is only told of:
 /// files propose, and this one proposes nothing.
-pub(super) fn built_or_decided(opened: &Opened) -> impl FnMut(&Path) -> Result<PathBuf, String> {
+pub(super) fn built_or_decided(opened: &OpenBus) -> impl FnMut(&Path) -> Result<PathBuf, String> {
     let is_applied = opened.applied().is_some();
     move |folder| {
         built(folder).or_else(|why| match is_applied {
@@ -313,7 +317,7 @@ pub(super) fn built_or_decided(opened: &Opened) -> impl FnMut(&Path) -> Result<P
 
 /// The proposal of files on top of the applied topology.
 pub(super) fn proposal(
-    merged: Merged,
+    merged: MergedPlan,
     prune: bool,
     folder: impl FnMut(&Path) -> Result<PathBuf, String>,
 ) -> Result<Proposal, Failure> {
@@ -324,9 +328,9 @@ pub(super) fn proposal(
 /// The same with absolute paths but for those of secrets, so that it means the same wherever it is read, and the
 /// components of the subscribers that files declare, as [`of`].
 fn with_components(
-    mut merged: Merged,
+    mut merged: MergedPlan,
     folder: impl FnMut(&Path) -> Result<PathBuf, String>,
-) -> Result<(Merged, BTreeMap<String, Component>), Failure> {
+) -> Result<(MergedPlan, BTreeMap<String, Component>), Failure> {
     let here = here()?;
     merged.plan = deploy::rooted(merged.plan, &here);
     let declared = merged.plan.subscribers.iter().filter(|of| merged.subscribers.contains(&of.label()));
@@ -350,8 +354,8 @@ fn of_each(
     let (mut components, mut errors) = (Vec::new(), Vec::new());
     for subscriber in subscribers {
         match &subscriber.runs {
-            Runs::Plugin(PluginSource::Wasm(path)) => components.push(path.clone()),
-            Runs::Plugin(PluginSource::Folder(source)) => {
+            SubscriberKind::Plugin(PluginSource::Wasm(path)) => components.push(path.clone()),
+            SubscriberKind::Plugin(PluginSource::Folder(source)) => {
                 let is_new = !known.contains_key(source);
                 match known.entry(source).or_insert_with(|| folder(source)) {
                     Ok(path) => components.push(path.clone()),
@@ -359,7 +363,9 @@ fn of_each(
                     Err(_) => {}
                 }
             }
-            Runs::Plugin(PluginSource::Stored { .. }) | Runs::Push { .. } | Runs::Pull => {
+            SubscriberKind::Plugin(PluginSource::Stored { .. })
+            | SubscriberKind::Push { .. }
+            | SubscriberKind::Pull => {
                 errors.push(format!("subscriber `{}` does not run a plugin file", subscriber.label()));
             }
         }
@@ -374,11 +380,13 @@ pub(super) fn misfits(sources: &[Source], plan: &Plan) -> Vec<String> {
     let mut components = Vec::new();
     for subscriber in &plan.subscribers {
         let component = match &subscriber.runs {
-            Runs::Plugin(PluginSource::Folder(folder)) => {
+            SubscriberKind::Plugin(PluginSource::Folder(folder)) => {
                 known.entry(folder).or_insert_with(|| built(folder).ok()).clone()
             }
-            Runs::Plugin(PluginSource::Wasm(path)) => Some(path.clone()),
-            Runs::Plugin(PluginSource::Stored { .. }) | Runs::Push { .. } | Runs::Pull => None,
+            SubscriberKind::Plugin(PluginSource::Wasm(path)) => Some(path.clone()),
+            SubscriberKind::Plugin(PluginSource::Stored { .. })
+            | SubscriberKind::Push { .. }
+            | SubscriberKind::Pull => None,
         };
         components.push(component.filter(|path| is_component(path)));
     }
@@ -407,9 +415,11 @@ fn is_component(path: &Path) -> bool {
 
 /// The source folders of a plan, each once.
 pub(super) fn folders(plan: &Plan) -> Vec<PathBuf> {
-    let folder = |runs: &Runs| match runs {
-        Runs::Plugin(PluginSource::Folder(folder)) => Some(folder.clone()),
-        Runs::Plugin(PluginSource::Wasm(_) | PluginSource::Stored { .. }) | Runs::Push { .. } | Runs::Pull => None,
+    let folder = |runs: &SubscriberKind| match runs {
+        SubscriberKind::Plugin(PluginSource::Folder(folder)) => Some(folder.clone()),
+        SubscriberKind::Plugin(PluginSource::Wasm(_) | PluginSource::Stored { .. })
+        | SubscriberKind::Push { .. }
+        | SubscriberKind::Pull => None,
     };
     let folders: BTreeSet<_> = plan.subscribers.iter().filter_map(|subscriber| folder(&subscriber.runs)).collect();
     folders.into_iter().collect()

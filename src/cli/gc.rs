@@ -18,7 +18,7 @@ use crate::api::{Garbage, Node};
 #[command(after_help = "Examples:
   wattle gc --dry-run
   wattle gc --yes --allow-loss")]
-pub(super) struct Args {
+pub(super) struct GcArgs {
     /// Show what would be deleted and lost; delete nothing. The exit code is that of a real run
     #[arg(long, conflicts_with = "yes")]
     dry_run: bool,
@@ -35,7 +35,7 @@ pub(super) struct Args {
     client: ClientArgs,
 }
 
-pub(super) fn run(args: &Args) -> Outcome {
+pub(super) fn run(args: &GcArgs) -> Outcome {
     let asks = !args.yes && io::stdin().is_terminal() && io::stderr().is_terminal();
     let mut allow_loss = args.allow_loss;
     if args.dry_run || asks {

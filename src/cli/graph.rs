@@ -11,7 +11,7 @@ use crate::topology::{check, draw};
 
 /// Draw topologies
 #[derive(Debug, Clone, clap::Args)]
-pub struct Args {
+pub struct GraphArgs {
     /// Topology files or directories
     #[arg(required = true, value_name = "FILE|FOLDER")]
     pub paths: Vec<PathBuf>,
@@ -38,7 +38,7 @@ pub enum Format {
 }
 
 /// Runs the command: 0, or as `check` does where there is nothing to draw.
-pub(super) fn run(args: &Args) -> Outcome {
+pub(super) fn run(args: &GraphArgs) -> Outcome {
     let (mut out, mut notices) = (anstream::stdout().lock(), anstream::stderr().lock());
     finish(write(args, &mut out, &mut notices))
 }
@@ -48,7 +48,7 @@ pub(super) fn run(args: &Args) -> Outcome {
 /// # Errors
 ///
 /// Those of writing.
-pub fn write(args: &Args, out: &mut dyn Write, notices: &mut dyn Write) -> io::Result<u8> {
+pub fn write(args: &GraphArgs, out: &mut dyn Write, notices: &mut dyn Write) -> io::Result<u8> {
     let sources = match load(&args.paths) {
         Ok(sources) => sources,
         Err(errors) => return refuse(&errors, notices),

@@ -18,7 +18,7 @@ use tokio::time::Instant;
 use super::signals::Interruption;
 use super::tree::plural;
 use super::{Exit, Failure};
-use crate::api::{Addressed, Published};
+use crate::api::{AddressedEvent, PublishReceipt};
 use crate::client::{Client, ClientError, Publishing, Window};
 use crate::effects::{self, random};
 use crate::limits;
@@ -125,7 +125,7 @@ pub(super) fn bad_data(data: &str) -> Option<String> {
 /// # Errors
 /// It cannot be read, is no text, or is more than an event may be.
 pub(super) fn whole_input() -> Result<String, Failure> {
-    let bad = |why: String| Failure::failed(format!("{}: {why}", Source::Stdin.label()));
+    let bad = |why: String| Failure::failed(format!("{}: {why}", InputSource::Stdin.label()));
     let mut bytes = Vec::new();
     let read = std::io::stdin().lock().take(LINE_BYTES_MAX).read_to_end(&mut bytes);
     read.map_err(|error| bad(format!("it cannot be read: {error}")))?;
@@ -173,12 +173,12 @@ pub(super) enum Form {
 
 /// Where lines come from.
 #[derive(Debug, Clone)]
-pub(super) enum Source {
+pub(super) enum InputSource {
     File(PathBuf),
     Stdin,
 }
 
-impl Source {
+impl InputSource {
     /// A path, or `-` for standard input.
     pub(super) fn from_argument(path: &Path) -> Self {
         if path == Path::new("-") { Self::Stdin } else { Self::File(path.to_owned()) }
@@ -212,7 +212,7 @@ impl Source {
 }
 
 /// An event of a line.
-struct Parsed {
+struct ParsedLine {
     line: u64,
     event: Bytes,
     /// Length of the line.
@@ -244,7 +244,7 @@ fn is_blank(text: &str) -> bool {
 }
 
 /// Reads lines until their end, or the first bad one, or until the receiver is gone.
-fn read(mut lines: Box<dyn BufRead + Send>, form: &Form, to: &mpsc::Sender<Result<Parsed, BadLine>>) {
+fn read(mut lines: Box<dyn BufRead + Send>, form: &Form, to: &mpsc::Sender<Result<ParsedLine, BadLine>>) {
     let mut text = Vec::new();
     for line in 1.. {
         text.clear();
@@ -255,7 +255,7 @@ fn read(mut lines: Box<dyn BufRead + Send>, form: &Form, to: &mpsc::Sender<Resul
             }
             Ok(bytes) => match content(&text, line) {
                 Ok(text) if matches!(form, Form::CloudEvents) && is_blank(text) => continue,
-                Ok(text) => parse(text, form).map(|event| Parsed { line, event, bytes: bytes as u64 }),
+                Ok(text) => parse(text, form).map(|event| ParsedLine { line, event, bytes: bytes as u64 }),
                 Err(bad) => Err(bad),
             },
             Err(error) => Err(format!("it cannot be read: {error}").into()),
@@ -286,7 +286,7 @@ pub(super) trait Watcher {
     ///
     /// # Errors
     /// Of writing that down; publishing stops then.
-    fn places(&mut self, published: &Published) -> Result<(), Failure>;
+    fn places(&mut self, published: &PublishReceipt) -> Result<(), Failure>;
 
     /// Nothing was answered for a while; in words.
     fn waits(&mut self, words: &str);
@@ -349,7 +349,7 @@ struct AddressedLine<'t> {
 ///
 /// # Errors
 /// The first line that is no such event, or more lines than one publish may have.
-pub(super) fn addressed(source: &Source) -> Result<Vec<(u64, Addressed)>, Failure> {
+pub(super) fn addressed(source: &InputSource) -> Result<Vec<(u64, AddressedEvent)>, Failure> {
     let bad = |line: u64, bad: BadText| Failure::failed(format!("{}; nothing was published", at(source, line, &bad)));
     let (mut lines, mut all) = (source.open()?, Vec::new());
     for line in 1.. {
@@ -379,13 +379,13 @@ pub(super) fn addressed(source: &Source) -> Result<Vec<(u64, Addressed)>, Failur
             error.column = error.column.map(|column| column + characters);
             bad(line, error)
         })?;
-        all.push((line, Addressed { topic: parsed.topic, event }));
+        all.push((line, AddressedEvent { topic: parsed.topic, event }));
     }
     Ok(all)
 }
 
 /// The problem with a line, after its place.
-fn at(source: &Source, line: u64, BadText { column, why }: &BadText) -> String {
+fn at(source: &InputSource, line: u64, BadText { column, why }: &BadText) -> String {
     let column = column.map(|column| format!(":{column}")).unwrap_or_default();
     format!("{}:{line}{column}: {why}", source.label())
 }
@@ -397,7 +397,7 @@ fn at(source: &Source, line: u64, BadText { column, why }: &BadText) -> String {
 pub(super) async fn publish(
     client: &Client,
     topic: &str,
-    source: &Source,
+    source: &InputSource,
     form: Form,
     interruption: Interruption,
     watcher: &mut dyn Watcher,
@@ -409,7 +409,7 @@ pub(super) async fn publish(
 
     let publishing = client.publishing(topic, Window::default());
     let attention = Attention { interruption, since: Instant::now(), is_said: false };
-    let mut way = Way { publishing, attention, source, lines: VecDeque::new(), bytes: 0, duplicates: 0 };
+    let mut way = Pipeline { publishing, attention, source, lines: VecDeque::new(), bytes: 0, duplicates: 0 };
     let (mut ready, mut bad) = (Vec::new(), None);
     while bad.is_none() {
         let read = tokio::select! {
@@ -426,7 +426,7 @@ pub(super) async fn publish(
         let mut batch_bytes = 0;
         for line in ready.drain(..) {
             match line {
-                Ok(Parsed { line, event, bytes }) => {
+                Ok(ParsedLine { line, event, bytes }) => {
                     if batch_bytes + event.len() > BATCH_BYTES && !batch.is_empty() {
                         way.send(std::mem::take(&mut batch), watcher).await?;
                         batch_bytes = 0;
@@ -461,7 +461,7 @@ struct Attention {
     is_said: bool,
 }
 
-enum Happened {
+enum WaitOutcome {
     Interrupted(Exit),
     /// It takes long.
     TakesLong,
@@ -472,22 +472,22 @@ impl Attention {
         (self.since, self.is_said) = (Instant::now(), false);
     }
 
-    async fn happened(&mut self, is_waiting: bool) -> Happened {
+    async fn happened(&mut self, is_waiting: bool) -> WaitOutcome {
         tokio::select! {
-            exit = self.interruption.came() => Happened::Interrupted(exit),
+            exit = self.interruption.came() => WaitOutcome::Interrupted(exit),
             () = tokio::time::sleep_until(self.since + WAIT_SAID_AFTER), if is_waiting && !self.is_said => {
                 self.is_said = true;
-                Happened::TakesLong
+                WaitOutcome::TakesLong
             }
         }
     }
 }
 
 /// Events on their way.
-struct Way<'a> {
+struct Pipeline<'a> {
     publishing: Publishing,
     attention: Attention,
-    source: &'a Source,
+    source: &'a InputSource,
     /// Of lines without an answer yet: the number of the line, and its length.
     lines: VecDeque<(u64, u64)>,
     /// Of answered lines.
@@ -496,7 +496,7 @@ struct Way<'a> {
     duplicates: u64,
 }
 
-impl Way<'_> {
+impl Pipeline<'_> {
     /// Sends a batch once there is room for it.
     async fn send(&mut self, batch: Vec<Bytes>, watcher: &mut dyn Watcher) -> Result<(), Failure> {
         if self.publishing.unanswered() == 0 {
@@ -537,14 +537,14 @@ impl Way<'_> {
         }
     }
 
-    fn happened(&self, happened: &Happened, watcher: &mut dyn Watcher) -> Result<(), Failure> {
+    fn happened(&self, happened: &WaitOutcome, watcher: &mut dyn Watcher) -> Result<(), Failure> {
         let published = plural(self.publishing.answered_events(), "event");
         match happened {
-            Happened::Interrupted(exit) => {
+            WaitOutcome::Interrupted(exit) => {
                 let rest = if self.publishing.unanswered() > 0 { ", and perhaps more" } else { "" };
                 Err(Failure::new(*exit, format!("interrupted: {published} had been published{rest}")))
             }
-            Happened::TakesLong => {
+            WaitOutcome::TakesLong => {
                 let why = self.publishing.busy().map(|busy| format!(": {busy}")).unwrap_or_default();
                 watcher.waits(&format!("waiting for the bus, {published} published so far{why}"));
                 Ok(())
@@ -552,7 +552,11 @@ impl Way<'_> {
         }
     }
 
-    fn take(&mut self, answers: impl IntoIterator<Item = Published>, watcher: &mut dyn Watcher) -> Result<(), Failure> {
+    fn take(
+        &mut self,
+        answers: impl IntoIterator<Item = PublishReceipt>,
+        watcher: &mut dyn Watcher,
+    ) -> Result<(), Failure> {
         for answer in answers {
             self.attention.begin();
             let answered = self.lines.drain(..answer.places.len().min(self.lines.len()));

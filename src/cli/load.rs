@@ -8,7 +8,7 @@ use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
-use crate::topology::{Found, Source, Surroundings, bounds, cases};
+use crate::topology::{PathKind, Source, Surroundings, bounds, cases};
 
 /// Everything is fine.
 pub const EXIT_OK: u8 = 0;
@@ -233,20 +233,20 @@ impl Surroundings for World {
         std::env::var(name).ok()
     }
 
-    fn at(&self, path: &Path) -> Found {
+    fn at(&self, path: &Path) -> PathKind {
         match fs::metadata(path) {
             Ok(found) if found.is_dir() => {
                 let manifests = PLUGIN_MANIFESTS.iter().map(|manifest| is_file(&path.join(manifest)));
                 match manifests.collect::<io::Result<Vec<bool>>>() {
-                    Ok(are_there) => Found::Folder { manifest: are_there.contains(&true) },
-                    Err(_) => Found::Unreadable,
+                    Ok(are_there) => PathKind::Folder { manifest: are_there.contains(&true) },
+                    Err(_) => PathKind::Unreadable,
                 }
             }
-            Ok(found) if found.is_file() => Found::File,
+            Ok(found) if found.is_file() => PathKind::File,
             Err(error) if !matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
-                Found::Unreadable
+                PathKind::Unreadable
             }
-            _ => Found::Nothing,
+            _ => PathKind::Nothing,
         }
     }
 
@@ -270,11 +270,11 @@ impl Surroundings for WithoutPlugins {
         World.variable(name)
     }
 
-    fn at(&self, path: &Path) -> Found {
+    fn at(&self, path: &Path) -> PathKind {
         match World.at(path) {
-            Found::Nothing if path.extension() == Some(OsStr::new("wasm")) => Found::File,
-            Found::Nothing | Found::Folder { .. } => Found::Folder { manifest: true },
-            found @ (Found::File | Found::Unreadable) => found,
+            PathKind::Nothing if path.extension() == Some(OsStr::new("wasm")) => PathKind::File,
+            PathKind::Nothing | PathKind::Folder { .. } => PathKind::Folder { manifest: true },
+            found @ (PathKind::File | PathKind::Unreadable) => found,
         }
     }
 

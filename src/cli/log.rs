@@ -21,13 +21,13 @@ use crate::engine::embedded::offline::{FrameInfo, Inspection, OfflineError, Offl
   wattle log verify --data /var/lib/wattle
   wattle log dump --data /var/lib/wattle -o json | jq .position
   wattle log repair --data /var/lib/wattle --truncate-at 88120")]
-pub(super) struct Args {
+pub(super) struct LogArgs {
     #[command(subcommand)]
-    action: Action,
+    action: LogCommand,
 }
 
 #[derive(Debug, Clone, Subcommand)]
-enum Action {
+enum LogCommand {
     /// Verify all data and report damage; exit with 1 if there is any
     ///
     /// Checks the journal, the segments, the state store, the applied topology and the stored plugins, and reports
@@ -78,15 +78,15 @@ impl From<OfflineError> for Failure {
     }
 }
 
-pub(super) fn run(args: &Args) -> Outcome {
+pub(super) fn run(args: &LogArgs) -> Outcome {
     match &args.action {
-        Action::Verify { folder, output } => {
+        LogCommand::Verify { folder, output } => {
             let found = OfflineFolder::look(&folder.data)?.verify()?;
             let plugins = app::verify_versions(&folder.data).map_err(Failure::failed)?;
             verify(&found, plugins.as_ref(), *output)
         }
-        Action::Dump { folder, from, output } => dump(&OfflineFolder::look(&folder.data)?, *from, *output),
-        Action::Repair { folder, truncate_at } => {
+        LogCommand::Dump { folder, from, output } => dump(&OfflineFolder::look(&folder.data)?, *from, *output),
+        LogCommand::Repair { folder, truncate_at } => {
             let gone = OfflineFolder::open(&folder.data)?.repair(*truncate_at)?;
             let (frames, events) = (gone.frames, gone.events);
             say(&format!(

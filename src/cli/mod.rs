@@ -54,7 +54,7 @@ use clap::error::{ContextKind, ContextValue};
 use clap::parser::ValueSource;
 use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use crate::client::{Client, ClientError, Patience, Refused};
+use crate::client::{Client, ClientError, Patience, Refusal};
 
 /// How a command ended, as its exit code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -91,7 +91,7 @@ pub(crate) struct Failure {
     /// Everything was printed already.
     is_printed: bool,
     /// The refusal of the bus, if it is one.
-    refused: Option<Box<Refused>>,
+    refused: Option<Box<Refusal>>,
 }
 
 impl Failure {
@@ -251,35 +251,35 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    Run(run::Args),
-    Dev(dev::Args),
-    Check(check::Args),
-    Graph(graph::Args),
-    Schema(schema::Args),
+    Run(run::RunArgs),
+    Dev(dev::DevArgs),
+    Check(check::CheckArgs),
+    Graph(graph::GraphArgs),
+    Schema(schema::SchemaArgs),
     Plan(changes::PlanArgs),
     Apply(changes::ApplyArgs),
-    Gc(gc::Args),
+    Gc(gc::GcArgs),
     New(new::NewArgs),
     Build(build::BuildArgs),
-    Test(test::Args),
-    Plugin(plugin::Args),
-    Publish(publish::Args),
-    Tail(tail::Args),
-    Trace(trace::Args),
-    Capsule(capsule::Args),
-    Log(log::Args),
-    Topics(topics::Args),
-    Pending(pending::Args),
-    Status(status::Args),
-    Clock(clock::Args),
-    Dead(failed::dead::Args),
-    Parked(failed::parked::Args),
+    Test(test::TestArgs),
+    Plugin(plugin::PluginArgs),
+    Publish(publish::PublishArgs),
+    Tail(tail::TailArgs),
+    Trace(trace::TraceArgs),
+    Capsule(capsule::CapsuleArgs),
+    Log(log::LogArgs),
+    Topics(topics::TopicsArgs),
+    Pending(pending::PendingArgs),
+    Status(status::StatusArgs),
+    Clock(clock::ClockArgs),
+    Dead(failed::dead::DeadArgs),
+    Parked(failed::parked::ParkedArgs),
     Pause(moves::PauseArgs),
     Resume(moves::ResumeArgs),
     Seek(moves::SeekArgs),
-    State(state::Args),
-    Bench(bench::Args),
-    Completions(completions::Args),
+    State(state::StateArgs),
+    Bench(bench::BenchArgs),
+    Completions(completions::CompletionsArgs),
 }
 
 /// The whole command line, for whatever goes through all commands.

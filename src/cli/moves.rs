@@ -20,7 +20,7 @@ use crate::client::{Client, Start};
   wattle pause shop/notify --server 127.0.0.1:7411")]
 pub(super) struct PauseArgs {
     #[command(flatten)]
-    of: Of,
+    of: SubscriberArgs,
 }
 
 /// Resume a paused or halted subscriber
@@ -31,11 +31,11 @@ pub(super) struct PauseArgs {
   wattle resume notify")]
 pub(super) struct ResumeArgs {
     #[command(flatten)]
-    of: Of,
+    of: SubscriberArgs,
 }
 
 #[derive(Debug, Clone, clap::Args)]
-struct Of {
+struct SubscriberArgs {
     /// Subscriber, as NAMESPACE/NAME, or NAME if only one namespace has it
     subscriber: String,
 
@@ -94,7 +94,7 @@ fn state(text: &str) -> Result<SeekState, String> {
 }
 
 pub(super) fn pause(args: &PauseArgs) -> Outcome {
-    let Of { subscriber, client: ClientArgs { server, output } } = &args.of;
+    let SubscriberArgs { subscriber, client: ClientArgs { server, output } } = &args.of;
     block_on(async { Ok(server.connect().await?.pause(subscriber).await?) })?;
     let mut out = anstream::stdout().lock();
     match output {
@@ -105,7 +105,7 @@ pub(super) fn pause(args: &PauseArgs) -> Outcome {
 }
 
 pub(super) fn resume(args: &ResumeArgs) -> Outcome {
-    let Of { subscriber, client: ClientArgs { server, output } } = &args.of;
+    let SubscriberArgs { subscriber, client: ClientArgs { server, output } } = &args.of;
     block_on(async { Ok(server.connect().await?.resume(subscriber).await?) })?;
     let mut out = anstream::stdout().lock();
     match output {
@@ -134,16 +134,16 @@ pub(super) fn seek(args: &SeekArgs) -> Outcome {
     let (moved, standing) = block_on(async {
         let client = args.client.server.connect().await?;
         let moved = client.seek(&args.subscriber, seek).await?;
-        let standing = Standing::of(&client, &args.subscriber).await;
+        let standing = StoppedPartitions::of(&client, &args.subscriber).await;
         Ok((moved, standing.only(args.partition)))
     })?;
     let mut out = anstream::stdout().lock();
     match args.client.output {
         Output::Json => {
             let lane =
-                |lane: &crate::api::Moved| json!({ "partition": lane.partition, "from": lane.from, "to": lane.to });
+                |lane: &crate::api::LaneMove| json!({ "partition": lane.partition, "from": lane.from, "to": lane.to });
             let moved: Vec<_> = moved.iter().map(lane).collect();
-            let Standing { halted, paused } = &standing;
+            let StoppedPartitions { halted, paused } = &standing;
             let line = json!({ "dry_run": args.dry_run, "partitions": moved, "halted": halted, "paused": paused });
             writeln!(out, "{line}")?;
         }
@@ -167,12 +167,12 @@ pub(super) fn seek(args: &SeekArgs) -> Outcome {
 
 /// Partitions of a subscriber that make no call until they are resumed, whatever else is done to them.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Standing {
+pub(super) struct StoppedPartitions {
     halted: Vec<u32>,
     paused: Vec<u32>,
 }
 
-impl Standing {
+impl StoppedPartitions {
     /// Those of now; none where the bus does not say.
     pub(super) async fn of(client: &Client, subscriber: &str) -> Self {
         let tree = client.status().await.map(|status| status.tree).unwrap_or_default();
@@ -215,8 +215,8 @@ mod tests {
     #[test]
     fn lanes_that_stand_are_told_of_with_what_has_them_go_on() {
         let lanes = [LaneState::Halted, LaneState::Running, LaneState::Paused, LaneState::Halted];
-        let standing = Standing::in_lanes(&lanes);
-        assert_eq!(standing, Standing { halted: vec![0, 3], paused: vec![2] });
+        let standing = StoppedPartitions::in_lanes(&lanes);
+        assert_eq!(standing, StoppedPartitions { halted: vec![0, 3], paused: vec![2] });
         let words = "s still has 2 lanes halted and 1 lane paused: `wattle resume s` resumes it";
         assert_eq!(standing.words("s").as_deref(), Some(words));
         assert_eq!(standing.only(Some(1)).words("s"), None);

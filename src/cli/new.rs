@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::builder::PossibleValue;
 
 use super::{Exit, Failure, Outcome};
-use crate::toolchain::{Created, Language, NewError, NewPlugin, Workspace, create};
+use crate::toolchain::{CreatedPlugin, Language, NewError, NewPlugin, Workspace, create};
 
 /// Create a plugin project
 ///
@@ -44,7 +44,7 @@ fn exit(error: &NewError) -> Exit {
 pub(super) fn run(args: &NewArgs) -> Outcome {
     let NewArgs { name, lang, parent } = args;
     let plugin = NewPlugin { name: name.clone(), language: *lang, parent: parent.clone() };
-    let Created { folder, workspace } = create(&plugin).map_err(|error| Failure::new(exit(&error), error))?;
+    let CreatedPlugin { folder, workspace } = create(&plugin).map_err(|error| Failure::new(exit(&error), error))?;
     let (shown, around) = (folder.display(), parent.display());
     anstream::eprintln!("created {shown}: the handler is in {}", folder.join("src/lib.rs").display());
     match workspace {

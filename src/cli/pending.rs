@@ -25,7 +25,7 @@ use crate::model::json::{member, members, to_json};
   wattle pending orders --held --key order-17
   wattle pending orders --delayed -n 10
   wattle pending orders -o json | jq -r .reason | sort | uniq -c")]
-pub(super) struct Args {
+pub(super) struct PendingArgs {
     /// Topic, as NAMESPACE/NAME, or NAME if only one namespace has it
     topic: String,
 
@@ -49,7 +49,7 @@ pub(super) struct Args {
     client: ClientArgs,
 }
 
-pub(super) fn run(args: &Args) -> Outcome {
+pub(super) fn run(args: &PendingArgs) -> Outcome {
     let kind = match (args.held, args.delayed) {
         (true, _) => Some(PendingKind::Held),
         (_, true) => Some(PendingKind::Delayed),
@@ -58,7 +58,7 @@ pub(super) fn run(args: &Args) -> Outcome {
     block_on(list(args, PendingFilter { kind, key: args.key.clone() }))
 }
 
-async fn list(args: &Args, filter: PendingFilter) -> Outcome {
+async fn list(args: &PendingArgs, filter: PendingFilter) -> Outcome {
     let mut events = args.client.server.connect().await?.pending(&args.topic, filter);
     let header = ["ID", "KEY", "PARTITION", "TYPE", "IS", "STATE", "SINCE", "UNTIL", "REASON"];
     let (mut out, mut table) = (std::io::BufWriter::new(anstream::stdout()), Table::new(&header, &[2]));

@@ -10,7 +10,7 @@ use super::table::Table;
 use super::tree::plural;
 use super::words::plain;
 use super::{ClientArgs, Failure, Outcome, Output, block_on, say, shadow, trials};
-use crate::api::{DeployOutcome, Digest, KeptVersion, Policy, Standing, Summary, Unpinned};
+use crate::api::{DeployOutcome, Digest, Policy, StoredVersion, Summary, UnpinResult, VersionRole};
 
 /// Deploy and roll back plugin versions
 ///
@@ -26,16 +26,16 @@ use crate::api::{DeployOutcome, Digest, KeptVersion, Policy, Standing, Summary, 
   wattle plugin versions validate
   wattle plugin rollback validate"
 )]
-pub(super) struct Args {
+pub(super) struct PluginArgs {
     #[command(subcommand)]
-    command: Command,
+    command: PluginCommand,
 }
 
 #[derive(Debug, Clone, clap::Subcommand)]
-enum Command {
+enum PluginCommand {
     Deploy(Deploy),
-    Shadow(shadow::Args),
-    List(List),
+    Shadow(shadow::ShadowArgs),
+    List(ListPlugins),
     Versions(Versions),
     Promote(Promote),
     Rollback(Rollback),
@@ -54,17 +54,17 @@ enum Command {
   wattle plugin deploy validate stricter.wasm --policy replace")]
 struct Deploy {
     #[command(flatten)]
-    of: Of,
+    of: PluginSubscriberArgs,
 
     /// Component file
     file: PathBuf,
 
     /// Rollout strategy
     #[arg(long, value_enum, default_value_t)]
-    policy: How,
+    policy: PolicyArg,
 
     #[command(flatten)]
-    expected: Expected,
+    expected: ExpectedVersion,
 
     /// Percentage of lanes that call a canary first, rounded up [default: 10%]
     #[arg(long, value_parser = percent, value_name = "PERCENT")]
@@ -72,7 +72,7 @@ struct Deploy {
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
-enum How {
+enum PolicyArg {
     /// Start a trial in all lanes
     #[default]
     Swap,
@@ -88,7 +88,7 @@ enum How {
 #[command(after_help = "Examples:
   wattle plugin list
   wattle plugin list -o json | jq -r 'select(.candidate) | .subscriber'")]
-struct List {
+struct ListPlugins {
     #[command(flatten)]
     client: ClientArgs,
 }
@@ -100,7 +100,7 @@ struct List {
   wattle plugin versions validate -o json | jq -r .version")]
 struct Versions {
     #[command(flatten)]
-    of: Of,
+    of: PluginSubscriberArgs,
 }
 
 /// End the trial of a candidate: it becomes stable in all lanes
@@ -111,10 +111,10 @@ struct Versions {
   wattle plugin promote validate")]
 struct Promote {
     #[command(flatten)]
-    of: Of,
+    of: PluginSubscriberArgs,
 
     #[command(flatten)]
-    expected: Expected,
+    expected: ExpectedVersion,
 }
 
 /// Roll back to the previous version
@@ -126,10 +126,10 @@ struct Promote {
   wattle plugin rollback validate")]
 struct Rollback {
     #[command(flatten)]
-    of: Of,
+    of: PluginSubscriberArgs,
 
     #[command(flatten)]
-    expected: Expected,
+    expected: ExpectedVersion,
 }
 
 /// Pin a subscriber to a retained version
@@ -140,7 +140,7 @@ struct Rollback {
   wattle plugin pin validate --off")]
 struct Pin {
     #[command(flatten)]
-    of: Of,
+    of: PluginSubscriberArgs,
 
     /// Digest of the version or its beginning [default: the running version]
     #[arg(conflicts_with = "off")]
@@ -151,11 +151,11 @@ struct Pin {
     off: bool,
 
     #[command(flatten)]
-    expected: Expected,
+    expected: ExpectedVersion,
 }
 
 #[derive(Debug, Clone, clap::Args)]
-struct Expected {
+struct ExpectedVersion {
     /// Change only if the newest version, candidate or stable, has a digest that begins with DIGEST; otherwise exit
     /// with 5
     #[arg(long = "if", value_name = "VERSION")]
@@ -163,7 +163,7 @@ struct Expected {
 }
 
 #[derive(Debug, Clone, clap::Args)]
-struct Of {
+struct PluginSubscriberArgs {
     /// Subscriber, as NAMESPACE/NAME, or NAME if only one namespace has it
     subscriber: String,
 
@@ -179,26 +179,26 @@ fn percent(text: &str) -> Result<u32, String> {
     number.filter(|percent| (1..=100).contains(percent)).ok_or_else(|| "write a share from 1% to 100%".to_owned())
 }
 
-pub(super) fn run(args: &Args) -> Outcome {
+pub(super) fn run(args: &PluginArgs) -> Outcome {
     match &args.command {
-        Command::Deploy(args) => deploy(args),
-        Command::Shadow(args) => shadow::run(args),
-        Command::List(args) => list(args),
-        Command::Versions(args) => versions(args),
-        Command::Promote(args) => promote(args),
-        Command::Rollback(args) => rollback(args),
-        Command::Pin(args) => pin(args),
+        PluginCommand::Deploy(args) => deploy(args),
+        PluginCommand::Shadow(args) => shadow::run(args),
+        PluginCommand::List(args) => list(args),
+        PluginCommand::Versions(args) => versions(args),
+        PluginCommand::Promote(args) => promote(args),
+        PluginCommand::Rollback(args) => rollback(args),
+        PluginCommand::Pin(args) => pin(args),
     }
 }
 
 fn deploy(args: &Deploy) -> Outcome {
-    let Of { subscriber, client: ClientArgs { server, output } } = &args.of;
+    let PluginSubscriberArgs { subscriber, client: ClientArgs { server, output } } = &args.of;
     let wasm = std::fs::read(&args.file).map_err(|error| Failure::unreadable(&args.file, &error))?;
     let policy = match (args.policy, args.share) {
-        (How::Canary, share) => Policy::Canary { percent: share.unwrap_or(CANARY_PERCENT) },
+        (PolicyArg::Canary, share) => Policy::Canary { percent: share.unwrap_or(CANARY_PERCENT) },
         (_, Some(_)) => return Err(Failure::new(super::Exit::Usage, "--share is for a canary: add `--policy canary`")),
-        (How::Swap, None) => Policy::Swap,
-        (How::Replace, None) => Policy::Replace,
+        (PolicyArg::Swap, None) => Policy::Swap,
+        (PolicyArg::Replace, None) => Policy::Replace,
     };
     let cause = args.file.display().to_string();
     let (reloaded, trial) = block_on(async {
@@ -236,7 +236,7 @@ fn deploy(args: &Deploy) -> Outcome {
     Ok(())
 }
 
-fn list(args: &List) -> Outcome {
+fn list(args: &ListPlugins) -> Outcome {
     let (plugins, status) = block_on(async {
         let client = args.client.server.connect().await?;
         Ok((client.plugins().await?, client.status().await?))
@@ -270,12 +270,12 @@ fn list(args: &List) -> Outcome {
     Ok(())
 }
 
-fn standing(kept: &KeptVersion) -> &'static str {
+fn standing(kept: &StoredVersion) -> &'static str {
     match kept.standing {
-        Standing::Proven => "stable",
-        Standing::Tried => "candidate",
-        Standing::TakenBack => "rolled back",
-        Standing::Kept => "kept",
+        VersionRole::Proven => "stable",
+        VersionRole::Tried => "candidate",
+        VersionRole::TakenBack => "rolled back",
+        VersionRole::Kept => "kept",
     }
 }
 
@@ -285,7 +285,7 @@ fn time(decided_ns: u64) -> String {
 }
 
 fn versions(args: &Versions) -> Outcome {
-    let Of { subscriber, client: ClientArgs { server, output } } = &args.of;
+    let PluginSubscriberArgs { subscriber, client: ClientArgs { server, output } } = &args.of;
     let (versions, pinned) = block_on(async {
         let client = server.connect().await?;
         Ok((client.versions(subscriber).await?, client.plugins().await?))
@@ -341,7 +341,7 @@ fn versions(args: &Versions) -> Outcome {
 }
 
 fn promote(args: &Promote) -> Outcome {
-    let Of { subscriber, client: ClientArgs { server, output } } = &args.of;
+    let PluginSubscriberArgs { subscriber, client: ClientArgs { server, output } } = &args.of;
     let version =
         block_on(async { Ok(server.connect().await?.promote(subscriber, args.expected.version.clone()).await?) })?;
     let mut out = anstream::stdout().lock();
@@ -353,7 +353,7 @@ fn promote(args: &Promote) -> Outcome {
 }
 
 fn rollback(args: &Rollback) -> Outcome {
-    let Of { subscriber, client: ClientArgs { server, output } } = &args.of;
+    let PluginSubscriberArgs { subscriber, client: ClientArgs { server, output } } = &args.of;
     let version =
         block_on(async { Ok(server.connect().await?.rollback(subscriber, args.expected.version.clone()).await?) })?;
     let mut out = anstream::stdout().lock();
@@ -365,7 +365,7 @@ fn rollback(args: &Rollback) -> Outcome {
 }
 
 fn pin(args: &Pin) -> Outcome {
-    let Of { subscriber, client: ClientArgs { server, output } } = &args.of;
+    let PluginSubscriberArgs { subscriber, client: ClientArgs { server, output } } = &args.of;
     if args.off {
         return unpin(&args.of);
     }
@@ -383,8 +383,8 @@ fn pin(args: &Pin) -> Outcome {
     Ok(())
 }
 
-fn unpin(Of { subscriber, client: ClientArgs { server, output } }: &Of) -> Outcome {
-    let Unpinned { tries, refused } = block_on(async { Ok(server.connect().await?.unpin(subscriber).await?) })?;
+fn unpin(PluginSubscriberArgs { subscriber, client: ClientArgs { server, output } }: &PluginSubscriberArgs) -> Outcome {
+    let UnpinResult { tries, refused } = block_on(async { Ok(server.connect().await?.unpin(subscriber).await?) })?;
     let mut out = anstream::stdout().lock();
     match output {
         Output::Json => {

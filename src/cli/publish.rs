@@ -10,11 +10,11 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 use tokio::time::Instant;
 
-use super::input::{self, Form, Source, Sum, Template, Watcher, addressed, blamed, fresh_id, without_number};
+use super::input::{self, Form, InputSource, Sum, Template, Watcher, addressed, blamed, fresh_id, without_number};
 use super::signals::Interruption;
 use super::tree::plural;
 use super::{ClientArgs, Exit, Failure, Outcome, Output, args, block_on, say};
-use crate::api::{Addressed, Placement, Published, TopicStatus};
+use crate::api::{AddressedEvent, Placement, PublishReceipt, TopicStatus};
 use crate::client::ClientError;
 use crate::limits;
 use crate::model::event::{check_text, is_attribute_name};
@@ -38,7 +38,7 @@ use crate::model::{Attribute, EventError};
   wattle publish orders --file topologies/orders.ndjson
   tail -f access.log | wattle publish log --plain --type log.line    an event of each line
   wattle publish --together order-and-payment.ndjson")]
-pub(super) struct Args {
+pub(super) struct PublishArgs {
     /// Topic, as NAMESPACE/NAME, or NAME if only one namespace has it
     #[arg(required_unless_present = "together")]
     topic: Option<String>,
@@ -104,7 +104,7 @@ pub(super) struct Args {
     client: ClientArgs,
 }
 
-impl Args {
+impl PublishArgs {
     /// Of everything but `--together`.
     fn topic(&self) -> &str {
         self.topic.as_deref().unwrap_or_default()
@@ -166,7 +166,7 @@ fn attribute(given: &str) -> Result<(String, Attribute), String> {
     }
 }
 
-pub(super) fn run(args: &Args) -> Outcome {
+pub(super) fn run(args: &PublishArgs) -> Outcome {
     if args.file.is_some() && !args.plain && args.is_template_given() {
         let words = "--type, --source, --subject, --key, --attribute and --text are for single events and for --plain: \
             CloudEvents have \
@@ -177,15 +177,15 @@ pub(super) fn run(args: &Args) -> Outcome {
         return Err(Failure::new(super::Exit::Usage, EventError::Twice(name.to_owned())));
     }
     match (&args.file, &args.together) {
-        (Some(file), _) => block_on(many(args, &Source::from_argument(file))),
-        (None, Some(file)) => block_on(together(args, &Source::from_argument(file))),
+        (Some(file), _) => block_on(many(args, &InputSource::from_argument(file))),
+        (None, Some(file)) => block_on(together(args, &InputSource::from_argument(file))),
         (None, None) if args.plain && args.data.as_deref().is_some_and(|data| data != "-") => {
             let words = "--plain publishes an event of each line of --file, or of standard input (`-`): leave it out \
                 where the data \
                          of one event is the argument, or write --text where that is a text whatever it looks like";
             Err(Failure::new(Exit::Usage, words))
         }
-        (None, None) if args.plain => block_on(many(args, &Source::Stdin)),
+        (None, None) if args.plain => block_on(many(args, &InputSource::Stdin)),
         (None, None) => {
             let data = data(args)?;
             block_on(one(args, data))
@@ -194,7 +194,7 @@ pub(super) fn run(args: &Args) -> Outcome {
 }
 
 /// The data of a single event; `None`: it has none.
-fn data(args: &Args) -> Result<Option<String>, Failure> {
+fn data(args: &PublishArgs) -> Result<Option<String>, Failure> {
     let usage = |words: String| Err(Failure::new(Exit::Usage, words));
     let (label, data) = match args.data.as_deref() {
         _ if args.empty => return Ok(None),
@@ -204,7 +204,7 @@ fn data(args: &Args) -> Result<Option<String>, Failure> {
                          without data";
             return usage(words.to_owned());
         }
-        None | Some("-") => (Source::Stdin.label(), input::whole_input()?),
+        None | Some("-") => (InputSource::Stdin.label(), input::whole_input()?),
         Some(data) => ("data".to_owned(), data.to_owned()),
     };
     if data.is_empty() && args.data.as_deref() != Some("") {
@@ -218,7 +218,7 @@ fn data(args: &Args) -> Result<Option<String>, Failure> {
     }
 }
 
-async fn one(args: &Args, data: Option<String>) -> Outcome {
+async fn one(args: &PublishArgs, data: Option<String>) -> Outcome {
     let id = args.id.clone().unwrap_or_else(fresh_id);
     let event = args.template().event(id.clone(), data.as_deref().unwrap_or_default());
     let mut event = event.map_err(|bad| Failure::new(Exit::Usage, bad.why))?;
@@ -265,7 +265,7 @@ async fn one(args: &Args, data: Option<String>) -> Outcome {
 
 /// Publishes an event. Where it is not known whether it was stored, it is tried again with the same id, if the topic
 /// stores that once.
-async fn sent(args: &Args, id: &str, event: Bytes) -> Result<Published, Failure> {
+async fn sent(args: &PublishArgs, id: &str, event: Bytes) -> Result<PublishReceipt, Failure> {
     let client = args.client.server.connect().await?;
     let mut error = match client.publish(args.topic(), vec![event.clone()]).await {
         Ok(published) => return Ok(published),
@@ -299,7 +299,7 @@ async fn sent(args: &Args, id: &str, event: Bytes) -> Result<Published, Failure>
 }
 
 /// Publishes an event that was perhaps published before. `None` where that might store it twice.
-async fn again(args: &Args, event: Bytes) -> Result<Option<Published>, ClientError> {
+async fn again(args: &PublishArgs, event: Bytes) -> Result<Option<PublishReceipt>, ClientError> {
     let client = args.client.server.connect().await?;
     let topics = client.topics().await?;
     let is_it = |topic: &&TopicStatus| {
@@ -312,10 +312,10 @@ async fn again(args: &Args, event: Bytes) -> Result<Option<Published>, ClientErr
     }
 }
 
-async fn together(args: &Args, source: &Source) -> Outcome {
+async fn together(args: &PublishArgs, source: &InputSource) -> Outcome {
     let client = args.client.server.connect().await?;
     let lines = addressed(source)?;
-    let (numbers, events): (Vec<u64>, Vec<Addressed>) = lines.into_iter().unzip();
+    let (numbers, events): (Vec<u64>, Vec<AddressedEvent>) = lines.into_iter().unzip();
     let topics: Vec<String> = events.iter().map(|event| event.topic.clone()).collect();
     let published = match client.publish_together(events, None).await {
         Ok(published) => published,
@@ -341,7 +341,7 @@ async fn together(args: &Args, source: &Source) -> Outcome {
     Ok(())
 }
 
-async fn many(args: &Args, source: &Source) -> Outcome {
+async fn many(args: &PublishArgs, source: &InputSource) -> Outcome {
     let client = args.client.server.connect().await?;
     let form = if args.plain { Form::Plain(args.template()) } else { Form::CloudEvents };
     let mut watcher =
@@ -354,7 +354,7 @@ async fn many(args: &Args, source: &Source) -> Outcome {
 }
 
 /// A bar for a file, a count for input without a size; nothing where standard error is no terminal.
-pub(super) fn bar(source: &Source) -> ProgressBar {
+pub(super) fn bar(source: &InputSource) -> ProgressBar {
     if !std::io::stderr().is_terminal() {
         return ProgressBar::hidden();
     }
@@ -380,7 +380,7 @@ impl Watcher for Bar {
         self.bar.set_message(plural(events, "event"));
     }
 
-    fn places(&mut self, published: &Published) -> Result<(), Failure> {
+    fn places(&mut self, published: &PublishReceipt) -> Result<(), Failure> {
         match &self.places_of {
             Some(topic) => print_places(std::iter::repeat(topic.as_str()), published, None),
             None => Ok(()),
@@ -393,7 +393,7 @@ impl Watcher for Bar {
 }
 
 /// The topic that has an event of a publish instead of its own.
-fn diverted(published: &Published, index: u32) -> Option<&str> {
+fn diverted(published: &PublishReceipt, index: u32) -> Option<&str> {
     let at = published.diverted.binary_search_by_key(&index, |diverted| diverted.index).ok()?;
     published.diverted.get(at).map(|diverted| &*diverted.topic)
 }
@@ -401,7 +401,7 @@ fn diverted(published: &Published, index: u32) -> Option<&str> {
 /// One line for each event; `topics` are theirs, and so is the `id` of a single one.
 fn print_places<'a>(
     topics: impl Iterator<Item = &'a str>,
-    published: &Published,
+    published: &PublishReceipt,
     id: Option<&str>,
 ) -> Result<(), Failure> {
     let mut out = std::io::BufWriter::new(std::io::stdout().lock());

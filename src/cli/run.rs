@@ -9,9 +9,9 @@ use super::args::{self, BusArgs};
 use super::signals::Signals;
 use super::{Exit, Failure, Outcome, components};
 use crate::api::Policy;
-use crate::app::{self, Opened, Options, Progress, StartError, StartFiles, Stop};
+use crate::app::{self, OpenBus, Options, Progress, StartError, StartFiles, StopResult};
 use crate::deploy;
-use crate::engine::Stopped;
+use crate::engine::StopReason;
 use crate::model::units::show_duration;
 use crate::telemetry::{self, LogFormat};
 
@@ -28,7 +28,7 @@ use crate::telemetry::{self, LogFormat};
   wattle run topologies/orders.yaml
   wattle run --data /var/lib/wattle
   wattle run topologies/ --prune --data /var/lib/wattle --listen 127.0.0.1:7411 --log-format json")]
-pub(super) struct Args {
+pub(super) struct RunArgs {
     /// Topology files or directories [default: the applied topology]
     #[arg(value_name = "TOPOLOGY")]
     topologies: Vec<PathBuf>,
@@ -61,7 +61,7 @@ pub(super) struct Args {
     log_format: LogFormat,
 }
 
-pub(super) fn run(args: &Args) -> Outcome {
+pub(super) fn run(args: &RunArgs) -> Outcome {
     telemetry::start(args.log_format).map_err(|error| Failure::new(Exit::Usage, error))?;
     let was_applied = app::was_applied(&args.data).map_err(refused)?;
     let names = || args.topologies.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(" ");
@@ -91,11 +91,11 @@ pub(super) fn run(args: &Args) -> Outcome {
     }
     let secrets = components::secret_folders(&args.bus.secrets, sources.as_deref().unwrap_or_default())?;
     let options = Options { allow_loss: args.allow_loss, confirm_clock: args.confirm_clock, secrets, ..options };
-    let opened = Opened::open(&options, &log_progress).map_err(refused)?;
+    let opened = OpenBus::open(&options, &log_progress).map_err(refused)?;
     let mut files = None;
     if let Some(sources) = &sources {
         let said = (args.prune, &options.secrets);
-        let declared = components::Declared::default().with_ports(sources);
+        let declared = components::PluginWorld::default().with_ports(sources);
         match components::of_start(sources, &opened, said, &declared, components::built_or_decided(&opened)) {
             Ok(found) => files = found,
             Err(failure) if was_applied && failure.is_of_files() => {
@@ -153,8 +153,8 @@ pub(super) fn refused(error: StartError) -> Failure {
 }
 
 /// How the process ends after its bus has.
-pub(super) fn end(stopped: Option<Stopped>, stop: Stop, deadline: Duration) -> Outcome {
-    if let Some(Stopped::Poisoned(reason)) = stopped.or(stop.closed.err()) {
+pub(super) fn end(stopped: Option<StopReason>, stop: StopResult, deadline: Duration) -> Outcome {
+    if let Some(StopReason::Poisoned(reason)) = stopped.or(stop.closed.err()) {
         let words = format!(
             "the disk failed, and the bus has stopped: {reason}; nothing that was acknowledged is lost: repair or \
              replace \

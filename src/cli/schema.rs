@@ -8,14 +8,14 @@ use super::load::EXIT_OK;
 
 /// Print the JSON Schema of topology files, for editors
 #[derive(Debug, Clone, Copy, Default, clap::Args)]
-pub struct Args {
+pub struct SchemaArgs {
     /// Print the schema of test files instead
     #[arg(long)]
     pub tests: bool,
 }
 
 /// Runs the command.
-pub(super) fn run(args: &Args) -> Outcome {
+pub(super) fn run(args: &SchemaArgs) -> Outcome {
     finish(write(args, &mut anstream::stdout().lock()))
 }
 
@@ -24,7 +24,7 @@ pub(super) fn run(args: &Args) -> Outcome {
 /// # Errors
 ///
 /// Those of writing.
-pub fn write(args: &Args, out: &mut dyn Write) -> io::Result<u8> {
+pub fn write(args: &SchemaArgs, out: &mut dyn Write) -> io::Result<u8> {
     let schema = if args.tests { crate::topology::cases::schema() } else { crate::topology::schema() };
     write!(out, "{schema}")?;
     Ok(EXIT_OK)

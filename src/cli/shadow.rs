@@ -14,7 +14,7 @@ use super::signals::Signals;
 use super::tree::plural;
 use super::words::{json_out, plain};
 use super::{ClientArgs, Exit, Failure, Outcome, Output, args, block_on, say, state};
-use crate::api::{Cost, Difference, DifferenceKind, Seen, ShadowOver, ShadowReport, StateOfPartition};
+use crate::api::{Cost, Difference, DifferenceKind, ShadowRange, ShadowReport, ShadowResult, StateOfPartition};
 use crate::app::cases::{DiffLine, diff_lines};
 use crate::model::Event;
 use crate::model::json::{Members, member, members, to_json};
@@ -36,7 +36,7 @@ use crate::model::units::{show_duration, show_rough_size};
   wattle plugin shadow totals totals.wasm --state 3
   wattle plugin shadow totals totals.wasm --live --for 10m
   wattle plugin shadow validate validate.wasm --fail-on-diff && wattle plugin deploy validate validate.wasm")]
-pub(super) struct Args {
+pub(super) struct ShadowArgs {
     /// Subscriber, as NAMESPACE/NAME, or NAME if only one namespace has it
     subscriber: String,
 
@@ -80,7 +80,7 @@ pub(super) struct Args {
 /// No state at all.
 const EMPTY: &str = "empty";
 
-pub(super) fn run(args: &Args) -> Outcome {
+pub(super) fn run(args: &ShadowArgs) -> Outcome {
     let wasm = std::fs::read(&args.file).map_err(|error| Failure::unreadable(&args.file, &error))?;
     let over = over(args)?;
     let mut signals = if args.live { Some(Signals::listen()?) } else { None };
@@ -109,7 +109,7 @@ pub(super) fn run(args: &Args) -> Outcome {
 }
 
 /// Why the new version is not shown to do the same as the running one.
-fn not_shown_equal(args: &Args, report: &ShadowReport) -> Option<String> {
+fn not_shown_equal(args: &ShadowArgs, report: &ShadowReport) -> Option<String> {
     let events = |count: u64| plural(count, "event");
     let missed = report.not_reached > report.compared && args.events.is_none_or(|asked| report.events < asked);
     match report {
@@ -129,13 +129,13 @@ fn not_shown_equal(args: &Args, report: &ShadowReport) -> Option<String> {
 }
 
 /// The events, and the state before them.
-fn over(args: &Args) -> Result<ShadowOver, Failure> {
+fn over(args: &ShadowArgs) -> Result<ShadowRange, Failure> {
     let (events, number) = (args.last, args.state.to_str().and_then(|text| text.parse().ok()));
     Ok(match number {
-        _ if args.live => ShadowOver::Coming { events: args.events, time: args.time },
-        Some(snapshot) => ShadowOver::Behind { snapshot, events },
-        None if args.state == Path::new(EMPTY) => ShadowOver::Last { events, state: Vec::new() },
-        None => ShadowOver::Last { events, state: entries(&args.state)? },
+        _ if args.live => ShadowRange::Coming { events: args.events, time: args.time },
+        Some(snapshot) => ShadowRange::Behind { snapshot, events },
+        None if args.state == Path::new(EMPTY) => ShadowRange::Last { events, state: Vec::new() },
+        None => ShadowRange::Last { events, state: entries(&args.state)? },
     })
 }
 
@@ -223,7 +223,7 @@ fn write_difference(out: &mut impl Write, difference: &Difference) -> io::Result
     let Difference { partition, offset, id, key, running, other, .. } = difference;
     let (id, key) = (plain(id), plain(key));
     writeln!(out, "\nevent {id} (key {key}, partition {partition}, offset {offset}): {}", kind(difference.kind).1)?;
-    let text = |seen: &Seen| pretty(&seen_json(seen));
+    let text = |seen: &ShadowResult| pretty(&seen_json(seen));
     let (before, after) = (text(running), text(other));
     let colour = |colour: AnsiColor| Style::new().fg_color(Some(colour.into()));
     for line in diff_lines(&before, &after) {
@@ -237,7 +237,7 @@ fn write_difference(out: &mut impl Write, difference: &Difference) -> io::Result
     Ok(())
 }
 
-fn seen_json(seen: &Seen) -> Members {
+fn seen_json(seen: &ShadowResult) -> Members {
     let mut fields = Members::new();
     if let Some((kind, reason)) = &seen.failure {
         fields.insert("failure".to_owned(), member(&json!({ "kind": kind, "reason": reason })));

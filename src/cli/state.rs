@@ -12,7 +12,7 @@ use super::table::Table;
 use super::tree::plural;
 use super::words::{json_out, lines};
 use super::{ClientArgs, Failure, Outcome, Output, ServerArg, block_on, say};
-use crate::api::{SnapshotInfo, StateEntry, StateFilter, StateOfPartition, TakenBy};
+use crate::api::{SnapshotCause, SnapshotInfo, StateEntry, StateFilter, StateOfPartition};
 use crate::client::Client;
 use crate::limits;
 use crate::model::Time;
@@ -38,15 +38,15 @@ const SHOWN_CHARACTERS: usize = 60;
   wattle state import totals totals.ndjson
   wattle state snapshot totals"
 )]
-pub(super) struct Args {
+pub(super) struct StateArgs {
     #[command(subcommand)]
-    command: Command,
+    command: StateCommand,
 }
 
 #[derive(Debug, Clone, clap::Subcommand)]
-enum Command {
+enum StateCommand {
     Get(Get),
-    List(List),
+    List(ListEntries),
     Export(Export),
     Import(Import),
     Snapshot(Snapshot),
@@ -136,7 +136,7 @@ struct Get {
   wattle state list totals
   wattle state list totals --partition 3 --prefix totals/
   wattle state list totals -o json | jq -r .key")]
-struct List {
+struct ListEntries {
     /// Subscriber, as NAMESPACE/NAME, or NAME if only one namespace has it
     subscriber: String,
 
@@ -192,7 +192,7 @@ struct Import {
 /// An entry as a line.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Line {
+struct EntryLine {
     #[serde(default)]
     partition: u32,
     #[serde(default = "default_bucket")]
@@ -211,7 +211,7 @@ fn default_bucket() -> String {
     "default".to_owned()
 }
 
-impl From<StateOfPartition> for Line {
+impl From<StateOfPartition> for EntryLine {
     fn from(StateOfPartition { partition, entry }: StateOfPartition) -> Self {
         let StateEntry { bucket, key, written_ns, value } = entry;
         // Text as long as it stays about as long as it is: of a control character JSON makes six.
@@ -224,11 +224,11 @@ impl From<StateOfPartition> for Line {
     }
 }
 
-impl TryFrom<Line> for StateOfPartition {
+impl TryFrom<EntryLine> for StateOfPartition {
     type Error = String;
 
-    fn try_from(line: Line) -> Result<Self, String> {
-        let Line { partition, bucket, key, written, value, value_base64 } = line;
+    fn try_from(line: EntryLine) -> Result<Self, String> {
+        let EntryLine { partition, bucket, key, written, value, value_base64 } = line;
         let value = match (value, value_base64) {
             (Some(text), None) => text.into_bytes(),
             (None, Some(text)) => STANDARD.decode(text).map_err(|error| format!("`value_base64`: {error}"))?,
@@ -245,14 +245,14 @@ impl TryFrom<Line> for StateOfPartition {
     }
 }
 
-pub(super) fn run(args: &Args) -> Outcome {
+pub(super) fn run(args: &StateArgs) -> Outcome {
     match &args.command {
-        Command::Get(get) => block_on(self::get(get)),
-        Command::List(list) => block_on(self::list(list)),
-        Command::Snapshot(args) => snapshot(args),
-        Command::Snapshots(args) => snapshots(args),
-        Command::DropSnapshot(args) => drop_snapshot(args),
-        Command::Export(Export { subscriber, server }) => block_on(async {
+        StateCommand::Get(get) => block_on(self::get(get)),
+        StateCommand::List(list) => block_on(self::list(list)),
+        StateCommand::Snapshot(args) => snapshot(args),
+        StateCommand::Snapshots(args) => snapshots(args),
+        StateCommand::DropSnapshot(args) => drop_snapshot(args),
+        StateCommand::Export(Export { subscriber, server }) => block_on(async {
             let mut entries = server.connect().await?.states(subscriber, StateFilter::default());
             let mut out = BufWriter::new(json_out());
             while let Some(entry) = entries.next().await? {
@@ -260,7 +260,7 @@ pub(super) fn run(args: &Args) -> Outcome {
             }
             Ok(out.flush()?)
         }),
-        Command::Import(import) => {
+        StateCommand::Import(import) => {
             let read = |path: &PathBuf| match path.to_str() {
                 Some("-") => Ok(Box::new(std::io::stdin()) as Box<dyn Read>),
                 _ => std::fs::File::open(path).map(|file| Box::new(file) as Box<dyn Read>),
@@ -279,14 +279,14 @@ fn entries(count: u64) -> String {
 }
 
 fn print(out: &mut impl Write, entry: StateOfPartition) -> Outcome {
-    serde_json::to_writer(&mut *out, &Line::from(entry)).map_err(std::io::Error::from)?;
+    serde_json::to_writer(&mut *out, &EntryLine::from(entry)).map_err(std::io::Error::from)?;
     Ok(writeln!(out)?)
 }
 
-fn by_word(by: TakenBy) -> &'static str {
+fn by_word(by: SnapshotCause) -> &'static str {
     match by {
-        TakenBy::Hand => "hand",
-        TakenBy::Deploy => "deploy",
+        SnapshotCause::Hand => "hand",
+        SnapshotCause::Deploy => "deploy",
     }
 }
 
@@ -383,8 +383,8 @@ async fn get(args: &Get) -> Outcome {
     Ok(())
 }
 
-async fn list(args: &List) -> Outcome {
-    let List { subscriber, bucket, partition, prefix, client: ClientArgs { server, output } } = args;
+async fn list(args: &ListEntries) -> Outcome {
+    let ListEntries { subscriber, bucket, partition, prefix, client: ClientArgs { server, output } } = args;
     let filter = StateFilter { partition: *partition, bucket: bucket.clone(), prefix: prefix.clone() };
     let mut found = server.connect().await?.states(subscriber, filter);
     let mut out = BufWriter::new(anstream::stdout());
@@ -415,7 +415,7 @@ async fn list(args: &List) -> Outcome {
 }
 
 /// Entries of one partition on their way in.
-struct Importing<'a> {
+struct PartitionImport<'a> {
     client: Client,
     subscriber: &'a str,
     partition: u32,
@@ -424,7 +424,7 @@ struct Importing<'a> {
     imported: u64,
 }
 
-impl Importing<'_> {
+impl PartitionImport<'_> {
     async fn send(&mut self) -> Outcome {
         let entries = std::mem::take(&mut self.entries);
         self.bytes = 0;
@@ -450,7 +450,7 @@ impl Importing<'_> {
 async fn import(args: &Import, mut input: impl BufRead) -> Result<u64, Failure> {
     let client = args.server.connect().await?;
     let (subscriber, entries) = (args.subscriber.as_str(), Vec::new());
-    let mut importing = Importing { client, subscriber, partition: 0, entries, bytes: 0, imported: 0 };
+    let mut importing = PartitionImport { client, subscriber, partition: 0, entries, bytes: 0, imported: 0 };
     let mut number = 0;
     let outcome = loop {
         number += 1;
@@ -496,7 +496,7 @@ pub(super) fn read(mut input: impl BufRead) -> Result<Vec<StateOfPartition>, Str
 /// The entry of a line; the first one may have a byte order mark.
 fn entry(line: &[u8], number: u64) -> Result<StateOfPartition, String> {
     let line = line.strip_prefix(b"\xef\xbb\xbf").filter(|_| number == 1).unwrap_or(line);
-    serde_json::from_slice::<Line>(line).map_err(|error| error.to_string())?.try_into()
+    serde_json::from_slice::<EntryLine>(line).map_err(|error| error.to_string())?.try_into()
 }
 
 /// The next line; `None` at the end.
@@ -515,7 +515,7 @@ mod tests {
     use crate::wasm::STATE_VALUE_BYTES_MAX;
 
     fn parsed(line: &str) -> Result<StateOfPartition, String> {
-        serde_json::from_str::<Line>(line).map_err(|error| error.to_string())?.try_into()
+        serde_json::from_str::<EntryLine>(line).map_err(|error| error.to_string())?.try_into()
     }
 
     #[test]

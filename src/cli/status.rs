@@ -8,7 +8,7 @@ use serde_json::json;
 use tokio::time::MissedTickBehavior;
 
 use super::live::Live;
-use super::tree::{self, BAD, Shown, WARNING, plural};
+use super::tree::{self, BAD, NodeFilter, WARNING, plural};
 use super::words::{self, plain};
 use super::{Exit, Failure, Outcome, Output, ServerArg, block_on, changes, reader, say, topics, trials};
 use crate::api::{Changes, LaneState, MissingEvents, Room, Storage, SubscriberStatus};
@@ -34,7 +34,7 @@ const WATCH_EVERY: Duration = Duration::from_secs(1);
   wattle status --files topologies/orders.yaml
   wattle status -o json | jq '.subscribers[] | {name, lag, lag_seconds, open_dead_letters, handled: \
   .since_start.handled}'")]
-pub(super) struct Args {
+pub(super) struct StatusArgs {
     #[command(flatten)]
     server: ServerArg,
 
@@ -51,7 +51,7 @@ pub(super) struct Args {
     output: Output,
 }
 
-pub(super) fn run(args: &Args) -> Outcome {
+pub(super) fn run(args: &StatusArgs) -> Outcome {
     block_on(async {
         let (client, drift) = match args.files.as_slice() {
             [] => (args.server.connect().await?, None),
@@ -72,7 +72,7 @@ pub(super) fn run(args: &Args) -> Outcome {
 }
 
 /// Refreshes it every interval, until interrupted. A bus that stops and starts again is away in between.
-async fn watch(args: &Args, client: Client) -> Outcome {
+async fn watch(args: &StatusArgs, client: Client) -> Outcome {
     // it is drawn on standard error
     let is_drawn = args.output == Output::Text && io::stdout().is_terminal() && io::stderr().is_terminal();
     let mut live = is_drawn.then(Live::new);
@@ -126,7 +126,7 @@ async fn watch(args: &Args, client: Client) -> Outcome {
     Ok(())
 }
 
-fn print(args: &Args, status: &BusStatus, drift: Option<&Changes>) -> Outcome {
+fn print(args: &StatusArgs, status: &BusStatus, drift: Option<&Changes>) -> Outcome {
     let mut out = anstream::stdout().lock();
     match args.output {
         Output::Json => writeln!(out, "{}", json(status, drift))?,
@@ -186,7 +186,7 @@ fn lines(server: &str, status: &BusStatus, drift: Option<&Changes>) -> Vec<Strin
             lines.extend(changes::text(drift).lines().map(str::to_owned));
         }
     }
-    lines.extend(tree::lines(&status.tree, Shown::All));
+    lines.extend(tree::lines(&status.tree, NodeFilter::All));
     for subscriber in &status.tree.subscribers {
         let name = plain(&subscriber.name);
         lines.push(version(subscriber));
@@ -343,7 +343,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::api::OnTrial;
+    use crate::api::TrialStatus;
 
     #[test]
     fn a_version_on_trial_is_shown_with_how_far_it_is() {
@@ -351,8 +351,9 @@ mod tests {
             SubscriberStatus { name: "shop/a".into(), digest: "ab".repeat(32), ..SubscriberStatus::default() };
         assert_eq!(version(&status), "version of shop/a: abababababababab");
         status.lanes = vec![LaneState::Running; 4];
-        let trial = OnTrial { digest: "cd".repeat(32), lanes: 1, handled: 7, events: 100, ..OnTrial::default() };
-        status.on_trial = Some(OnTrial { ends_in: Duration::from_secs(40), ..trial });
+        let trial =
+            TrialStatus { digest: "cd".repeat(32), lanes: 1, handled: 7, events: 100, ..TrialStatus::default() };
+        status.on_trial = Some(TrialStatus { ends_in: Duration::from_secs(40), ..trial });
         let words = "version of shop/a: abababababababab, candidate cdcdcdcdcdcdcdcd in 1 of 4 lanes: 7 of 100 events, \
             ends \
                      at the latest in 40 s";

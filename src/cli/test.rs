@@ -13,10 +13,10 @@ use super::load::{World, load_tests, refuse};
 use super::words::plain;
 use super::{Exit, Failure, Outcome, args, components, run, say};
 use crate::app::capsules;
-use crate::app::cases::{DiffLine, Loaded, Mismatch, Partitions, TestBed, compare};
+use crate::app::cases::{DiffLine, LoadedTopology, Mismatch, Partitions, TestBed, compare};
 use crate::telemetry::{self, LogFormat};
 use crate::toolchain;
-use crate::topology::cases::{self, Case, Given};
+use crate::topology::cases::{self, Case, CaseInput};
 use crate::topology::{Plan, Source, render};
 
 /// Lines of a difference that are shown around what differs.
@@ -43,7 +43,7 @@ A test file topologies/orders.test.yaml for topologies/orders.yaml:
       expect:
         outputs:
           orders.refused: [{ key: o-1, has: { order_id: o-1 } }]")]
-pub(super) struct Args {
+pub(super) struct TestArgs {
     /// Test files, topologies that have one, or directories of those
     #[arg(value_name = "FILE|FOLDER", default_value = ".")]
     paths: Vec<PathBuf>,
@@ -54,7 +54,7 @@ pub(super) struct Args {
 
     /// Output format
     #[arg(short, long, value_enum, default_value_t, value_name = "FORMAT")]
-    output: Output,
+    output: TestOutput,
 
     /// Timeout of a case
     #[arg(long, default_value = "1m", value_parser = args::duration, value_name = "TIME")]
@@ -67,7 +67,7 @@ pub(super) struct Args {
 
 /// Output formats.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
-enum Output {
+enum TestOutput {
     /// Text for people
     #[default]
     Text,
@@ -113,7 +113,7 @@ struct MismatchReport {
     diff: Vec<String>,
 }
 
-pub(super) fn run(args: &Args) -> Outcome {
+pub(super) fn run(args: &TestArgs) -> Outcome {
     if args.logs {
         telemetry::start(LogFormat::default()).map_err(|error| Failure::new(Exit::Usage, error))?;
     }
@@ -157,21 +157,21 @@ pub(super) fn run(args: &Args) -> Outcome {
     let failed = reports.iter().filter(|case| !case.ok).count();
     let report = Report { ok: failed == 0, passed: reports.len() - failed, failed, cases: reports };
     match args.output {
-        Output::Text => report.write_text()?,
-        Output::Json => {
+        TestOutput::Text => report.write_text()?,
+        TestOutput::Json => {
             let mut out = anstream::stdout().lock();
             let text = serde_json::to_string(&report).map_err(Failure::failed)?;
             writeln!(out, "{text}")?;
         }
-        Output::Junit => report.write_junit()?,
+        TestOutput::Junit => report.write_junit()?,
     }
     if report.ok { Ok(()) } else { Err(Failure::silent(Exit::Failed)) }
 }
 
 /// What of a case is not as expected: with one partition for every topic, and with as many as they have.
-fn outcome(bed: &TestBed, loaded: &Loaded, case: &Case, timeout: Duration) -> Result<Vec<Mismatch>, String> {
+fn outcome(bed: &TestBed, loaded: &LoadedTopology, case: &Case, timeout: Duration) -> Result<Vec<Mismatch>, String> {
     let compared = |happened| compare(loaded.plan(), &case.expected, &happened);
-    if let Given::Capsule { path } = &case.given {
+    if let CaseInput::Capsule { path } = &case.given {
         let capsule = capsules::read(path).map_err(|error| error.to_string())?;
         return bed.replay(loaded, &capsule).map(compared).map_err(|error| error.to_string());
     }
@@ -189,7 +189,7 @@ fn outcome(bed: &TestBed, loaded: &Loaded, case: &Case, timeout: Duration) -> Re
 }
 
 /// Reads test files and their topologies. Everything that is wrong with any of them has been printed.
-fn read(args: &Args) -> Result<Vec<Tests>, Failure> {
+fn read(args: &TestArgs) -> Result<Vec<Tests>, Failure> {
     let sources = match load_tests(&args.paths) {
         Ok(sources) => sources,
         Err(errors) => {

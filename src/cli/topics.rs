@@ -13,12 +13,12 @@ use crate::api::TopicStatus;
 #[command(after_help = "Examples:
   wattle topics
   wattle topics -o json | jq '.[] | select(.parent == null and .diverted_from == null) | .name'")]
-pub(super) struct Args {
+pub(super) struct TopicsArgs {
     #[command(flatten)]
     client: ClientArgs,
 }
 
-pub(super) fn run(args: &Args) -> Outcome {
+pub(super) fn run(args: &TopicsArgs) -> Outcome {
     let topics = block_on(async { Ok(args.client.server.connect().await?.topics().await?) })?;
     let mut out = anstream::stdout().lock();
     match args.client.output {

@@ -8,7 +8,7 @@ use super::failed::{exact_time, time};
 use super::tree::{BAD, FAINT, SUBSCRIBER, TOPIC, WARNING, branch, plural};
 use super::words::plain;
 use super::{ClientArgs, Outcome, Output, block_on, say, tail};
-use crate::api::{Handling, Trace, TraceOf, TraceOutcome as Became, TracedEvent};
+use crate::api::{Handling, Trace, TraceOutcome, TraceQuery, TracedEvent};
 use crate::client::Start;
 
 /// Characters of a digest that are enough to tell versions apart.
@@ -23,7 +23,7 @@ const DIGEST_SHOWN: usize = 12;
   wattle trace o-17
   wattle trace o-17 --topic orders --since 2h
   wattle trace o-17 -o json | jq '.events[] | select(.handlings[].outcome == \"dead_lettered\")'")]
-pub(super) struct Args {
+pub(super) struct TraceArgs {
     /// Id of the event
     #[arg(value_name = "EVENT-ID", allow_hyphen_values = true)]
     id: String,
@@ -51,8 +51,8 @@ fn since(text: &str) -> Result<jiff::Timestamp, String> {
     }
 }
 
-pub(super) fn run(args: &Args) -> Outcome {
-    let of = TraceOf {
+pub(super) fn run(args: &TraceArgs) -> Outcome {
+    let of = TraceQuery {
         id: args.id.clone(),
         source: args.source.clone(),
         topic: args.topic.clone(),
@@ -74,15 +74,15 @@ pub(super) fn run(args: &Args) -> Outcome {
     Ok(())
 }
 
-fn word(outcome: Became) -> &'static str {
+fn word(outcome: TraceOutcome) -> &'static str {
     match outcome {
-        Became::NotYet => "not_yet",
-        Became::Handled => "handled",
-        Became::PassedOver => "filtered",
-        Became::Waiting => "retry_queue",
-        Became::Parked => "parked",
-        Became::DeadLetter => "dead_lettered",
-        Became::DeadLetterDone => "dead_letter_resolved",
+        TraceOutcome::NotYet => "not_yet",
+        TraceOutcome::Handled => "handled",
+        TraceOutcome::PassedOver => "filtered",
+        TraceOutcome::Waiting => "retry_queue",
+        TraceOutcome::Parked => "parked",
+        TraceOutcome::DeadLetter => "dead_lettered",
+        TraceOutcome::DeadLetterDone => "dead_letter_resolved",
     }
 }
 
@@ -134,15 +134,15 @@ fn lines(trace: &Trace) -> Vec<String> {
         lines.push(format!("{FAINT}what {} made this from is not kept any more{FAINT:#}", plain(subscriber)));
     }
     // Not recursive, since a path can be as long as the topology is deep.
-    let mut rest = vec![Node { what: What::Event(0), first: String::new(), below: String::new() }];
+    let mut rest = vec![Node { what: NodeContent::Event(0), first: String::new(), below: String::new() }];
     while let Some(Node { what, first, below }) = rest.pop() {
-        let children: Vec<What> = match what {
-            What::Event(index) => {
+        let children: Vec<NodeContent> = match what {
+            NodeContent::Event(index) => {
                 let Some(event) = trace.events.get(index) else { continue };
                 lines.push(format!("{FAINT}{first}{FAINT:#}{}", event_line(event, index == trace.found)));
-                (0..event.handlings.len()).map(|handling| What::Handling(index, handling)).collect()
+                (0..event.handlings.len()).map(|handling| NodeContent::Handling(index, handling)).collect()
             }
-            What::Handling(index, handling) => {
+            NodeContent::Handling(index, handling) => {
                 let handling = trace.events.get(index).and_then(|event| event.handlings.get(handling));
                 let Some(handling) = handling else { continue };
                 lines.push(format!("{FAINT}{first}{FAINT:#}{}", handling_line(handling)));
@@ -159,27 +159,27 @@ fn lines(trace: &Trace) -> Vec<String> {
 }
 
 struct Node {
-    what: What,
+    what: NodeContent,
     /// Lines and corners before it.
     first: String,
     /// The same for its children.
     below: String,
 }
 
-enum What {
+enum NodeContent {
     Event(usize),
     /// Of an event.
     Handling(usize, usize),
 }
 
 /// What a subscriber made of an event.
-fn made_by(trace: &Trace, parent: usize, subscriber: &str) -> Vec<What> {
+fn made_by(trace: &Trace, parent: usize, subscriber: &str) -> Vec<NodeContent> {
     let is_child = |event: &TracedEvent| {
         let origin = event.origin.as_ref();
         origin.is_some_and(|origin| origin.parent == Some(parent) && origin.subscriber.as_deref() == Some(subscriber))
     };
     let children = trace.events.iter().enumerate().filter(|(_, event)| is_child(event));
-    children.map(|(index, _)| What::Event(index)).collect()
+    children.map(|(index, _)| NodeContent::Event(index)).collect()
 }
 
 fn event_line(event: &TracedEvent, is_found: bool) -> String {
@@ -197,16 +197,16 @@ fn handling_line(handling: &Handling) -> String {
         None => String::new(),
     };
     let (words, style) = match handling.outcome {
-        Became::NotYet => ("not yet".to_owned(), FAINT),
-        Became::Handled => (format!("handled, {}", plural(handling.outputs, "output")), anstyle::Style::new()),
-        Became::PassedOver => ("filtered".to_owned(), FAINT),
-        Became::Waiting if handling.attempts == Some(0) => {
+        TraceOutcome::NotYet => ("not yet".to_owned(), FAINT),
+        TraceOutcome::Handled => (format!("handled, {}", plural(handling.outputs, "output")), anstyle::Style::new()),
+        TraceOutcome::PassedOver => ("filtered".to_owned(), FAINT),
+        TraceOutcome::Waiting if handling.attempts == Some(0) => {
             ("waits for an earlier event of its key".to_owned(), WARNING)
         }
-        Became::Waiting => (format!("waits for another attempt{after}"), WARNING),
-        Became::Parked => (format!("parked{after}"), BAD),
-        Became::DeadLetter => (format!("dead letter{after}"), BAD),
-        Became::DeadLetterDone => (format!("dead letter{after}, which was redriven or dropped"), FAINT),
+        TraceOutcome::Waiting => (format!("waits for another attempt{after}"), WARNING),
+        TraceOutcome::Parked => (format!("parked{after}"), BAD),
+        TraceOutcome::DeadLetter => (format!("dead letter{after}"), BAD),
+        TraceOutcome::DeadLetterDone => (format!("dead letter{after}, which was redriven or dropped"), FAINT),
     };
     let mut line = format!("{SUBSCRIBER}{name}{SUBSCRIBER:#}  {style}{words}{style:#}");
     if !handling.reason.is_empty() {
@@ -228,7 +228,13 @@ mod tests {
         TracedEvent { topic, id, r#type, key, origin, handlings, ..TracedEvent::default() }
     }
 
-    fn handling(subscriber: &str, outcome: Became, outputs: u64, attempts: Option<u32>, reason: &str) -> Handling {
+    fn handling(
+        subscriber: &str,
+        outcome: TraceOutcome,
+        outputs: u64,
+        attempts: Option<u32>,
+        reason: &str,
+    ) -> Handling {
         let (digest, failure) = (Some("0123456789abcdef".to_owned()), String::new());
         let (subscriber, reason) = (subscriber.to_owned(), reason.to_owned());
         Handling { subscriber, outcome, outputs, attempts, digest, failure, reason, due_ns: None }
@@ -244,10 +250,10 @@ mod tests {
 
     #[test]
     fn a_trace_is_a_tree_of_events_and_what_became_of_them() {
-        let first = handling("shop/a", Became::Handled, 1, None, "");
-        let second = handling("shop/b", Became::DeadLetter, 0, Some(3), "no\nluck");
+        let first = handling("shop/a", TraceOutcome::Handled, 1, None, "");
+        let second = handling("shop/b", TraceOutcome::DeadLetter, 0, Some(3), "no\nluck");
         let root = event("shop/in", "one", None, vec![first, second]);
-        let waiting = handling("shop/c", Became::Waiting, 0, Some(0), "");
+        let waiting = handling("shop/c", TraceOutcome::Waiting, 0, Some(0), "");
         let child = event("shop/out", "two", made_by("shop/a", false), vec![waiting]);
         let dead = event("shop/b.dead", "one", made_by("shop/b", true), Vec::new());
         let trace = Trace { events: vec![root, dead, child], found: 2, is_cut: false };

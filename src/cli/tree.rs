@@ -9,7 +9,7 @@ use crate::api::{LaneState, Snapshot, SubscriberStatus, TopicStatus};
 
 /// Which nodes are shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Shown {
+pub(super) enum NodeFilter {
     /// All of them.
     All,
     /// Those for dead letters only where there are some.
@@ -17,7 +17,7 @@ pub(super) enum Shown {
 }
 
 /// A node: where it is in the tree, and its counts.
-struct Line {
+struct NodeLine {
     /// Lines and corners before the name.
     trunk: String,
     name: String,
@@ -32,22 +32,22 @@ pub(super) const WARNING: Style = Style::new().fg_color(Some(anstyle::Color::Ans
 pub(super) const FAINT: Style = Style::new().dimmed();
 
 /// The tree, one node a line, with ANSI colours.
-pub(super) fn text(snapshot: &Snapshot, shown: Shown) -> String {
+pub(super) fn text(snapshot: &Snapshot, shown: NodeFilter) -> String {
     let mut lines = lines(snapshot, shown).join("\n");
     lines.push('\n');
     lines
 }
 
 /// The lines of [`text`].
-pub(super) fn lines(snapshot: &Snapshot, shown: Shown) -> Vec<String> {
+pub(super) fn lines(snapshot: &Snapshot, shown: NodeFilter) -> Vec<String> {
     let mut walk = Walk { snapshot, shown, lines: Vec::new() };
     let is_root = |topic: &&TopicStatus| topic.parent.is_none() && topic.diverted_from.is_none();
     for root in snapshot.topics.iter().filter(is_root) {
         walk.topic(root, None, "", "");
     }
-    let length = |line: &Line| line.trunk.chars().count() + line.name.chars().count();
+    let length = |line: &NodeLine| line.trunk.chars().count() + line.name.chars().count();
     let width = walk.lines.iter().map(length).max().unwrap_or(0);
-    let render = |line: &Line| {
+    let render = |line: &NodeLine| {
         let counts: Vec<String> = line.counts.iter().map(|(count, style)| format!("{style}{count}{style:#}")).collect();
         let (style, gap) = (line.style, width - length(line));
         let name = words::plain(&line.name);
@@ -58,8 +58,8 @@ pub(super) fn lines(snapshot: &Snapshot, shown: Shown) -> Vec<String> {
 
 struct Walk<'a> {
     snapshot: &'a Snapshot,
-    shown: Shown,
-    lines: Vec<Line>,
+    shown: NodeFilter,
+    lines: Vec<NodeLine>,
 }
 
 impl<'a> Walk<'a> {
@@ -99,7 +99,7 @@ impl<'a> Walk<'a> {
             counts.push((format!("{} in their lifecycle", plural(keys.living, "key")), Style::new()));
             counts.push((format!("{} ended", keys.ended), Style::new()));
         }
-        self.lines.push(Line { trunk: first.to_owned(), name, style, counts });
+        self.lines.push(NodeLine { trunk: first.to_owned(), name, style, counts });
         let snapshot = self.snapshot;
         let readers: Vec<_> = snapshot.subscribers.iter().filter(|reader| reader.from == topic.name).collect();
         let is_diverted = |other: &&TopicStatus| other.diverted_from.as_ref() == Some(&topic.name);
@@ -116,12 +116,12 @@ impl<'a> Walk<'a> {
 
     fn subscriber(&mut self, subscriber: &'a SubscriberStatus, first: &str, rest: &str) {
         let name = subscriber.name.split_once('/').map_or(subscriber.name.as_str(), |(_, name)| name).to_owned();
-        self.lines.push(Line { trunk: first.to_owned(), name, style: SUBSCRIBER, counts: counts(subscriber) });
+        self.lines.push(NodeLine { trunk: first.to_owned(), name, style: SUBSCRIBER, counts: counts(subscriber) });
         let snapshot = self.snapshot;
         let topic = |name: &str| snapshot.topics.iter().find(|topic| topic.name == name);
         let ports = subscriber.to.iter().map(|(port, name)| (port.as_str(), topic(name)));
         let dead = subscriber.dead_letters.iter().map(|name| ("dead letters", topic(name)));
-        let shown = |topic: &TopicStatus| self.shown == Shown::All || !topic.is_dead_letters || topic.events() > 0;
+        let shown = |topic: &TopicStatus| self.shown == NodeFilter::All || !topic.is_dead_letters || topic.events() > 0;
         let below: Vec<_> = ports
             .chain(dead)
             .filter_map(|(port, topic)| Some((port, topic?)))
@@ -278,7 +278,7 @@ mod tests {
         }
     }
 
-    fn plain(shown: Shown) -> String {
+    fn plain(shown: NodeFilter) -> String {
         anstream::adapter::strip_str(&text(&snapshot(), shown)).to_string()
     }
 
@@ -296,12 +296,12 @@ halted, since start: 5 handled, 0 emitted, 4 filtered, 2 repeated
    ├─ refused ▸ shop/orders.refused        1 event
    └─ dead letters ▸ shop/validate.dead    2 events, 1 of them open
 ";
-        assert_eq!(plain(Shown::All), expected);
+        assert_eq!(plain(NodeFilter::All), expected);
     }
 
     #[test]
     fn empty_dead_letters_can_be_left_out() {
-        let text = plain(Shown::WithoutEmptyDeadLetters);
+        let text = plain(NodeFilter::WithoutEmptyDeadLetters);
         assert!(text.contains("validate.dead") && !text.contains("ship.dead"), "{text}");
     }
 }

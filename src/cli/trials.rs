@@ -4,19 +4,19 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::api::OnTrial;
+use crate::api::TrialStatus;
 
 /// Such as "12 of 1,000 events, 20 s of 1 min, ends at the latest in 59 min".
-pub(super) fn words(trial: &OnTrial) -> String {
-    let OnTrial { handled, events, lasted, time, ends_in, .. } = trial;
+pub(super) fn words(trial: &TrialStatus) -> String {
+    let TrialStatus { handled, events, lasted, time, ends_in, .. } = trial;
     let least = if time.is_zero() { String::new() } else { format!(", {} of {}", short(*lasted), short(*time)) };
     let (handled, events) = (thousands(*handled), thousands(*events));
     format!("{handled} of {events} events{least}, ends at the latest in {}", short(*ends_in))
 }
 
 /// The same for programs.
-pub(super) fn json(trial: &OnTrial) -> Value {
-    let OnTrial { digest, lanes, handled, events, lasted, time, ends_in } = trial;
+pub(super) fn json(trial: &TrialStatus) -> Value {
+    let TrialStatus { digest, lanes, handled, events, lasted, time, ends_in } = trial;
     let ms = |period: &Duration| u64::try_from(period.as_millis()).unwrap_or(u64::MAX);
     json!({
         "digest": digest,
@@ -60,16 +60,16 @@ mod tests {
     #[test]
     fn a_trial_says_where_it_stands() {
         let seconds = Duration::from_secs;
-        let trial = OnTrial {
+        let trial = TrialStatus {
             handled: 12,
             events: 1_000,
             lasted: seconds(20),
             time: seconds(60),
             ends_in: seconds(3_580),
-            ..OnTrial::default()
+            ..TrialStatus::default()
         };
         assert_eq!(words(&trial), "12 of 1,000 events, 20 s of 1 min, ends at the latest in 60 min");
-        let trial = OnTrial { events: 1_234_567, time: Duration::ZERO, ends_in: seconds(7 * 86_400), ..trial };
+        let trial = TrialStatus { events: 1_234_567, time: Duration::ZERO, ends_in: seconds(7 * 86_400), ..trial };
         assert_eq!(words(&trial), "12 of 1,234,567 events, ends at the latest in 7 d");
         assert_eq!(
             (thousands(0), thousands(999), short(Duration::from_millis(400))),

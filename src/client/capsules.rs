@@ -4,7 +4,7 @@ use bytes::Bytes;
 use tonic::{Code, Status, Streaming};
 
 use super::subscribers::{Listing, Part, Source};
-use super::{Client, ClientError, Refused};
+use super::{Client, ClientError, Refusal};
 use crate::api::v1;
 use crate::limits::{CAPSULE_BYTES_MAX, COMPONENT_BYTES_MAX};
 
@@ -68,7 +68,7 @@ impl Client {
         while let Some(part) = parts.message().await.map_err(|status: Status| self.failed_read(&status))? {
             whole.extend_from_slice(&chunk(part));
             if whole.len() > bytes_max {
-                return Err(ClientError::Refused(Refused {
+                return Err(ClientError::Refused(Refusal {
                     code: Code::OutOfRange,
                     reason: String::new(),
                     message: format!("the bus gives more than {bytes_max} bytes, which is more than there can be"),

@@ -62,12 +62,12 @@ pub enum ClientError {
     },
     /// The bus refused.
     #[error("{}", .0.message)]
-    Refused(Refused),
+    Refused(Refusal),
 }
 
 /// What the bus said when it refused.
 #[derive(Debug, Clone)]
-pub struct Refused {
+pub struct Refusal {
     /// The gRPC code.
     pub code: Code,
     /// The stable reason, one of [`crate::api::reason`]; empty where the bus gave none.
@@ -87,7 +87,7 @@ impl ClientError {
         match Self::from_status(server, status) {
             Self::Lost { server, why, .. } => Self::Lost { server, why, is_read: true },
             Self::Silent { server, after, .. } => Self::Silent { server, after, is_read: true },
-            Self::Refused(refused) => Self::Refused(Refused { outcome_unknown: false, ..refused }),
+            Self::Refused(refused) => Self::Refused(Refusal { outcome_unknown: false, ..refused }),
             error => error,
         }
     }
@@ -124,7 +124,7 @@ impl ClientError {
             return Self::Lost { server: server_name(), why: words(status), is_read: false };
         }
         let outcome = info.and_then(|info| info.metadata.get(reason::OUTCOME));
-        Self::Refused(Refused {
+        Self::Refused(Refusal {
             code: status.code(),
             reason: info.map(|info| info.reason.clone()).unwrap_or_default(),
             message: status.message().to_owned(),

@@ -9,8 +9,8 @@
 //! ```
 //!
 //! Progress is a part of the request that was taken, or a part of the answer that came. A call that may take as long as
-//! it takes says so ([`Unhurried`]), and one for which the bus compiles says that ([`Compiling`]); nothing else can
-//! leave this out.
+//! it takes says so ([`NoTimeout`]), and one for which the bus compiles says that ([`CompileRequest`]); nothing else
+//! can leave this out.
 
 use crate::model::units::show_duration;
 use std::pin::Pin;
@@ -62,11 +62,11 @@ impl Patience {
 
 /// Marks a request whose answer may take as long as it takes.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Unhurried;
+pub(super) struct NoTimeout;
 
 /// Marks a request for which the bus compiles plugins.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Compiling;
+pub(super) struct CompileRequest;
 
 /// A request with a mark.
 pub(super) fn marked<T>(mark: impl Clone + Send + Sync + 'static, message: T) -> Request<T> {
@@ -143,14 +143,14 @@ fn judge(head: &[u8]) -> Option<Result<(), Stranger>> {
 }
 
 /// The kind of server by its first bytes, of the latest connection.
-type Found = Arc<Mutex<Option<Stranger>>>;
+type SharedStranger = Arc<Mutex<Option<Stranger>>>;
 
 /// A connection whose first bytes are looked at. It fails where they are those of a stranger.
 struct Wire {
     stream: TcpStream,
     /// As long as it is not known who that is.
     head: Option<Vec<u8>>,
-    found: Found,
+    found: SharedStranger,
 }
 
 impl AsyncRead for Wire {
@@ -224,7 +224,7 @@ async fn reach(address: &Address, within: Duration) -> io::Result<TcpStream> {
 struct Connector {
     address: Address,
     within: Duration,
-    found: Found,
+    found: SharedStranger,
 }
 
 impl Service<http::Uri> for Connector {
@@ -251,7 +251,7 @@ impl Service<http::Uri> for Connector {
 pub(super) struct Line {
     channel: Channel,
     patience: Patience,
-    found: Found,
+    found: SharedStranger,
 }
 
 impl Line {
@@ -262,7 +262,7 @@ impl Line {
         within: Duration,
         patience: Patience,
     ) -> Result<Self, tonic::transport::Error> {
-        let found = Found::default();
+        let found = SharedStranger::default();
         let connector = Connector { address, within, found: found.clone() };
         Ok(Self { channel: endpoint.connect_with_connector(connector).await?, patience, found })
     }
@@ -270,10 +270,10 @@ impl Line {
     /// How long a request may go without an answer or progress.
     fn patience_with<T>(&self, request: &http::Request<T>) -> Option<Duration> {
         let extensions = request.extensions();
-        if extensions.get::<Unhurried>().is_some() {
+        if extensions.get::<NoTimeout>().is_some() {
             return None;
         }
-        if extensions.get::<Compiling>().is_some() { self.patience.compiling } else { self.patience.usual }
+        if extensions.get::<CompileRequest>().is_some() { self.patience.compiling } else { self.patience.usual }
     }
 }
 
@@ -295,8 +295,8 @@ impl Service<http::Request<Body>> for Line {
     }
 
     fn call(&mut self, request: http::Request<Body>) -> Self::Future {
-        let (patience, found, taken) = (self.patience_with(&request), self.found.clone(), Taken::default());
-        let request = request.map(|body| Body::new(Sending { body, taken: taken.clone() }));
+        let (patience, found, taken) = (self.patience_with(&request), self.found.clone(), LastReadTime::default());
+        let request = request.map(|body| Body::new(TimedBody { body, taken: taken.clone() }));
         let answer = self.channel.call(request);
         Box::pin(async move {
             let answer = unless_silent(answer, patience, &taken).await?.map_err(|error| failed(&found, error))?;
@@ -306,7 +306,7 @@ impl Service<http::Request<Body>> for Line {
     }
 }
 
-fn failed(found: &Found, error: impl Into<tonic::codegen::StdError>) -> Status {
+fn failed(found: &SharedStranger, error: impl Into<tonic::codegen::StdError>) -> Status {
     match *found.lock().unwrap_or_else(PoisonError::into_inner) {
         Some(stranger) => Trouble::Stranger(stranger).status(),
         None => Status::from_error(error.into()),
@@ -314,14 +314,14 @@ fn failed(found: &Found, error: impl Into<tonic::codegen::StdError>) -> Status {
 }
 
 /// When the latest part of a request was taken.
-type Taken = Arc<OnceLock<Mutex<Instant>>>;
+type LastReadTime = Arc<OnceLock<Mutex<Instant>>>;
 
-fn note(taken: &Taken) {
+fn note(taken: &LastReadTime) {
     let now = Instant::now();
     *taken.get_or_init(|| Mutex::new(now)).lock().unwrap_or_else(PoisonError::into_inner) = now;
 }
 
-fn latest(taken: &Taken) -> Option<Instant> {
+fn latest(taken: &LastReadTime) -> Option<Instant> {
     taken.get().map(|at| *at.lock().unwrap_or_else(PoisonError::into_inner))
 }
 
@@ -329,7 +329,7 @@ fn latest(taken: &Taken) -> Option<Instant> {
 async fn unless_silent<T>(
     answer: impl Future<Output = T>,
     patience: Option<Duration>,
-    taken: &Taken,
+    taken: &LastReadTime,
 ) -> Result<T, Status> {
     let Some(patience) = patience else { return Ok(answer.await) };
     let (mut answer, mut since) = (std::pin::pin!(answer), Instant::now());
@@ -345,12 +345,12 @@ async fn unless_silent<T>(
 }
 
 /// The request's body; the time of each read of it is recorded.
-struct Sending {
+struct TimedBody {
     body: Body,
-    taken: Taken,
+    taken: LastReadTime,
 }
 
-impl http_body::Body for Sending {
+impl http_body::Body for TimedBody {
     type Data = Bytes;
     type Error = Status;
 
@@ -454,7 +454,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn an_answer_is_waited_for_as_long_as_something_is_sent() {
-        let (taken, begin) = (Taken::default(), Instant::now());
+        let (taken, begin) = (LastReadTime::default(), Instant::now());
         let sending = async {
             for _ in 0..10 {
                 tokio::time::sleep(PATIENCE - Duration::from_secs(1)).await;

@@ -31,18 +31,18 @@ use crate::api::v1::reader_service_client::ReaderServiceClient;
 use crate::api::v1::shadow_service_client::ShadowServiceClient;
 use crate::api::v1::subscriber_service_client::SubscriberServiceClient;
 use crate::api::v1::topology_service_client::TopologyServiceClient;
-use crate::api::{Addressed, Numbering, Published, Snapshot, Storage, TopicStatus, Trace, TraceOf};
+use crate::api::{AddressedEvent, Numbering, PublishReceipt, Snapshot, Storage, TopicStatus, Trace, TraceQuery};
 use crate::limits;
 
 pub use address::{Address, DEFAULT_PORT};
 pub use capsules::{CapsuleInfo, CapsuleInfos};
-pub use error::{ClientError, Refused};
+pub use error::{ClientError, Refusal};
 use line::Line;
 pub use line::Patience;
 pub use pending::Pending;
 pub use publishing::{Publishing, Window};
-pub use reading::{Position, Read, Reading, Received, Start};
-pub use subscribers::{Failed, Listing, Part, Source, StateUnder, States};
+pub use reading::{Position, ReadRequest, Reading, ReceivedEvent, Start};
+pub use subscribers::{FailedEvents, Listing, Part, Source, StateOfKey, States};
 
 /// How long a connection may take.
 const CONNECT_WITHIN: Duration = Duration::from_secs(5);
@@ -146,7 +146,7 @@ impl Client {
     ///
     /// # Errors
     /// [`ClientError`].
-    pub async fn publish(&self, topic: &str, events: Vec<Bytes>) -> Result<Published, ClientError> {
+    pub async fn publish(&self, topic: &str, events: Vec<Bytes>) -> Result<PublishReceipt, ClientError> {
         self.publish_request(v1::PublishRequest { topic: topic.to_owned(), events, numbering: None }).await
     }
 
@@ -160,7 +160,7 @@ impl Client {
         topic: &str,
         events: Vec<Bytes>,
         numbering: Numbering,
-    ) -> Result<Published, ClientError> {
+    ) -> Result<PublishReceipt, ClientError> {
         let numbering = Some(numbering.into());
         self.publish_request(v1::PublishRequest { topic: topic.to_owned(), events, numbering }).await
     }
@@ -172,16 +172,16 @@ impl Client {
     /// [`ClientError`].
     pub async fn publish_together(
         &self,
-        events: Vec<Addressed>,
+        events: Vec<AddressedEvent>,
         numbering: Option<Numbering>,
-    ) -> Result<Published, ClientError> {
+    ) -> Result<PublishReceipt, ClientError> {
         let events = events.into_iter().map(Into::into).collect();
         let request = v1::PublishTogetherRequest { events, numbering: numbering.map(Into::into) };
         let answer = self.publisher.clone().publish_together(request).await.map_err(|status| self.failed(&status))?;
         Ok(answer.into_inner().into())
     }
 
-    async fn publish_request(&self, request: v1::PublishRequest) -> Result<Published, ClientError> {
+    async fn publish_request(&self, request: v1::PublishRequest) -> Result<PublishReceipt, ClientError> {
         let answer = self.publisher.clone().publish(request).await.map_err(|status| self.failed(&status))?;
         Ok(answer.into_inner().into())
     }
@@ -195,7 +195,7 @@ impl Client {
     ///
     /// # Errors
     /// [`ClientError`].
-    pub async fn read(&self, read: Read) -> Result<Reading, ClientError> {
+    pub async fn read(&self, read: ReadRequest) -> Result<Reading, ClientError> {
         Reading::open(self, read).await
     }
 
@@ -203,8 +203,8 @@ impl Client {
     ///
     /// # Errors
     /// [`ClientError`].
-    pub async fn trace(&self, of: TraceOf) -> Result<Trace, ClientError> {
-        let TraceOf { id, source, topic, since_ns } = of;
+    pub async fn trace(&self, of: TraceQuery) -> Result<Trace, ClientError> {
+        let TraceQuery { id, source, topic, since_ns } = of;
         let request = v1::TraceRequest { id, source, topic, since: since_ns.map(timestamp) };
         let answer = self.reader.clone().trace(request).await.map_err(|status| self.failed_read(&status))?;
         Ok(answer.into_inner().into())

@@ -3,17 +3,17 @@
 use bytes::Bytes;
 use tonic::Code;
 
-use super::line::{self, Compiling};
-use super::{Client, ClientError, Refused};
+use super::line::{self, CompileRequest};
+use super::{Client, ClientError, Refusal};
 use crate::api::v1::upload_component_request::{Begin, Part};
-use crate::api::{Digest, KeptVersion, NotADigest, Policy, Reloaded, Summary, Unpinned, v1};
+use crate::api::{Deployment, Digest, NotADigest, Policy, StoredVersion, Summary, UnpinResult, v1};
 
 /// Bytes of a component that one message has.
 const CHUNK_BYTES: usize = 1 << 20;
 
 /// The bus says something that is no digest: it is of another kind.
 fn nonsense(error: NotADigest) -> ClientError {
-    ClientError::Refused(Refused {
+    ClientError::Refused(Refusal {
         code: Code::Internal,
         reason: String::new(),
         message: format!("the bus answers with an invalid version: {error}"),
@@ -64,14 +64,14 @@ impl Client {
         policy: Policy,
         cause: &str,
         if_version: Option<String>,
-    ) -> Result<Reloaded, ClientError> {
+    ) -> Result<Deployment, ClientError> {
         let component = Digest::of(&wasm);
         if !self.missing_components(&[component]).await?.is_empty() {
             self.upload(component, wasm).await?;
         }
         let (subscriber, component, cause) = (subscriber.to_owned(), component.to_string(), cause.to_owned());
         let request = v1::DeployRequest { subscriber, component, cause, if_version, ..v1::DeployRequest::default() };
-        let request = line::marked(Compiling, request.with(policy));
+        let request = line::marked(CompileRequest, request.with(policy));
         let answer = self.plugins.clone().deploy(request).await.map_err(|status| self.failed(&status))?;
         answer.into_inner().try_into().map_err(nonsense)
     }
@@ -91,7 +91,7 @@ impl Client {
     ///
     /// # Errors
     /// [`ClientError`].
-    pub async fn versions(&self, subscriber: &str) -> Result<Vec<KeptVersion>, ClientError> {
+    pub async fn versions(&self, subscriber: &str) -> Result<Vec<StoredVersion>, ClientError> {
         let request = v1::ListVersionsRequest { subscriber: subscriber.to_owned() };
         let answer = self.plugins.clone().list_versions(request).await.map_err(|status| self.failed_read(&status))?;
         let versions = answer.into_inner().versions.into_iter().map(TryInto::try_into);
@@ -107,7 +107,7 @@ impl Client {
         let answer = self
             .plugins
             .clone()
-            .rollback(line::marked(Compiling, request))
+            .rollback(line::marked(CompileRequest, request))
             .await
             .map_err(|status| self.failed(&status))?;
         answer.into_inner().version.parse().map_err(nonsense)
@@ -135,8 +135,12 @@ impl Client {
     ) -> Result<Digest, ClientError> {
         let version = version.map(str::to_owned);
         let request = v1::PinRequest { subscriber: subscriber.to_owned(), version, if_version };
-        let answer =
-            self.plugins.clone().pin(line::marked(Compiling, request)).await.map_err(|status| self.failed(&status))?;
+        let answer = self
+            .plugins
+            .clone()
+            .pin(line::marked(CompileRequest, request))
+            .await
+            .map_err(|status| self.failed(&status))?;
         answer.into_inner().version.parse().map_err(nonsense)
     }
 
@@ -144,10 +148,13 @@ impl Client {
     ///
     /// # Errors
     /// [`ClientError`].
-    pub async fn unpin(&self, subscriber: &str) -> Result<Unpinned, ClientError> {
+    pub async fn unpin(&self, subscriber: &str) -> Result<UnpinResult, ClientError> {
         let request = v1::UnpinRequest { subscriber: subscriber.to_owned() };
-        let answer = self.plugins.clone().unpin(line::marked(Compiling, request)).await;
+        let answer = self.plugins.clone().unpin(line::marked(CompileRequest, request)).await;
         let v1::UnpinResponse { tries, refused } = answer.map_err(|status| self.failed(&status))?.into_inner();
-        Ok(Unpinned { tries: tries.map(|version| version.parse::<Digest>()).transpose().map_err(nonsense)?, refused })
+        Ok(UnpinResult {
+            tries: tries.map(|version| version.parse::<Digest>()).transpose().map_err(nonsense)?,
+            refused,
+        })
     }
 }

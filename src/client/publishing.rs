@@ -15,11 +15,11 @@ use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
 
-use super::line::{self, Patience, Unhurried};
-use super::{Client, ClientError, Refused};
+use super::line::{self, NoTimeout, Patience};
+use super::{Client, ClientError, Refusal};
 use crate::api::times::timestamp;
 use crate::api::v1;
-use crate::api::{Numbering, Published};
+use crate::api::{Numbering, PublishReceipt};
 use crate::limits;
 
 /// How much may be on its way.
@@ -138,7 +138,7 @@ impl Publishing {
     /// # Errors
     /// [`ClientError`]: the first refusal. Batches up to [`Self::answered_events`] are published. Of the rest, nothing
     /// is if [`ClientError::has_no_side_effects`] says so.
-    pub async fn send(&mut self, batch: Vec<Bytes>) -> Result<Vec<Published>, ClientError> {
+    pub async fn send(&mut self, batch: Vec<Bytes>) -> Result<Vec<PublishReceipt>, ClientError> {
         let mut answers = Vec::new();
         if self.unanswered.is_empty() {
             (self.waiting_since, self.sign_at) = (Instant::now(), Instant::now());
@@ -163,7 +163,7 @@ impl Publishing {
     ///
     /// # Errors
     /// As [`Self::send`].
-    pub async fn answered(&mut self) -> Result<Option<Published>, ClientError> {
+    pub async fn answered(&mut self) -> Result<Option<PublishReceipt>, ClientError> {
         if self.unanswered.is_empty() {
             return std::future::pending().await;
         }
@@ -174,7 +174,7 @@ impl Publishing {
     ///
     /// # Errors
     /// As [`Self::send`].
-    pub async fn finish(&mut self) -> Result<Vec<Published>, ClientError> {
+    pub async fn finish(&mut self) -> Result<Vec<PublishReceipt>, ClientError> {
         let mut answers = Vec::new();
         while !self.unanswered.is_empty() {
             answers.extend(self.answer().await?);
@@ -220,7 +220,7 @@ impl Publishing {
 
     /// One step towards the next answer, or that answer, or the end of the patience with the bus: with one that says
     /// nothing, and with one that says that it is busy.
-    async fn answer(&mut self) -> Result<Option<Published>, ClientError> {
+    async fn answer(&mut self) -> Result<Option<PublishReceipt>, ClientError> {
         let Patience { usual, busy, .. } = self.client.patience;
         let (since, patience) = match (&self.stream, &self.busy) {
             (State::Closed(_), None) => return self.step().await,
@@ -239,7 +239,7 @@ impl Publishing {
         Err(error.unwrap_or(silent))
     }
 
-    async fn step(&mut self) -> Result<Option<Published>, ClientError> {
+    async fn step(&mut self) -> Result<Option<PublishReceipt>, ClientError> {
         self.hand_over();
         match &mut self.stream {
             State::Closed(until) => {
@@ -268,7 +268,7 @@ impl Publishing {
     }
 
     /// What [`Self::answer`] gives without waiting.
-    async fn now(&mut self) -> Option<Result<Option<Published>, ClientError>> {
+    async fn now(&mut self) -> Option<Result<Option<PublishReceipt>, ClientError>> {
         if self.unanswered.is_empty() {
             return None;
         }
@@ -287,14 +287,14 @@ impl Publishing {
         let (requests, receiver) = mpsc::channel(self.window.batches.max(1));
         let mut publisher = self.client.publisher.clone();
         // It may be quiet for as long as nothing is sent, so awaited answers are counted here.
-        let requests_of = line::marked(Unhurried, ReceiverStream::new(receiver));
+        let requests_of = line::marked(NoTimeout, ReceiverStream::new(receiver));
         let opening = Box::pin(async move { publisher.publish_stream(requests_of).await });
         self.stream = State::Opening(requests, opening);
         (self.handed_over, self.handed_over_bytes) = (0, 0);
         self.hand_over();
     }
 
-    fn answered_by(&mut self, answer: v1::PublishResponse) -> Published {
+    fn answered_by(&mut self, answer: v1::PublishResponse) -> PublishReceipt {
         let batch = self.unanswered.pop_front().unwrap_or_default();
         let bytes = bytes_of(&batch);
         self.unanswered_bytes -= bytes;
@@ -310,7 +310,7 @@ impl Publishing {
         self.stream = State::Closed(Instant::now());
         let error = self.client.failed(status);
         match &error {
-            ClientError::Refused(Refused { retry_after: Some(delay), .. }) => {
+            ClientError::Refused(Refusal { retry_after: Some(delay), .. }) => {
                 self.stream = State::Closed(Instant::now() + *delay);
                 self.busy = Some(error);
                 Ok(())

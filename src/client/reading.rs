@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use tonic::{Request, Streaming};
 
-use super::line::{self, Unhurried};
+use super::line::{self, NoTimeout};
 use super::{Client, ClientError};
 use crate::api::v1;
 use crate::api::v1::read_request;
@@ -11,7 +11,7 @@ use crate::model::Offset;
 
 /// What to read.
 #[derive(Debug, Clone, Default)]
-pub struct Read {
+pub struct ReadRequest {
     /// The topic: `namespace/name`, or `name` alone where only one namespace has it.
     pub topic: String,
     /// The partitions; all where there is none.
@@ -56,7 +56,7 @@ pub struct Position {
 
 /// An event that was read.
 #[derive(Debug, Clone)]
-pub struct Received {
+pub struct ReceivedEvent {
     pub partition: u32,
     /// Its offset there.
     pub offset: Offset,
@@ -77,7 +77,7 @@ pub struct Reading {
 }
 
 impl Reading {
-    pub(super) async fn open(client: &Client, read: Read) -> Result<Self, ClientError> {
+    pub(super) async fn open(client: &Client, read: ReadRequest) -> Result<Self, ClientError> {
         let start = match read.start {
             Start::Earliest => read_request::Start::Earliest(read_request::Earliest {}),
             Start::Latest => read_request::Start::Latest(read_request::Latest {}),
@@ -102,7 +102,7 @@ impl Reading {
             limit: read.limit.unwrap_or(0),
         };
         // Who follows waits for events, and not for the bus.
-        let request = if read.follow { line::marked(Unhurried, request) } else { Request::new(request) };
+        let request = if read.follow { line::marked(NoTimeout, request) } else { Request::new(request) };
         let answers = client.reader.clone().read(request).await.map_err(|status| client.failed_read(&status))?;
         Ok(Self { server: client.server.clone(), answers: answers.into_inner() })
     }
@@ -111,15 +111,15 @@ impl Reading {
     ///
     /// # Errors
     /// [`ClientError`].
-    pub async fn next(&mut self) -> Result<Option<Vec<Received>>, ClientError> {
+    pub async fn next(&mut self) -> Result<Option<Vec<ReceivedEvent>>, ClientError> {
         let answer = self.answers.message().await.map_err(|status| ClientError::of_read(&self.server, &status))?;
         Ok(answer.map(|answer| answer.events.into_iter().map(received).collect()))
     }
 }
 
-fn received(event: v1::ReadEvent) -> Received {
+fn received(event: v1::ReadEvent) -> ReceivedEvent {
     let time = event.append_time.unwrap_or_default();
-    Received {
+    ReceivedEvent {
         partition: event.partition,
         offset: event.offset,
         epoch: event.epoch,

@@ -7,11 +7,11 @@ use tokio::sync::mpsc;
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
 
-use super::line::{self, Compiling, Unhurried};
+use super::line::{self, CompileRequest, NoTimeout};
 use super::{Client, ClientError};
 use crate::api::v1;
 use crate::api::v1::shadow_request::{Begin, Coming, Part};
-use crate::api::{ShadowOver, ShadowReport};
+use crate::api::{ShadowRange, ShadowReport};
 
 /// Bytes of a component that one message has.
 const CHUNK_BYTES: usize = 1 << 20;
@@ -26,17 +26,17 @@ impl Client {
         &self,
         subscriber: &str,
         wasm: Bytes,
-        over: ShadowOver,
+        over: ShadowRange,
         enough: impl Future<Output = ()>,
     ) -> Result<ShadowReport, ClientError> {
-        let is_coming = matches!(over, ShadowOver::Coming { .. });
+        let is_coming = matches!(over, ShadowRange::Coming { .. });
         let begin = Begin { subscriber: subscriber.to_owned(), size_bytes: wasm.len() as u64, ..Begin::default() };
         let (begin, state) = match over {
-            ShadowOver::Last { events, state } => (Begin { last: events, ..begin }, state),
-            ShadowOver::Behind { snapshot, events } => {
+            ShadowRange::Last { events, state } => (Begin { last: events, ..begin }, state),
+            ShadowRange::Behind { snapshot, events } => {
                 (Begin { last: events, snapshot: Some(snapshot), ..begin }, Vec::new())
             }
-            ShadowOver::Coming { events, time } => {
+            ShadowRange::Coming { events, time } => {
                 let time = time.and_then(|time| prost_types::Duration::try_from(time).ok());
                 (Begin { coming: Some(Coming { events: events.unwrap_or(0), time }), ..begin }, Vec::new())
             }
@@ -53,7 +53,8 @@ impl Client {
         let open = Some(open).filter(|_| is_coming);
         let requests = tokio_stream::iter(parts.into_iter().map(|part| v1::ShadowRequest { part: Some(part) }));
         let requests = requests.chain(ReceiverStream::new(rest));
-        let requests = if is_coming { line::marked(Unhurried, requests) } else { line::marked(Compiling, requests) };
+        let requests =
+            if is_coming { line::marked(NoTimeout, requests) } else { line::marked(CompileRequest, requests) };
         let mut shadows = self.shadows.clone();
         let mut answer = pin!(shadows.shadow(requests));
         let answer = tokio::select! {

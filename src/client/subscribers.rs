@@ -9,7 +9,7 @@ use super::{Client, ClientError};
 use crate::api::v1;
 use crate::api::v1::subscriber_service_client::SubscriberServiceClient;
 use crate::api::{
-    FailedEvent, Filter, LetterProgress, LettersDone, Moved, Reasons, Seek, SnapshotInfo, StateEntry, StateFilter,
+    FailedEvent, Filter, LaneMove, LetterProgress, LettersPart, Reasons, Seek, SnapshotInfo, StateEntry, StateFilter,
     StateOfPartition,
 };
 
@@ -65,13 +65,13 @@ impl<S: Source> Listing<S> {
 
 /// Events that a subscriber has not handled.
 #[derive(Debug)]
-pub struct Failed {
+pub struct FailedEvents {
     subscriber: String,
     filter: Filter,
     is_dead: bool,
 }
 
-impl Source for Failed {
+impl Source for FailedEvents {
     type Item = FailedEvent;
     type Position = v1::ListPosition;
 
@@ -119,13 +119,13 @@ impl Source for States {
 
 /// The values of a key of the state, by partition.
 #[derive(Debug)]
-pub struct StateUnder {
+pub struct StateOfKey {
     subscriber: String,
     bucket: String,
     key: String,
 }
 
-impl Source for StateUnder {
+impl Source for StateOfKey {
     type Item = StateOfPartition;
     type Position = u32;
 
@@ -145,8 +145,8 @@ impl Client {
     }
 
     /// Events in the retry queue of a subscriber, by partition and number.
-    pub fn waiting(&self, subscriber: &str, filter: Filter) -> Listing<Failed> {
-        Listing::new(self, Failed { subscriber: subscriber.to_owned(), filter, is_dead: false })
+    pub fn waiting(&self, subscriber: &str, filter: Filter) -> Listing<FailedEvents> {
+        Listing::new(self, FailedEvents { subscriber: subscriber.to_owned(), filter, is_dead: false })
     }
 
     /// Has waiting events tried at once, as if for the first time; those that are parked as well. How many.
@@ -170,8 +170,8 @@ impl Client {
     }
 
     /// Dead letters of a subscriber that were neither redriven nor dropped.
-    pub fn dead_letters(&self, subscriber: &str, filter: Filter) -> Listing<Failed> {
-        Listing::new(self, Failed { subscriber: subscriber.to_owned(), filter, is_dead: true })
+    pub fn dead_letters(&self, subscriber: &str, filter: Filter) -> Listing<FailedEvents> {
+        Listing::new(self, FailedEvents { subscriber: subscriber.to_owned(), filter, is_dead: true })
     }
 
     /// Counts the dead letters of a subscriber that were neither redriven nor dropped, by why they failed.
@@ -205,12 +205,12 @@ impl Client {
         subscriber: &str,
         filter: Filter,
         from: Option<LetterProgress>,
-    ) -> Result<LettersDone, ClientError> {
+    ) -> Result<LettersPart, ClientError> {
         let (filter, from) = (Some(filter.into()), from.map(Into::into));
         let request = v1::RedriveRequest { subscriber: subscriber.to_owned(), filter, from };
         let answer = self.subscribers().redrive(request).await.map_err(|status| self.failed(&status))?;
         let v1::RedriveResponse { redriven, next } = answer.into_inner();
-        Ok(LettersDone { count: redriven, next: next.map(Into::into) })
+        Ok(LettersPart { count: redriven, next: next.map(Into::into) })
     }
 
     /// Takes dead letters off the list, in parts as [`Self::redrive`] does.
@@ -222,12 +222,12 @@ impl Client {
         subscriber: &str,
         filter: Filter,
         from: Option<LetterProgress>,
-    ) -> Result<LettersDone, ClientError> {
+    ) -> Result<LettersPart, ClientError> {
         let (filter, from) = (Some(filter.into()), from.map(Into::into));
         let request = v1::DropDeadLettersRequest { subscriber: subscriber.to_owned(), filter, from };
         let answer = self.subscribers().drop_dead_letters(request).await.map_err(|status| self.failed(&status))?;
         let v1::DropDeadLettersResponse { dropped, next } = answer.into_inner();
-        Ok(LettersDone { count: dropped, next: next.map(Into::into) })
+        Ok(LettersPart { count: dropped, next: next.map(Into::into) })
     }
 
     /// Has a subscriber read and call nothing more until it is resumed, also after a restart.
@@ -254,7 +254,7 @@ impl Client {
     ///
     /// # Errors
     /// [`ClientError`].
-    pub async fn seek(&self, subscriber: &str, seek: Seek) -> Result<Vec<Moved>, ClientError> {
+    pub async fn seek(&self, subscriber: &str, seek: Seek) -> Result<Vec<LaneMove>, ClientError> {
         let request = seek.request(subscriber.to_owned());
         let answer = self.subscribers().seek(request).await.map_err(|status| self.failed(&status))?;
         Ok(answer.into_inner().moved.into_iter().map(Into::into).collect())
@@ -291,9 +291,9 @@ impl Client {
     }
 
     /// The values of a key of a subscriber's state, in each partition that has it.
-    pub fn state(&self, subscriber: &str, bucket: &str, key: &str) -> Listing<StateUnder> {
+    pub fn state(&self, subscriber: &str, bucket: &str, key: &str) -> Listing<StateOfKey> {
         let (subscriber, bucket, key) = (subscriber.to_owned(), bucket.to_owned(), key.to_owned());
-        Listing::new(self, StateUnder { subscriber, bucket, key })
+        Listing::new(self, StateOfKey { subscriber, bucket, key })
     }
 
     /// A subscriber's state, by partition, bucket and key.

@@ -1,6 +1,6 @@
 //! Changing the topology.
 
-use super::line::{self, Compiling};
+use super::line::{self, CompileRequest};
 use super::{Client, ClientError};
 use crate::api::{Base, Changes, Garbage, Proposal, v1};
 
@@ -31,7 +31,7 @@ impl Client {
     /// [`ClientError`].
     pub async fn plan(&self, proposal: Proposal) -> Result<(Changes, String), ClientError> {
         let request = v1::PlanTopologyRequest { topology: Some(proposal.into()) };
-        let answer = self.topologies.clone().plan_topology(line::marked(Compiling, request)).await;
+        let answer = self.topologies.clone().plan_topology(line::marked(CompileRequest, request)).await;
         let answer = answer.map_err(|status| self.failed_read(&status))?.into_inner();
         let revision = answer.revision.clone();
         Ok((answer.into(), revision))
@@ -49,7 +49,7 @@ impl Client {
         if_revision: Option<String>,
     ) -> Result<(Changes, String), ClientError> {
         let request = v1::ApplyTopologyRequest { topology: Some(proposal.into()), allow_loss, if_revision };
-        let answer = self.topologies.clone().apply_topology(line::marked(Compiling, request)).await;
+        let answer = self.topologies.clone().apply_topology(line::marked(CompileRequest, request)).await;
         let v1::ApplyTopologyResponse { changes, revision, differs } =
             answer.map_err(|status| self.failed(&status))?.into_inner();
         let changes = changes.into_iter().map(Into::into).collect();

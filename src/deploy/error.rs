@@ -56,7 +56,7 @@ pub enum PluginError {
     },
     /// The decided version cannot run, and there is no other.
     #[error("subscriber `{subscriber}`: the deployed version cannot run: {error}")]
-    Kept { subscriber: String, error: KeptError },
+    Kept { subscriber: String, error: StoredVersionError },
     /// The sandbox refuses it.
     #[error("subscriber `{subscriber}`: its plugin {component} is refused: {error}")]
     Refused { subscriber: String, component: Component, error: RegisterError },
@@ -95,7 +95,7 @@ pub(super) fn declares(deployed: Option<&str>) -> String {
 
 /// Why a stored version cannot run.
 #[derive(Debug, thiserror::Error)]
-pub enum KeptError {
+pub enum StoredVersionError {
     /// There is no such version.
     #[error("no version {version} is kept")]
     Unknown {
@@ -119,7 +119,7 @@ pub enum KeptError {
     Refused(RegisterError),
 }
 
-impl KeptError {
+impl StoredVersionError {
     /// Whether the version can run again without another decision, once its secret or its component is repaired.
     pub(crate) fn is_repairable(&self) -> bool {
         match self {
@@ -205,7 +205,7 @@ pub enum ReloadError {
     NoTrial { subscriber: String },
     /// A stored version cannot run.
     #[error(transparent)]
-    Kept(#[from] KeptError),
+    Kept(#[from] StoredVersionError),
     /// The decision cannot be stored.
     #[error(transparent)]
     Store(#[from] StoreError),

@@ -43,7 +43,7 @@ const NO_SOURCES: [&str; 3] = ["md", "yaml", "yml"];
 
 /// A changed file or folder.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Changed {
+pub struct PathChange {
     pub path: PathBuf,
     /// It is missing now.
     pub is_gone: bool,
@@ -52,7 +52,7 @@ pub struct Changed {
 /// A digest of the metadata; `None` if it does not exist.
 type Stamp = Option<u64>;
 
-struct Watched {
+struct WatchedPath {
     seen: Stamp,
     /// The new stamp and its time, while it differs.
     changing: Option<(Stamp, Instant)>,
@@ -60,7 +60,7 @@ struct Watched {
 
 /// A set of watched files and folders.
 pub struct Watch {
-    watched: BTreeMap<PathBuf, Watched>,
+    watched: BTreeMap<PathBuf, WatchedPath>,
     /// `None` if the system provides no notifications.
     watcher: Option<RecommendedWatcher>,
     /// Folders with notifications.
@@ -97,7 +97,7 @@ impl Watch {
     pub fn follow(&mut self, paths: impl IntoIterator<Item = PathBuf>) {
         let mut before = std::mem::take(&mut self.watched);
         for path in paths {
-            let watched = before.remove(&path).unwrap_or_else(|| Watched { seen: stamp(&path), changing: None });
+            let watched = before.remove(&path).unwrap_or_else(|| WatchedPath { seen: stamp(&path), changing: None });
             self.watched.entry(path).or_insert(watched);
         }
         self.ask();
@@ -136,7 +136,7 @@ impl Watch {
     }
 
     /// Waits for changes that are complete.
-    pub async fn changed(&mut self) -> Vec<Changed> {
+    pub async fn changed(&mut self) -> Vec<PathChange> {
         loop {
             let (changed, is_changing) = self.look();
             if !changed.is_empty() {
@@ -157,7 +157,7 @@ impl Watch {
     }
 
     /// The completed changes, and whether other changes are in progress.
-    fn look(&mut self) -> (Vec<Changed>, bool) {
+    fn look(&mut self) -> (Vec<PathChange>, bool) {
         let (now, mut changed, mut is_changing) = (Instant::now(), Vec::new(), false);
         for (path, watched) in &mut self.watched {
             let stamp = stamp(path);
@@ -170,7 +170,7 @@ impl Watch {
                 Some((before, since)) if before == stamp => {
                     if now.duration_since(since) >= settle {
                         (watched.seen, watched.changing) = (stamp, None);
-                        changed.push(Changed { path: path.clone(), is_gone: stamp.is_none() });
+                        changed.push(PathChange { path: path.clone(), is_gone: stamp.is_none() });
                         continue;
                     }
                 }
@@ -239,7 +239,7 @@ mod tests {
 
     use super::*;
 
-    async fn next(watch: &mut Watch) -> Vec<Changed> {
+    async fn next(watch: &mut Watch) -> Vec<PathChange> {
         tokio::time::timeout(Duration::from_secs(60), watch.changed()).await.expect("the change is seen")
     }
 
@@ -272,8 +272,8 @@ mod tests {
         assert!(others.into_iter().chain(more).all(may_have_changed));
     }
 
-    fn is_another(path: &Path) -> [Changed; 1] {
-        [Changed { path: path.to_owned(), is_gone: false }]
+    fn is_another(path: &Path) -> [PathChange; 1] {
+        [PathChange { path: path.to_owned(), is_gone: false }]
     }
 
     #[tokio::test]
@@ -293,7 +293,7 @@ mod tests {
         fs::write(&file, "4").unwrap();
         assert_eq!(next(&mut watch).await, is_another(&file));
         fs::remove_file(&file).unwrap();
-        assert_eq!(next(&mut watch).await, [Changed { path: file, is_gone: true }]);
+        assert_eq!(next(&mut watch).await, [PathChange { path: file, is_gone: true }]);
         fs::write(&other, "1").unwrap();
         assert_eq!(next(&mut watch).await, is_another(&other));
         fs::write(folder.path().join("c.wasm"), "1").unwrap();

@@ -31,7 +31,7 @@ use crate::effects::Disk;
 use crate::limits;
 use crate::model::writes::LANE_KEY_BYTES_MAX;
 pub use crate::model::{
-    Chunk, Diversion, DivertedRecord, Duplicate, EntryPage, Fence, Guard, GuardCounts, GuardReason, GuardRefused,
+    Chunk, Diversion, DivertedRecord, Duplicate, EntryPage, Fence, Guard, GuardCounts, GuardReason, GuardRefusal,
     LaneWrite, Lifecycle, Mark, PageBudget, ProducerUnknown, Retention, SliceFull, Slices, StoredEvent, TimeOf,
     TopicSettings,
 };
@@ -145,12 +145,12 @@ pub enum ApplyError {
     UnknownTopic { subscriber: String, topic: String },
     /// The engine has stopped.
     #[error(transparent)]
-    Stopped(#[from] Stopped),
+    Stopped(#[from] StopReason),
 }
 
 /// The engine has stopped.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Stopped {
+pub enum StopReason {
     /// It was shut down.
     #[error("the bus is shutting down")]
     Closed,
@@ -187,7 +187,7 @@ pub enum AppendError {
     },
     /// A guard refuses one of the events; nothing was appended.
     #[error("{}", .0.why)]
-    Guard(GuardRefused),
+    Guard(GuardRefusal),
     /// A topic does not know the producer that numbered the events, and may have forgotten it; nothing was appended.
     #[error("the topic does not know the producer of these events, and may have forgotten it")]
     Producer(ProducerUnknown),
@@ -199,7 +199,7 @@ pub enum AppendError {
     UnknownPartition(PartitionId),
     /// The engine has stopped. Appends in progress may or may not have happened.
     #[error(transparent)]
-    Stopped(#[from] Stopped),
+    Stopped(#[from] StopReason),
 }
 
 impl AppendError {
@@ -237,7 +237,7 @@ pub enum SessionError {
     Fenced,
     /// A guard refuses one of the outputs: the unit did not happen, and the session continues.
     #[error("{}", .0.why)]
-    Guard(GuardRefused),
+    Guard(GuardRefusal),
     /// A faulty unit: it moves the cursor back without being a seek, is larger than [`Capabilities::unit_bytes_max`],
     /// or emits to a partition that does not exist.
     #[error("the unit is not acceptable: {0}")]
@@ -247,7 +247,7 @@ pub enum SessionError {
     Read(#[from] ReadError),
     /// The engine has stopped.
     #[error(transparent)]
-    Stopped(#[from] Stopped),
+    Stopped(#[from] StopReason),
 }
 
 impl SessionError {
@@ -379,7 +379,7 @@ pub enum Health {
     /// Accepting work.
     Serving,
     /// Stopped, permanently.
-    Stopped(Stopped),
+    Stopped(StopReason),
 }
 
 /// Returns the number of events of a topic that the slowest of some subscribers has not consumed.
@@ -418,7 +418,11 @@ pub trait Engine: Clone + Send + Sync + 'static {
     ) -> impl Future<Output = Result<Vec<Chunk>, ReadError>> + Send;
 
     /// Resolves when the event at `offset` is durable, or when the engine stops.
-    fn wait_durable(&self, partition: PartitionId, offset: Offset) -> impl Future<Output = Result<(), Stopped>> + Send;
+    fn wait_durable(
+        &self,
+        partition: PartitionId,
+        offset: Offset,
+    ) -> impl Future<Output = Result<(), StopReason>> + Send;
 
     /// The offsets of a partition; `None` if it does not exist.
     fn bounds(&self, partition: PartitionId) -> Option<Bounds>;
@@ -442,7 +446,10 @@ pub trait Engine: Clone + Send + Sync + 'static {
 
     /// As [`Self::bounds`], after everything written until now is durable: a caller that knows that an event was
     /// handled finds its outputs.
-    fn durable_bounds(&self, partition: PartitionId) -> impl Future<Output = Result<Option<Bounds>, Stopped>> + Send {
+    fn durable_bounds(
+        &self,
+        partition: PartitionId,
+    ) -> impl Future<Output = Result<Option<Bounds>, StopReason>> + Send {
         async move {
             let Some(Bounds { written, durable, .. }) = self.bounds(partition) else { return Ok(None) };
             if let Some(last) = written.checked_sub(1).filter(|last| *last >= durable) {
@@ -525,7 +532,7 @@ pub trait Engine: Clone + Send + Sync + 'static {
     fn health(&self) -> tokio::sync::watch::Receiver<Health>;
 
     /// Makes everything that was accepted durable, and stops. Later calls do nothing.
-    fn close(&self) -> impl Future<Output = Result<(), Stopped>> + Send;
+    fn close(&self) -> impl Future<Output = Result<(), StopReason>> + Send;
 }
 
 /// The result of an append.

@@ -37,7 +37,7 @@ use super::segments::Segments;
 use super::store::{Changes, Checkpoint, Contents, Extent, RowRange, Store, StoreError, StoreReader};
 use super::syncer::End;
 use super::unsynced::UnsyncedSegments;
-use super::{Durability, LogOptions, Settings, Shared, failed_sync, is_passing, lock};
+use super::{Durability, LogInner, LogOptions, Settings, failed_sync, is_passing, lock};
 use crate::limits;
 use crate::model::{Chunk, LaneId, Offset, PartitionId, Retention, SubscriberId, TopicId};
 
@@ -171,7 +171,7 @@ impl Checkpointer {
     }
 
     /// Moves all written groups, and makes a checkpoint if one is due. A checkpoint also removes expired segments.
-    pub(super) fn turn(&mut self, shared: &Shared, turn: Turn) -> Result<(), CheckpointError> {
+    pub(super) fn turn(&mut self, shared: &LogInner, turn: Turn) -> Result<(), CheckpointError> {
         self.settle(shared)?;
         let moved = self.move_waiting(shared);
         let since_ns = shared.clock.elapsed_ns().saturating_sub(self.looked_ns);
@@ -189,7 +189,7 @@ impl Checkpointer {
     }
 
     /// Writes the groups of the tail into segments and frees their memory.
-    fn move_waiting(&mut self, shared: &Shared) -> Result<(), CheckpointError> {
+    fn move_waiting(&mut self, shared: &LogInner) -> Result<(), CheckpointError> {
         let groups = shared.tail.waiting();
         let Some(link) = groups.last().map(|group| group.end) else { return Ok(()) };
         let settings = shared.settings();
@@ -241,13 +241,13 @@ impl Checkpointer {
     }
 
     /// Makes a partition's new segments visible to readers.
-    fn adopt(&mut self, shared: &Shared, id: PartitionId, partition: PartitionState) {
+    fn adopt(&mut self, shared: &LogInner, id: PartitionId, partition: PartitionState) {
         shared.partition(id).set_segments(partition.segments.clone(), partition.extent.start);
         self.partitions.insert(id, partition);
     }
 
     /// Makes a checkpoint of everything that was moved.
-    fn commit(&mut self, shared: &Shared) -> Result<(), CheckpointError> {
+    fn commit(&mut self, shared: &LogInner) -> Result<(), CheckpointError> {
         let settings = shared.settings();
         let (generation, now) = (self.checkpoint.generation + 1, shared.trusted.now());
         let mut changes = Changes::new(Checkpoint { generation, clock: now, ..self.pending.checkpoint });
@@ -293,7 +293,7 @@ impl Checkpointer {
     }
 
     /// Finds out whether a failed commit has happened.
-    pub(super) fn settle(&mut self, shared: &Shared) -> Result<(), CheckpointError> {
+    pub(super) fn settle(&mut self, shared: &LogInner) -> Result<(), CheckpointError> {
         if self.unsure.is_none() {
             return Ok(());
         }
@@ -307,7 +307,7 @@ impl Checkpointer {
     }
 
     /// A checkpoint is durable: publishes the new state and removes files that are no longer needed.
-    fn happened(&mut self, shared: &Shared, outcome: Outcome) {
+    fn happened(&mut self, shared: &LogInner, outcome: Outcome) {
         let Outcome { changes, partitions, identities, leaves, rows_gone } = outcome;
         self.checkpoint = changes.checkpoint;
         self.identities.happened(shared, changes.checkpoint.link.position, identities);
@@ -328,7 +328,7 @@ impl Checkpointer {
     /// Adds the rows of removed topics to the deletions of this checkpoint. Returns those topics.
     fn leave(
         &self,
-        shared: &Shared,
+        shared: &LogInner,
         settings: &Settings,
         changed: &BTreeMap<PartitionId, PartitionState>,
         changes: &mut Changes,
@@ -355,7 +355,7 @@ impl Checkpointer {
     }
 
     /// Rows of removed topics were deleted.
-    fn left(&mut self, shared: &Shared, leaves: &[TopicRemoval], rows: Option<usize>) {
+    fn left(&mut self, shared: &LogInner, leaves: &[TopicRemoval], rows: Option<usize>) {
         if leaves.is_empty() {
             return;
         }
@@ -376,7 +376,7 @@ impl Checkpointer {
     /// Selects the segments that expire.
     fn expire(
         &self,
-        shared: &Shared,
+        shared: &LogInner,
         (settings, now): (&Settings, ClockState),
         kept: &mut BTreeMap<PartitionId, PartitionState>,
         changes: &mut Changes,
@@ -475,7 +475,7 @@ fn is_to_be_sealed(segment: &SegmentMeta, retention: &Retention, horizon_ns: Opt
 
 /// Appends events to the partition's segments on the disk. Returns the segments that changed.
 fn add(
-    shared: &Shared,
+    shared: &LogInner,
     unsynced: &mut UnsyncedSegments,
     settings: &Settings,
     id: PartitionId,
@@ -552,7 +552,7 @@ fn blocks(chunks: &[Chunk]) -> Vec<Vec<Chunk>> {
 }
 
 /// Removes files that are no longer needed. The next checkpoint or the next start repeats a removal that fails.
-fn clean_up(shared: &Shared, changes: &Changes) {
+fn clean_up(shared: &LogInner, changes: &Changes) {
     let report = |what: &str, error: &io::Error| {
         tracing::warn!(what, %error, "cannot clean up; the next checkpoint tries again");
     };

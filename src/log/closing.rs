@@ -6,7 +6,7 @@
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
-use super::{Shared, is_passing};
+use super::{LogInner, is_passing};
 use crate::limits;
 
 /// The state of one log's closing.
@@ -19,7 +19,7 @@ pub(super) struct CloseState {
     has_given_up: AtomicBool,
 }
 
-impl Shared {
+impl LogInner {
     /// Records whether a checkpoint found room.
     pub(super) fn found_room(&self, has_room: bool) {
         self.closing.has_no_room.store(!has_room, Ordering::Release);

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::Shared;
+use super::LogInner;
 use super::block::{BLOCK_HEAD_BYTES, BlockError, BlockHead};
 use super::partition::{ChunkLimiter, Partition, TimeSearch};
 use super::segment::{SegmentError, SegmentId, SegmentMeta, is_out_of_descriptors};
@@ -17,7 +17,7 @@ use crate::model::{Chunk, Offset, PartitionId};
 
 /// A reader of one partition at a time.
 pub struct ColdReader {
-    shared: Arc<Shared>,
+    shared: Arc<LogInner>,
     place: Option<ReadPosition>,
 }
 
@@ -44,7 +44,7 @@ impl ColdError {
 }
 
 impl ColdReader {
-    pub(super) fn new(shared: Arc<Shared>) -> Self {
+    pub(super) fn new(shared: Arc<LogInner>) -> Self {
         shared.cold_cache.joined();
         Self { shared, place: None }
     }
@@ -165,13 +165,13 @@ impl ReadPosition {
 
     /// The stored bytes are not the written ones. The cached window is dropped, so that the next read looks at the
     /// disk.
-    fn damaged(&self, shared: &Shared, error: BlockError) -> SegmentError {
+    fn damaged(&self, shared: &LogInner, error: BlockError) -> SegmentError {
         shared.cold_cache.forget(self.id());
         self.id().damaged(self.position, error)
     }
 
     /// The block at this position. `None` after the last one, or if no window has it and `may_load` is false.
-    fn block(&self, shared: &Shared, may_load: bool) -> Result<Option<(BlockHead, Bytes)>, SegmentError> {
+    fn block(&self, shared: &LogInner, may_load: bool) -> Result<Option<(BlockHead, Bytes)>, SegmentError> {
         if self.position >= self.meta.bytes {
             return Ok(None);
         }

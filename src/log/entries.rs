@@ -18,7 +18,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 
 use super::store::{StoreError, StoreReader, StoreSnapshot};
-use super::{Lane, Log, Shared};
+use super::{Lane, Log, LogInner};
 use crate::model::{EntryPage, LaneId, LaneWrite, PageBudget};
 
 /// Minimum number of entries to read in one round, however few are asked for: some may be deleted.
@@ -150,7 +150,7 @@ impl ChangePage {
 /// Reads the entries of a lane. Cheap to clone.
 #[derive(Clone)]
 pub struct LaneEntries {
-    shared: Arc<Shared>,
+    shared: Arc<LogInner>,
     lane: Arc<Lane>,
     frozen: Option<Arc<EntriesSnapshot>>,
 }
@@ -185,7 +185,7 @@ impl From<StoreError> for EntriesError {
 
 /// Borrowed access to the entries of a lane.
 pub(super) struct EntryReader<'s> {
-    pub(super) shared: &'s Shared,
+    pub(super) shared: &'s LogInner,
     pub(super) lane: &'s Lane,
 }
 

@@ -17,10 +17,10 @@ use bytes::Bytes;
 
 use super::entries::{EntriesError, EntryReader};
 use super::frame::PartitionEntries;
-use super::{Settings, Shared, lock};
+use super::{LogInner, Settings, lock};
 use crate::model::guard::{GUARD_ENTRIES, slots_of};
 use crate::model::{
-    self, DivertedRecord, Duplicate, GuardJudge, GuardRefused, GuardStates, Offset, PartitionId, Slices, keeper_of,
+    self, DivertedRecord, Duplicate, GuardJudge, GuardRefusal, GuardStates, Offset, PartitionId, Slices, keeper_of,
 };
 
 /// How many of the oldest ended keys are looked up at once. A caller looks up more when half of them are used: the
@@ -46,7 +46,7 @@ pub(super) struct OldestEnds {
 
 /// Looks up what the verdict on these records needs and memory does not have. Values that cannot be read are left to
 /// the appender, which reports the error.
-pub(super) fn look_up(shared: &Shared, slices: &Slices) -> Option<Box<GuardLookup>> {
+pub(super) fn look_up(shared: &LogInner, slices: &Slices) -> Option<Box<GuardLookup>> {
     if !slices.is_guarded() {
         return None;
     }
@@ -84,7 +84,7 @@ pub(super) fn look_up(shared: &Shared, slices: &Slices) -> Option<Box<GuardLooku
 }
 
 fn look_up_oldest(
-    shared: &Shared,
+    shared: &LogInner,
     checkpoint: u64,
     partition: PartitionId,
     entries: &EntryReader<'_>,
@@ -117,7 +117,7 @@ fn look_up_oldest(
 
 /// The guards of topics, with the state that they need.
 pub(super) struct Guards<'s> {
-    pub(super) shared: &'s Shared,
+    pub(super) shared: &'s LogInner,
     pub(super) settings: &'s Settings,
     pub(super) now_ns: u64,
     pub(super) looked: Option<&'s GuardLookup>,
@@ -132,7 +132,7 @@ impl Guards<'_> {
         slices: &Slices,
         duplicates: &mut Vec<Duplicate>,
         next_offset: impl FnMut(PartitionId) -> Offset,
-    ) -> Result<(Vec<PartitionEntries>, Vec<DivertedRecord>), GuardRefused> {
+    ) -> Result<(Vec<PartitionEntries>, Vec<DivertedRecord>), GuardRefusal> {
         if !slices.is_guarded() {
             return Ok((Vec::new(), Vec::new()));
         }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::runs::{Generation, Hashing, Horizon, StoredRuns, TopicRuns};
 use super::store::{Changes, Contents, IdentityRow, StoreError, StoreReader};
 use super::window::Batch;
-use super::{Settings, Shared};
+use super::{LogInner, Settings};
 use crate::model::TopicId;
 
 /// The runs of all topics, and the identities that are not in a run yet.
@@ -134,7 +134,7 @@ impl Identities {
     }
 
     /// A checkpoint at this position is durable: publishes the new runs.
-    pub(super) fn happened(&mut self, shared: &Shared, position: u64, resealed: ChangedRuns) {
+    pub(super) fn happened(&mut self, shared: &LogInner, position: u64, resealed: ChangedRuns) {
         for (topic, runs) in resealed {
             match runs.is_empty() {
                 true => drop(self.sealed.topics.remove(&topic)),

@@ -234,7 +234,7 @@ pub struct Replay {
 
 /// The log. Dropping the last handle closes it.
 pub struct Log {
-    shared: Arc<Shared>,
+    shared: Arc<LogInner>,
     /// `None` if a [`Stepper`] does each step.
     seat: Option<Arc<Seat>>,
     syncer: Arc<Syncer>,
@@ -242,7 +242,7 @@ pub struct Log {
 }
 
 /// State that the appender, the syncer, the checkpointer and the readers share.
-pub(crate) struct Shared {
+pub(crate) struct LogInner {
     disk: Arc<dyn Disk>,
     clock: Arc<dyn Clock>,
     partitions: RwLock<HashMap<PartitionId, Arc<Partition>>>,
@@ -290,7 +290,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl Shared {
+impl LogInner {
     fn is_poisoned(&self) -> bool {
         matches!(*self.condition.borrow(), Condition::Poisoned(_))
     }
@@ -414,7 +414,7 @@ impl Log {
         disk: Arc<dyn Disk>,
         clock: Arc<dyn Clock>,
         options: LogOptions,
-    ) -> Result<(Arc<Shared>, Appender, Arc<Syncer>, Replay), OpenError> {
+    ) -> Result<(Arc<LogInner>, Appender, Arc<Syncer>, Replay), OpenError> {
         let total_bytes = disk.space().map_or(u64::MAX, |space| space.total_bytes);
         // A small disk gets small files, and checkpoints that are frequent enough for them.
         let part_bytes = total_bytes / limits::JOURNAL_FILE_PART;
@@ -438,7 +438,7 @@ impl Log {
             name: "the log's folder".to_owned(),
             error,
         })?;
-        let shared = Arc::new(Shared {
+        let shared = Arc::new(LogInner {
             partitions: RwLock::new(contents.partitions.iter().map(partition).collect()),
             lanes: RwLock::new(contents.cursors.iter().map(lane).collect()),
             files: recovered.files,
@@ -625,7 +625,7 @@ impl Drop for Log {
 
 /// Reads the journal from the checkpoint to its end again, and applies its frames.
 fn replay(
-    shared: &Shared,
+    shared: &LogInner,
     appender: &mut Appender,
     from: u64,
     end: &frame::Link,

@@ -13,7 +13,7 @@ use super::guards::{GuardLookup, look_up};
 use super::unconsumed::Counts;
 use super::{Lane, Log};
 use crate::limits;
-use crate::model::{DivertedRecord, Duplicate, GuardRefused, LaneId, LaneWrite, Offset, ProducerUnknown, Slices};
+use crate::model::{DivertedRecord, Duplicate, GuardRefusal, LaneId, LaneWrite, Offset, ProducerUnknown, Slices};
 
 /// The offsets of an append.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,7 +30,7 @@ pub struct SlicePlaces {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum AppendRefusal {
     /// A guard refuses one of the records.
-    Guard(GuardRefused),
+    Guard(GuardRefusal),
     /// Its topic does not know its producer, which may have been forgotten.
     Producer(ProducerUnknown),
     /// An earlier append with the same fence was refused.
@@ -77,7 +77,7 @@ pub(super) enum Submission {
         writes: Vec<LaneWrite>,
         unit: u64,
         /// If it has guards: resolved once the unit is written or refused.
-        verdict: Option<oneshot::Sender<Result<(), GuardRefused>>>,
+        verdict: Option<oneshot::Sender<Result<(), GuardRefusal>>>,
         permit: Permit,
     },
     /// A new owner of a lane.
@@ -436,7 +436,7 @@ impl Log {
         consumed_to: Offset,
         slices: Slices,
         writes: Vec<LaneWrite>,
-    ) -> Result<Result<(), GuardRefused>, SubmitError> {
+    ) -> Result<Result<(), GuardRefusal>, SubmitError> {
         while !slices.is_empty() && !self.shared.space.level(&self.shared, slices.bytes()).admits_emits() {
             let mut condition = self.condition();
             let stopped = condition.wait_for(|condition| *condition != super::Condition::Working);

@@ -25,7 +25,7 @@ use super::filter::{Entry, Filter, TOUCHED_MAX, join};
 use super::producers::{ProducerKey, floor_ns};
 use super::store::{IdentityLookup, IdentityRow, LastSequence, StoreError};
 use super::window::EventPlace;
-use super::{Shared, lock};
+use super::{LogInner, lock};
 use crate::limits;
 use crate::model::{Dedupe, TopicId};
 
@@ -318,14 +318,14 @@ pub(super) enum LookupWait {
 
 /// The appender's lookups in the store.
 pub(super) struct RunLookup<'s> {
-    shared: &'s Shared,
+    shared: &'s LogInner,
     sealed: Arc<StoredRuns>,
     hashing: Hashing,
     waits: LookupWait,
 }
 
 impl<'s> RunLookup<'s> {
-    pub(super) fn new(shared: &'s Shared, hashing: Hashing, waits: LookupWait) -> Self {
+    pub(super) fn new(shared: &'s LogInner, hashing: Hashing, waits: LookupWait) -> Self {
         Self { shared, sealed: shared.sealed(), hashing, waits }
     }
 

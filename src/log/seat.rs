@@ -22,17 +22,17 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use super::appender::Appender;
 use super::queue::WakeReason;
-use super::{Shared, lock};
+use super::{LogInner, lock};
 use crate::limits;
 
 /// The appender, used by one thread at a time. Empty once the log has ended.
 pub(super) struct Seat {
-    shared: Arc<Shared>,
+    shared: Arc<LogInner>,
     appender: Mutex<Option<Appender>>,
 }
 
 impl Seat {
-    pub(super) fn new(shared: Arc<Shared>, appender: Appender) -> Self {
+    pub(super) fn new(shared: Arc<LogInner>, appender: Appender) -> Self {
         Self { shared, appender: Mutex::new(Some(appender)) }
     }
 

@@ -13,7 +13,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::Shared;
+use super::LogInner;
 use crate::effects::Space;
 use crate::limits;
 
@@ -54,7 +54,7 @@ fn twice(bytes: u64) -> u64 {
 }
 
 /// Room for data that was admitted and is not in segments yet.
-fn promised(shared: &Shared) -> u64 {
+fn promised(shared: &LogInner) -> u64 {
     twice(shared.queue.bytes()) + shared.tail.waiting_bytes() as u64
 }
 
@@ -86,7 +86,7 @@ impl SpaceWatch {
     /// Which writers may write `bytes` that are not in the queue yet. Looks at the disk if the last look is too old, in
     /// time or in bytes, and before it refuses a writer: so a small disk never admits more than it has room for, and
     /// new room is used at once.
-    pub(super) fn level(&self, shared: &Shared, bytes: usize) -> SpaceLevel {
+    pub(super) fn level(&self, shared: &LogInner, bytes: usize) -> SpaceLevel {
         let bytes = twice(bytes as u64);
         let since = self.since.fetch_add(bytes, Ordering::Relaxed) + bytes;
         let now = shared.clock.elapsed_ns();
@@ -105,7 +105,7 @@ impl SpaceWatch {
     }
 
     /// As [`Self::level`], always with a new look at the disk.
-    pub(super) fn level_now(&self, shared: &Shared, bytes: usize) -> SpaceLevel {
+    pub(super) fn level_now(&self, shared: &LogInner, bytes: usize) -> SpaceLevel {
         self.looked_ns.store(u64::MAX, Ordering::Relaxed);
         self.level(shared, bytes)
     }
@@ -132,7 +132,7 @@ impl SpaceWatch {
     }
 
     /// Whether `bytes` can be taken such that all writers are still admitted.
-    pub(super) fn has_room_for(&self, shared: &Shared, bytes: u64) -> bool {
+    pub(super) fn has_room_for(&self, shared: &LogInner, bytes: u64) -> bool {
         shared
             .disk
             .space()
@@ -144,7 +144,7 @@ impl SpaceWatch {
         self.after(0) != SpaceLevel::Ample
     }
 
-    fn look(&self, shared: &Shared) {
+    fn look(&self, shared: &LogInner) {
         let space = match shared.disk.space() {
             Ok(space) => space,
             Err(error) => {

@@ -26,7 +26,7 @@ use tokio::sync::oneshot;
 use super::files::JournalFile;
 use super::partition::Partition;
 use super::queue::{AppendRefusal, Permit, SlicePlaces};
-use super::{Durability, Shared};
+use super::{Durability, LogInner};
 use crate::limits;
 use crate::model::{Offset, PartitionId};
 
@@ -146,7 +146,7 @@ impl Syncer {
 
     /// Submits a group to be made durable; waits if too many are pending. A group without waiting callers is merged
     /// with the previous one.
-    pub(super) fn submit(&self, group: WrittenGroup, shared: &Shared) {
+    pub(super) fn submit(&self, group: WrittenGroup, shared: &LogInner) {
         let mut pending = self.pending();
         pending.push(group, self.durability);
         self.arrived.notify_one();
@@ -162,7 +162,7 @@ impl Syncer {
     }
 
     /// Waits until more is durable, or nothing more will be.
-    fn wait<'a>(&'a self, mut pending: MutexGuard<'a, Pending>, shared: &Shared) -> MutexGuard<'a, Pending> {
+    fn wait<'a>(&'a self, mut pending: MutexGuard<'a, Pending>, shared: &LogInner) -> MutexGuard<'a, Pending> {
         pending.urgent = true;
         if self.is_stepped {
             drop(pending);
@@ -174,7 +174,7 @@ impl Syncer {
     }
 
     /// Syncs the pending groups, if there is no thread to do it.
-    pub(super) fn step(&self, shared: &Shared) {
+    pub(super) fn step(&self, shared: &LogInner) {
         let groups = std::mem::take(&mut self.pending().groups);
         if !self.make_durable(groups, shared) {
             self.end();
@@ -196,7 +196,7 @@ impl Syncer {
     ///
     /// # Errors
     /// The syncer has ended; it has reported the reason.
-    pub(super) fn settle(&self, file: &Arc<JournalFile>, position: u64, shared: &Shared) -> io::Result<()> {
+    pub(super) fn settle(&self, file: &Arc<JournalFile>, position: u64, shared: &LogInner) -> io::Result<()> {
         let mut pending = self.pending();
         if pending.submitted < position {
             let group =
@@ -248,7 +248,7 @@ impl Syncer {
     }
 
     /// Runs until it is closed or a sync fails.
-    pub(super) fn run(&self, shared: &Shared) {
+    pub(super) fn run(&self, shared: &LogInner) {
         // Nothing is acked after the end of this thread, however it ended: waiting callers must learn that.
         if catch_unwind(AssertUnwindSafe(|| self.serve(shared))).is_err() {
             shared.poison("the syncer panicked");
@@ -256,7 +256,7 @@ impl Syncer {
         self.end();
     }
 
-    fn serve(&self, shared: &Shared) {
+    fn serve(&self, shared: &LogInner) {
         while let Some(groups) = self.take() {
             if !self.make_durable(groups, shared) {
                 return; // drops the groups with their tickets
@@ -267,7 +267,7 @@ impl Syncer {
     }
 
     /// Syncs groups and notifies their waiters. Returns false if nothing can be promised any more.
-    fn make_durable(&self, groups: Vec<WrittenGroup>, shared: &Shared) -> bool {
+    fn make_durable(&self, groups: Vec<WrittenGroup>, shared: &LogInner) -> bool {
         if let Err(error) = sync_files(&groups, self.durable()) {
             shared.poison(&format!("fdatasync failed: {error}"));
         }

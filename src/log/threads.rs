@@ -17,7 +17,7 @@ use super::checkpointer::Turn;
 use super::seat::Seat;
 use super::syncer::Syncer;
 use super::tail::Wake;
-use super::{Condition, Shared};
+use super::{Condition, LogInner};
 use crate::{effects, limits};
 
 /// The threads of an open log.
@@ -26,13 +26,13 @@ pub(super) struct Threads {
 }
 
 impl Threads {
-    pub(super) fn start(shared: Arc<Shared>, seat: Arc<Seat>, syncer: Arc<Syncer>) -> io::Result<Self> {
+    pub(super) fn start(shared: Arc<LogInner>, seat: Arc<Seat>, syncer: Arc<Syncer>) -> io::Result<Self> {
         let appender = effects::thread("wattle-appender", move || run(&shared, &seat, &syncer))?;
         Ok(Self { appender })
     }
 
     /// Waits for their end.
-    pub(super) fn join(self, shared: &Shared) {
+    pub(super) fn join(self, shared: &LogInner) {
         if self.appender.join().is_err() {
             shared.condition.send_replace(Condition::Poisoned("the appender panicked".into()));
         }
@@ -40,7 +40,7 @@ impl Threads {
 }
 
 /// The appender's thread, which starts the others and ends them. When it returns, no thread runs and no caller waits.
-fn run(shared: &Arc<Shared>, seat: &Seat, syncer: &Arc<Syncer>) {
+fn run(shared: &Arc<LogInner>, seat: &Seat, syncer: &Arc<Syncer>) {
     let served = std::thread::scope(|scope| -> io::Result<()> {
         let syncs = Builder::new().name("wattle-syncer".into()).spawn_scoped(scope, || syncer.run(shared))?;
         let checkpoints = Builder::new().name("wattle-checkpoint".into()).spawn_scoped(scope, || {
@@ -72,7 +72,7 @@ fn run(shared: &Arc<Shared>, seat: &Seat, syncer: &Arc<Syncer>) {
     end(shared, served);
 }
 
-fn end(shared: &Shared, served: io::Result<()>) {
+fn end(shared: &LogInner, served: io::Result<()>) {
     if let Err(error) = served {
         shared.poison(&error.to_string());
     }
@@ -90,7 +90,7 @@ fn end(shared: &Shared, served: io::Result<()>) {
 }
 
 /// The checkpointer's thread.
-fn checkpoint(shared: &Shared) {
+fn checkpoint(shared: &LogInner) {
     if let Err(error) = shared.files.keep_a_spare() {
         tracing::debug!(%error, "no spare journal file could be made yet");
     }
@@ -120,13 +120,13 @@ fn checkpoint(shared: &Shared) {
 
 /// Does the work of a log without threads. Each step does the work that is due, and nothing else.
 pub struct Stepper {
-    shared: Arc<Shared>,
+    shared: Arc<LogInner>,
     appender: Appender,
     syncer: Arc<Syncer>,
 }
 
 impl Stepper {
-    pub(super) fn new(shared: Arc<Shared>, appender: Appender, syncer: Arc<Syncer>) -> Self {
+    pub(super) fn new(shared: Arc<LogInner>, appender: Appender, syncer: Arc<Syncer>) -> Self {
         Self { shared, appender, syncer }
     }
 

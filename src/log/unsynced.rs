@@ -176,9 +176,9 @@ mod tests {
 
     /// The writeback requests that a disk got: position and length.
     #[derive(Clone, Default)]
-    struct Begun(Arc<Mutex<Vec<(u64, u64)>>>);
+    struct WritebackRequests(Arc<Mutex<Vec<(u64, u64)>>>);
 
-    impl DiskFile for Begun {
+    impl DiskFile for WritebackRequests {
         fn read_at(&self, _: &mut [u8], _: u64) -> io::Result<usize> {
             Ok(0)
         }
@@ -212,7 +212,7 @@ mod tests {
     fn the_disk_begins_to_write_a_part_at_a_time_and_each_file_in_its_turn() {
         const KIB: u64 = 1 << 10;
         let mut unsynced = UnsyncedSegments::new(false);
-        let begun: Vec<Begun> = (0..4).map(|_| Begun::default()).collect();
+        let begun: Vec<WritebackRequests> = (0..4).map(|_| WritebackRequests::default()).collect();
         for (number, file) in (0..).zip(&begun) {
             let id = SegmentId { partition: PartitionId { topic: TopicId(1), partition: number }, base_offset: 0 };
             // the last file has only a little

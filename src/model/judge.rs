@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::{Buf, BufMut, Bytes};
 
 use super::guard::{
-    Diversion, DivertedRecord, ENDED, ENDED_MARK, FORGOTTEN_AT_ONCE, Guard, GuardReason, GuardRefused, GuardStates,
+    Diversion, DivertedRecord, ENDED, ENDED_MARK, FORGOTTEN_AT_ONCE, Guard, GuardReason, GuardRefusal, GuardStates,
     HELD, Identities, KeyState, LIVING, Lifecycle, SLOT_BYTES, Slots, Verdict, check_order, identities_of, number_of,
     slot_key,
 };
@@ -39,17 +39,17 @@ impl<'s, S: GuardStates> GuardJudge<'s, S> {
     /// Judges the next record, which gets `offset` if it may follow.
     ///
     /// # Errors
-    /// [`GuardRefused`]: none of the judged records may be appended.
+    /// [`GuardRefusal`]: none of the judged records may be appended.
     pub fn judge(
         &mut self,
         partition: PartitionId,
         lifecycle: &Lifecycle,
         guard: &Guard,
         offset: Offset,
-    ) -> Result<Verdict, GuardRefused> {
+    ) -> Result<Verdict, GuardRefusal> {
         if let Some(id) = guard.id {
             let stored = self.get(partition, &guard.key.to_be_bytes());
-            let stored = stored.map_err(|why| GuardRefused { of: guard.of, why: GuardReason::Unreadable(why) })?;
+            let stored = stored.map_err(|why| GuardRefusal { of: guard.of, why: GuardReason::Unreadable(why) })?;
             if let Some(first) = identities_of(stored.as_deref(), lifecycle, self.now_ns).find(id) {
                 return Ok(Verdict::Known(first));
             }
@@ -66,7 +66,7 @@ impl<'s, S: GuardStates> GuardJudge<'s, S> {
             }
             (Err(why), _) => Err(why),
         };
-        verdict.map_err(|why| GuardRefused { of: guard.of, why })
+        verdict.map_err(|why| GuardRefusal { of: guard.of, why })
     }
 
     /// Judges the guarded records of slices in order, except known duplicates. Records whose identity their key
@@ -81,7 +81,7 @@ impl<'s, S: GuardStates> GuardJudge<'s, S> {
         lifecycle_of: impl Fn(TopicId) -> Option<&'l Arc<Lifecycle>>,
         duplicates: &mut Vec<Duplicate>,
         mut next_offset: impl FnMut(PartitionId) -> Offset,
-    ) -> Result<Vec<DivertedRecord>, GuardRefused> {
+    ) -> Result<Vec<DivertedRecord>, GuardRefusal> {
         let (mut aside, mut repeated) = (Vec::new(), Vec::new());
         for (number, slice) in (0..).zip(slices.iter()) {
             let Some(lifecycle) = lifecycle_of(slice.partition.topic) else { continue };
@@ -205,9 +205,9 @@ impl<'s, S: GuardStates> GuardJudge<'s, S> {
     ///
     /// # Errors
     /// The entries cannot be read.
-    pub fn release(&mut self, partition: PartitionId, count: u32) -> Result<(), GuardRefused> {
+    pub fn release(&mut self, partition: PartitionId, count: u32) -> Result<(), GuardRefusal> {
         let held =
-            self.get(partition, HELD).map_err(|why| GuardRefused { of: 0, why: GuardReason::Unreadable(why) })?;
+            self.get(partition, HELD).map_err(|why| GuardRefusal { of: 0, why: GuardReason::Unreadable(why) })?;
         let held = number_of(held.as_deref()).saturating_sub(count.into());
         self.put(partition, HELD, Some(Bytes::copy_from_slice(&held.to_le_bytes())));
         Ok(())

@@ -24,7 +24,7 @@ pub use chunk::{Chunk, StoredEvent, TimeOf};
 pub use event::{Attribute, AttributeView, Event, EventError, EventView};
 pub use fence::Fence;
 pub use guard::{
-    Diversion, DivertedRecord, Guard, GuardCounts, GuardReason, GuardRefused, GuardStates, KEY_IDENTITIES_MAX,
+    Diversion, DivertedRecord, Guard, GuardCounts, GuardReason, GuardRefusal, GuardStates, KEY_IDENTITIES_MAX,
     Lifecycle, Verdict, keeper_of,
 };
 pub use identity::{

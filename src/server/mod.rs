@@ -46,7 +46,7 @@ use crate::effects;
 use crate::engine::{Engine, Health};
 use crate::wasm::Host;
 use calls::Calls;
-pub use grpc::capsule::{Capsules, Listed, Opened};
+pub use grpc::capsule::{CapsulePage, Capsules, FileReader};
 
 /// A runtime for a service. It has a thread for every two processors: a request takes it a few tens of microseconds,
 /// less than two of its threads would spend to wake each other for it, and the lanes need the processors more.

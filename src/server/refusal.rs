@@ -9,13 +9,13 @@ use std::time::Duration;
 
 use crate::api::reason;
 use crate::deploy::{CompareError, PluginError, ReloadError, StoreError, TopologyError};
-use crate::dispatch::publish::{EventRefused, NumberingRefused};
+use crate::dispatch::publish::{EventRefusal, NumberingRefusal};
 use crate::dispatch::shadow::ShadowError;
 use crate::dispatch::{
     BacklogFull, CollectError, ControlError, NameError, NameKind, PendingError, PrepareError, PublishError,
     Refusal as LaneRefusal, SnapshotError, TraceError,
 };
-use crate::engine::{AppendError, ApplyError, GuardReason, ReadError, SessionError, Stopped};
+use crate::engine::{AppendError, ApplyError, GuardReason, ReadError, SessionError, StopReason};
 use crate::limits;
 use crate::model::Offset;
 
@@ -93,7 +93,7 @@ impl Refusal {
 
 /// Why a read was refused or ended.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum ReadRefused {
+pub(super) enum ReadRefusal {
     /// A partition that the topic does not have.
     #[error("topic `{topic}` has no partition {partition}: it has {partitions}, counted from 0")]
     UnknownPartition { topic: String, partition: u32, partitions: u32 },
@@ -124,7 +124,7 @@ pub(super) enum ReadRefused {
     Read(#[from] ReadError),
     /// The engine has stopped.
     #[error(transparent)]
-    Stopped(#[from] Stopped),
+    Stopped(#[from] StopReason),
 }
 
 /// A name that selects no topic or subscriber.
@@ -158,21 +158,21 @@ pub(super) fn publish(error: &PublishError) -> Refusal {
         }
         PublishError::Event { index, topic, error: why } => {
             let reason = match why {
-                EventRefused::Event(_) => reason::INVALID_EVENT,
-                EventRefused::TooLarge { .. } => reason::EVENT_TOO_LARGE,
-                EventRefused::Schema(_) => reason::SCHEMA_MISMATCH,
-                EventRefused::Record(_) | EventRefused::Key(_) => reason::INVALID_KEY,
-                EventRefused::Id(_) => reason::INVALID_ID,
-                EventRefused::Delay(_) => reason::INVALID_DELAY,
-                EventRefused::State(_) => reason::INVALID_STATE,
-                EventRefused::Lifecycle(_) => reason::LIFECYCLE,
+                EventRefusal::Event(_) => reason::INVALID_EVENT,
+                EventRefusal::TooLarge { .. } => reason::EVENT_TOO_LARGE,
+                EventRefusal::Schema(_) => reason::SCHEMA_MISMATCH,
+                EventRefusal::Record(_) | EventRefusal::Key(_) => reason::INVALID_KEY,
+                EventRefusal::Id(_) => reason::INVALID_ID,
+                EventRefusal::Delay(_) => reason::INVALID_DELAY,
+                EventRefusal::State(_) => reason::INVALID_STATE,
+                EventRefusal::Lifecycle(_) => reason::LIFECYCLE,
             };
             let class = match why {
-                EventRefused::Lifecycle(GuardReason::Order { .. }) => Class::Precondition,
-                EventRefused::Lifecycle(
+                EventRefusal::Lifecycle(GuardReason::Order { .. }) => Class::Precondition,
+                EventRefusal::Lifecycle(
                     GuardReason::Full { .. } | GuardReason::HeldFull { .. } | GuardReason::Recognised { .. },
                 ) => Class::Exhausted,
-                EventRefused::Lifecycle(GuardReason::Unreadable(_)) => Class::Internal,
+                EventRefusal::Lifecycle(GuardReason::Unreadable(_)) => Class::Internal,
                 _ => Class::Invalid,
             };
             let metadata = [("index", index.to_string()), ("topic", topic.clone())];
@@ -181,9 +181,9 @@ pub(super) fn publish(error: &PublishError) -> Refusal {
         PublishError::TooMany { .. } => Refusal::new(Class::Invalid, reason::TOO_MANY_EVENTS, error).field("events"),
         PublishError::Numbering(why) => {
             let field = match why {
-                NumberingRefused::Producer { .. } => "numbering.producer",
-                NumberingRefused::Exhausted { .. } => "numbering.first_sequence",
-                NumberingRefused::Ahead { .. } => "numbering.began",
+                NumberingRefusal::Producer { .. } => "numbering.producer",
+                NumberingRefusal::Exhausted { .. } => "numbering.first_sequence",
+                NumberingRefusal::Ahead { .. } => "numbering.began",
             };
             Refusal::new(Class::Invalid, reason::INVALID_NUMBERING, error).field(field)
         }
@@ -361,7 +361,7 @@ pub(super) fn plugin(error: &ReloadError) -> Refusal {
             // a write may have happened although it failed; and the decided version runs at the next start
             Refusal::new(Class::Internal, reason::VERSIONS_FAILED, error).outcome_unknown()
         }
-        ReloadError::Closed => stopped(&Stopped::Closed),
+        ReloadError::Closed => stopped(&StopReason::Closed),
     }
 }
 
@@ -422,7 +422,7 @@ pub(super) fn topology(error: &TopologyError) -> Refusal {
         TopologyError::Store(_) | TopologyError::Start(_) | TopologyError::Collect(_) => {
             Refusal::new(Class::Internal, reason::TOPOLOGY_FAILED, error).outcome_unknown()
         }
-        TopologyError::Closed => stopped(&Stopped::Closed),
+        TopologyError::Closed => stopped(&StopReason::Closed),
     }
 }
 
@@ -434,17 +434,17 @@ pub(super) fn field(field: impl Into<String>, what: impl std::fmt::Display) -> R
 }
 
 /// The engine has stopped. Calls in flight may or may not have had an effect.
-pub(super) fn stopped(stopped: &Stopped) -> Refusal {
+pub(super) fn stopped(stopped: &StopReason) -> Refusal {
     let reason = match stopped {
-        Stopped::Closed => reason::SHUTTING_DOWN,
-        Stopped::Poisoned(_) => reason::STORAGE_FAILED,
+        StopReason::Closed => reason::SHUTTING_DOWN,
+        StopReason::Poisoned(_) => reason::STORAGE_FAILED,
     };
     Refusal::new(Class::Unavailable, reason, stopped).outcome_unknown()
 }
 
 /// The bus is shutting down, and the call has not started.
 pub(super) fn shutting_down() -> Refusal {
-    Refusal::new(Class::Unavailable, reason::SHUTTING_DOWN, &Stopped::Closed)
+    Refusal::new(Class::Unavailable, reason::SHUTTING_DOWN, &StopReason::Closed)
 }
 
 /// A message larger than messages may be.
@@ -471,27 +471,27 @@ pub(super) fn deadline() -> Refusal {
 }
 
 /// A refused read.
-pub(super) fn read(error: &ReadRefused) -> Refusal {
+pub(super) fn read(error: &ReadRefusal) -> Refusal {
     let at = |partition: &u32, offset: &Offset| [("partition", partition.to_string()), ("offset", offset.to_string())];
     match error {
-        ReadRefused::UnknownPartition { .. } => {
+        ReadRefusal::UnknownPartition { .. } => {
             Refusal::new(Class::Invalid, reason::UNKNOWN_PARTITION, error).field("partitions")
         }
-        ReadRefused::Field { field, .. } => Refusal::new(Class::Invalid, reason::INVALID_ARGUMENT, error).field(*field),
-        ReadRefused::Expired { partition, offset, .. } => {
+        ReadRefusal::Field { field, .. } => Refusal::new(Class::Invalid, reason::INVALID_ARGUMENT, error).field(*field),
+        ReadRefusal::Expired { partition, offset, .. } => {
             Refusal::with(Class::Precondition, reason::POSITION_EXPIRED, error, at(partition, offset))
         }
-        ReadRefused::BeyondEnd { partition, offset, .. } => {
+        ReadRefusal::BeyondEnd { partition, offset, .. } => {
             Refusal::with(Class::Precondition, reason::POSITION_BEYOND_END, error, at(partition, offset))
         }
-        ReadRefused::Lost { partition, offset, .. } => {
+        ReadRefusal::Lost { partition, offset, .. } => {
             Refusal::with(Class::DataLoss, reason::POSITION_LOST, error, at(partition, offset))
         }
-        ReadRefused::Read(ReadError::UnknownPartition) => {
+        ReadRefusal::Read(ReadError::UnknownPartition) => {
             Refusal::new(Class::Invalid, reason::UNKNOWN_PARTITION, error).field("partitions")
         }
-        ReadRefused::Read(ReadError::Passing(_)) => unreadable_now(error),
-        ReadRefused::Read(ReadError::Storage(_)) => Refusal::new(Class::DataLoss, reason::UNREADABLE, error),
-        ReadRefused::Stopped(stopped) => self::stopped(stopped),
+        ReadRefusal::Read(ReadError::Passing(_)) => unreadable_now(error),
+        ReadRefusal::Read(ReadError::Storage(_)) => Refusal::new(Class::DataLoss, reason::UNREADABLE, error),
+        ReadRefusal::Stopped(stopped) => self::stopped(stopped),
     }
 }

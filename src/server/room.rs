@@ -10,7 +10,7 @@ use super::refusal::{self, Refusal};
 
 /// Bytes, as many as may be taken together. Cheap to clone.
 #[derive(Debug, Clone)]
-pub(super) struct Room {
+pub(super) struct ByteBudget {
     /// In units, since a semaphore counts to 32 bits at once.
     units: Arc<Semaphore>,
     max: u32,
@@ -18,7 +18,7 @@ pub(super) struct Room {
 
 const UNIT_BYTES: u64 = 1 << 10;
 
-impl Room {
+impl ByteBudget {
     pub(super) fn of(bytes: u64) -> Self {
         let max = u32::try_from(bytes / UNIT_BYTES).unwrap_or(u32::MAX);
         Self { units: Arc::new(Semaphore::new(max as usize)), max }
@@ -47,7 +47,7 @@ mod tests {
 
     #[tokio::test]
     async fn no_more_is_taken_than_there_is() {
-        let room = Room::of(10 * UNIT_BYTES);
+        let room = ByteBudget::of(10 * UNIT_BYTES);
         let small = room.try_take(1).unwrap();
         assert!(room.try_take(10 * UNIT_BYTES).is_none());
         let most = room.try_take(9 * UNIT_BYTES).unwrap();

@@ -18,7 +18,7 @@ pub(super) const TARGET: &str = "wasm32-wasip2";
 
 /// What cargo says of a build.
 #[derive(Debug, Default)]
-pub(super) struct Compiled {
+pub(super) struct BuildOutput {
     pub(super) component: Option<PathBuf>,
     /// The packages on this machine that are in it, by their folders.
     pub(super) packages: BTreeMap<PathBuf, LocalPackage>,
@@ -36,17 +36,17 @@ pub(super) struct Packages(BTreeMap<String, String>);
 
 impl Packages {
     /// As they are now.
-    pub(super) fn of(compiled: &Compiled) -> Self {
+    pub(super) fn of(compiled: &BuildOutput) -> Self {
         let digest = |folder: &PathBuf| (folder.display().to_string(), digest_of_sources(folder).to_string());
         Self(compiled.packages.keys().map(digest).collect())
     }
 
-    fn file(compiled: &Compiled) -> Option<PathBuf> {
+    fn file(compiled: &BuildOutput) -> Option<PathBuf> {
         Some(compiled.component.as_ref()?.with_extension("sources.json"))
     }
 
     /// Packages that changed since the last build and were not compiled.
-    pub(super) fn stale<'c>(&self, compiled: &'c Compiled) -> Vec<&'c str> {
+    pub(super) fn stale<'c>(&self, compiled: &'c BuildOutput) -> Vec<&'c str> {
         let known = Self::file(compiled).and_then(|file| std::fs::read(file).ok());
         let known: BTreeMap<String, String> =
             known.and_then(|known| serde_json::from_slice(&known).ok()).unwrap_or_default();
@@ -58,7 +58,7 @@ impl Packages {
         packages.filter(|package| is_stale(*package)).map(|(_, package)| package.id.as_str()).collect()
     }
 
-    pub(super) fn keep(&self, compiled: &Compiled) {
+    pub(super) fn keep(&self, compiled: &BuildOutput) {
         let text = serde_json::to_vec(&self.0).unwrap_or_default();
         // Where it is not kept, the next build goes by times alone.
         let _ = Self::file(compiled).map(|file| std::fs::write(file, text));
@@ -101,10 +101,10 @@ struct Artifact {
 const LOCAL: &str = "path+file://";
 
 /// What cargo built from a manifest, and of what.
-pub(super) fn compiled(stdout: Option<impl Read>, manifest: &Path) -> Compiled {
+pub(super) fn compiled(stdout: Option<impl Read>, manifest: &Path) -> BuildOutput {
     let lines = stdout.into_iter().flat_map(|stdout| BufReader::new(stdout).lines()).map_while(Result::ok);
     let artifacts = lines.filter_map(|line| serde_json::from_str::<Artifact>(&line).ok());
-    let mut compiled = Compiled::default();
+    let mut compiled = BuildOutput::default();
     for artifact in artifacts.filter(|artifact| artifact.reason == "compiler-artifact") {
         let Ok(path) = artifact.manifest_path.canonicalize() else { continue };
         if path == manifest {

@@ -21,5 +21,5 @@ pub use build::{build_folder, built, is_plugin_folder};
 pub(crate) use built::lately;
 pub use error::BuildError;
 pub use language::Language;
-pub use new::{Created, NewError, NewPlugin, Workspace, create};
+pub use new::{CreatedPlugin, NewError, NewPlugin, Workspace, create};
 pub use plugin::BuiltPlugin;

@@ -66,7 +66,7 @@ pub enum Workspace {
 
 /// A folder that was written.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Created {
+pub struct CreatedPlugin {
     pub folder: PathBuf,
     /// Where it belongs.
     pub workspace: Workspace,
@@ -76,7 +76,7 @@ pub struct Created {
 ///
 /// # Errors
 /// When the name cannot be one, when the folder is there and not empty, or when it cannot be written.
-pub fn create(plugin: &NewPlugin) -> Result<Created, NewError> {
+pub fn create(plugin: &NewPlugin) -> Result<CreatedPlugin, NewError> {
     let NewPlugin { name, language, parent } = plugin;
     if !Language::SUPPORTED.contains(language) {
         return Err(NewError::Language { language: language.name() });
@@ -126,7 +126,7 @@ pub fn create(plugin: &NewPlugin) -> Result<Created, NewError> {
             }
         }
     }
-    Ok(Created { folder, workspace })
+    Ok(CreatedPlugin { folder, workspace })
 }
 
 /// Where a plugin in a folder belongs.

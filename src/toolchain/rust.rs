@@ -8,7 +8,7 @@ use std::thread;
 
 use serde::Deserialize;
 
-use super::built::{self, Compiled, Packages, TARGET, compiled};
+use super::built::{self, BuildOutput, Packages, TARGET, compiled};
 use super::error::BuildError;
 use super::plugin::BuiltPlugin;
 use crate::api::Digest;
@@ -49,7 +49,7 @@ fn compile(
     workspace: &Path,
     manifest: &Path,
     progress: &mut dyn FnMut(&str),
-) -> Result<Compiled, BuildError> {
+) -> Result<BuildOutput, BuildError> {
     let mut cargo = tool("cargo", folder);
     cargo
         .args(["build", "--release", "--target", TARGET, "--message-format", "json-render-diagnostics"])

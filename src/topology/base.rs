@@ -18,10 +18,10 @@ use std::path::Path;
 use super::diagnostic::{Diagnostic, Severity};
 use super::namespace::Order;
 use super::plan::{ConfigValue, Plan};
-use super::reader::{Key, Shared};
-use super::resolve::{self, File, Whole};
-use super::values::{Named, OrRefuse, Word};
-use super::{Found, Problems, Source, Surroundings, names, raw, read, show};
+use super::reader::{Key, ReadContext};
+use super::resolve::{self, File, FilesContext};
+use super::values::{NamedTable, OrRefuse, Word};
+use super::{PathKind, Problems, Source, Surroundings, names, raw, read, show};
 use crate::api::Base;
 
 /// The name of texts of the applied topology in diagnostics.
@@ -29,7 +29,7 @@ const AS_APPLIED: &str = "as applied";
 
 /// A plan of files and what is applied.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Merged {
+pub struct MergedPlan {
     pub plan: Plan,
     /// The namespaces that the files name.
     pub namespaces: BTreeSet<String>,
@@ -66,8 +66,8 @@ impl Surroundings for Base {
         None
     }
 
-    fn at(&self, path: &Path) -> Found {
-        if self.folders.contains(path) { Found::Folder { manifest: true } } else { Found::File }
+    fn at(&self, path: &Path) -> PathKind {
+        if self.folders.contains(path) { PathKind::Folder { manifest: true } } else { PathKind::File }
     }
 
     fn text(&self, path: &Path, _: usize) -> Result<String, String> {
@@ -79,7 +79,7 @@ impl Surroundings for Base {
     }
 }
 
-impl Merged {
+impl MergedPlan {
     /// A plan of which files declare all.
     pub fn whole(plan: Plan) -> Self {
         let written = plan.topics.iter().filter(|topic| topic.dead_letters_of.is_none());
@@ -142,8 +142,8 @@ pub fn check_on(
     surroundings: &dyn Surroundings,
     base: &Base,
     prune: bool,
-) -> (Option<Merged>, Vec<Diagnostic>) {
-    check_with(sources, surroundings, (base, prune), &mut Shared::default())
+) -> (Option<MergedPlan>, Vec<Diagnostic>) {
+    check_with(sources, surroundings, (base, prune), &mut ReadContext::default())
 }
 
 /// As [`check_on`]; what the readers of the files have in common is the caller's.
@@ -151,11 +151,11 @@ pub(super) fn check_with(
     sources: &[Source],
     surroundings: &dyn Surroundings,
     (base, prune): (&Base, bool),
-    shared: &mut Shared,
-) -> (Option<Merged>, Vec<Diagnostic>) {
-    let mut shared_applied = Shared::default();
+    shared: &mut ReadContext,
+) -> (Option<MergedPlan>, Vec<Diagnostic>) {
+    let mut shared_applied = ReadContext::default();
     let mut problems = Problems::default();
-    let mut read_all = |first: usize, sources: &[Source], surroundings: &dyn Surroundings, shared: &mut Shared| {
+    let mut read_all = |first: usize, sources: &[Source], surroundings: &dyn Surroundings, shared: &mut ReadContext| {
         let read_one = |(index, source)| {
             let (file, found) = read(index, source, surroundings, shared);
             problems.append(found);
@@ -171,7 +171,7 @@ pub(super) fn check_with(
     let applied = applied.into_iter().filter_map(|file| merge.stays(file));
     let files: Vec<File> = files.into_iter().chain(applied).collect();
     let applied_from = sources.len() as u32;
-    let whole = Whole { applied_from, emptied: &merge.emptied, order: &merge.order };
+    let whole = FilesContext { applied_from, emptied: &merge.emptied, order: &merge.order };
     let plan = resolve::resolve(&files, &texts, whole, shared, &mut problems);
     let mut diagnostics = problems.finish();
     shared.hide_variables(&mut diagnostics);
@@ -198,13 +198,13 @@ fn say_what_is_applied(diagnostic: &mut Diagnostic, applied_from: u32) {
 
 /// Names that are declared, and which of them were called otherwise, by their old names.
 #[derive(Default)]
-struct Names {
+struct DeclaredNames {
     names: BTreeSet<String>,
     renamed_from: BTreeMap<String, String>,
 }
 
-impl Names {
-    fn add<T>(&mut self, declared: &Key<Named<T>>, renamed_from: impl Fn(&T) -> Option<&str>) {
+impl DeclaredNames {
+    fn add<T>(&mut self, declared: &Key<NamedTable<T>>, renamed_from: impl Fn(&T) -> Option<&str>) {
         let declared = declared.iter().filter_map(|field| field.value.as_ref()).flat_map(|declared| &declared.0);
         for (name, field) in declared {
             self.names.insert(name.clone());
@@ -223,9 +223,9 @@ impl Names {
 
 /// The declarations of a namespace.
 #[derive(Default)]
-struct Declared {
-    topics: Names,
-    subscribers: Names,
+struct Declarations {
+    topics: DeclaredNames,
+    subscribers: DeclaredNames,
 }
 
 fn namespace(topology: &raw::Topology) -> Option<&str> {
@@ -234,14 +234,14 @@ fn namespace(topology: &raw::Topology) -> Option<&str> {
 
 /// The namespaces that files name, as far as they can be read.
 pub fn namespaces(sources: &[Source], surroundings: &dyn Surroundings) -> BTreeSet<String> {
-    let mut shared = Shared::default();
+    let mut shared = ReadContext::default();
     let read_one = |(index, source)| read(index, source, surroundings, &mut shared).0;
     let files: Vec<_> = (0..).zip(sources).map(read_one).collect();
     declared(&files).into_keys().collect()
 }
 
-fn declared(files: &[File]) -> BTreeMap<String, Declared> {
-    let mut all: BTreeMap<String, Declared> = BTreeMap::new();
+fn declared(files: &[File]) -> BTreeMap<String, Declarations> {
+    let mut all: BTreeMap<String, Declarations> = BTreeMap::new();
     for topology in files.iter().filter_map(|file| file.topology.as_ref()) {
         let Some(name) = namespace(topology) else { continue };
         let declared = all.entry(name.to_owned()).or_default();
@@ -253,8 +253,8 @@ fn declared(files: &[File]) -> BTreeMap<String, Declared> {
 
 /// How the applied topology is merged with files.
 struct Merge {
-    files: BTreeMap<String, Declared>,
-    applied: BTreeMap<String, Declared>,
+    files: BTreeMap<String, Declarations>,
+    applied: BTreeMap<String, Declarations>,
     prune: bool,
     /// Namespaces of which the files may leave nothing.
     emptied: BTreeSet<String>,
@@ -276,7 +276,11 @@ impl Merge {
     }
 
     fn remember_order(&mut self, topology: &raw::Topology) {
-        fn place<T>(declared: &Key<Named<T>>, places: &mut HashMap<String, usize>, both: Option<(&Names, &Names)>) {
+        fn place<T>(
+            declared: &Key<NamedTable<T>>,
+            places: &mut HashMap<String, usize>,
+            both: Option<(&DeclaredNames, &DeclaredNames)>,
+        ) {
             let declared = declared.iter().filter_map(|field| field.value.as_ref()).flat_map(|declared| &declared.0);
             for (name, _) in declared {
                 let name = both.and_then(|(files, applied)| files.renamed(name, applied)).unwrap_or(name);
@@ -286,8 +290,8 @@ impl Merge {
         }
         let Some(name) = namespace(topology) else { return };
         let both = self.files.get(name).zip(self.applied.get(name));
-        let is_all = |(files, applied): (&Declared, &Declared)| {
-            let all = |files: &Names, applied: &Names| {
+        let is_all = |(files, applied): (&Declarations, &Declarations)| {
+            let all = |files: &DeclaredNames, applied: &DeclaredNames| {
                 applied.names.iter().all(|name| files.names.contains(name) || files.renamed(name, applied).is_some())
             };
             all(&files.topics, &applied.topics) && all(&files.subscribers, &applied.subscribers)
@@ -325,14 +329,14 @@ impl Merge {
         Some(file)
     }
 
-    fn of_plan(self, plan: Plan) -> Merged {
-        let full = |of: fn(&Declared) -> &Names| {
+    fn of_plan(self, plan: Plan) -> MergedPlan {
+        let full = |of: fn(&Declarations) -> &DeclaredNames| {
             let names = self.files.iter().flat_map(move |(space, declared)| {
                 of(declared).names.iter().map(move |name| format!("{space}/{name}"))
             });
             names.collect::<BTreeSet<_>>()
         };
-        let missing = |of: fn(&Declared) -> &Names| {
+        let missing = |of: fn(&Declarations) -> &DeclaredNames| {
             let named = self.files.iter().filter(|_| !self.prune);
             let both = named.filter_map(|(space, files)| Some((space, of(files), of(self.applied.get(space)?))));
             let missing = both.flat_map(|(space, files, applied)| {
@@ -342,7 +346,7 @@ impl Merge {
             });
             missing.collect::<Vec<_>>()
         };
-        Merged {
+        MergedPlan {
             plan,
             namespaces: self.files.keys().cloned().collect(),
             topics: full(|declared| &declared.topics),

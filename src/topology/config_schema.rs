@@ -23,9 +23,9 @@ use super::names;
 
 /// A compiled schema; clones share it.
 #[derive(Clone)]
-pub struct ConfigSchema(Arc<Inner>);
+pub struct ConfigSchema(Arc<ConfigSchemaInner>);
 
-struct Inner {
+struct ConfigSchemaInner {
     validator: Validator,
     /// The settings that it declares, as far as they can be shown.
     names: Vec<String>,
@@ -84,7 +84,7 @@ impl ConfigSchema {
         let can_be_shown = |name: &&String| name.len() <= NAME_BYTES_MAX && !name.contains(char::is_control);
         let names = declared.map(|declared| declared.keys().filter(can_be_shown).cloned().collect());
         let validator = compiled(schema, PatternOptions::regex().size_limit(CONFIG_PATTERN_BYTES_MAX));
-        Ok(Self(Arc::new(Inner { validator: validator.map_err(words)?, names: names.unwrap_or_default() })))
+        Ok(Self(Arc::new(ConfigSchemaInner { validator: validator.map_err(words)?, names: names.unwrap_or_default() })))
     }
 
     /// The settings that it declares.

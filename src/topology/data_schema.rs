@@ -23,9 +23,9 @@ const SHOWN_BYTES_MAX: usize = 400;
 
 /// A compiled schema; clones share it. Two are equal that say the same.
 #[derive(Clone)]
-pub struct DataSchema(Arc<Inner>);
+pub struct DataSchema(Arc<DataSchemaInner>);
 
-struct Inner {
+struct DataSchemaInner {
     path: PathBuf,
     text: String,
     validator: Validator,
@@ -85,7 +85,7 @@ impl DataSchema {
     pub(crate) fn compile(path: &Path, text: &str) -> Result<Self, SchemaError> {
         let schema = serde_json::from_str(text).map_err(|error| SchemaError::NotJson(error.to_string()))?;
         let validator = compiled(schema, PatternOptions::regex())?;
-        Ok(Self(Arc::new(Inner { path: path.to_owned(), text: text.to_owned(), validator })))
+        Ok(Self(Arc::new(DataSchemaInner { path: path.to_owned(), text: text.to_owned(), validator })))
     }
 
     /// The schema as its author wrote it.
@@ -102,8 +102,8 @@ impl DataSchema {
     #[must_use]
     pub fn rooted(self, at: &Path) -> Self {
         let path = at.join(self.path());
-        let Inner { text, validator, .. } = &*self.0;
-        Self(Arc::new(Inner { path, text: text.clone(), validator: validator.clone() }))
+        let DataSchemaInner { text, validator, .. } = &*self.0;
+        Self(Arc::new(DataSchemaInner { path, text: text.clone(), validator: validator.clone() }))
     }
 
     /// Where it was.
@@ -143,7 +143,7 @@ pub(super) fn compiled(
         .offline()
         .with_pattern_options(patterns)
         .should_validate_formats(true)
-        .with_keyword(APPLIED, |_, schemas, _| Ok(Box::new(Applied { schemas: schemas.as_u64().unwrap_or(1) })));
+        .with_keyword(APPLIED, |_, schemas, _| Ok(Box::new(CostKeyword { schemas: schemas.as_u64().unwrap_or(1) })));
     options.build(&schema).map_err(|error| refused(&error))
 }
 
@@ -153,11 +153,11 @@ const APPLIED: &str = "!applied";
 /// Bytes of a text that are looked at in one step.
 const SEEN_BYTES: u64 = 16;
 
-struct Applied {
+struct CostKeyword {
     schemas: u64,
 }
 
-impl Applied {
+impl CostKeyword {
     fn count(&self, data: &Value) {
         budget::spend(self.schemas.saturating_mul(size(data)));
     }
@@ -175,7 +175,7 @@ fn size(data: &Value) -> u64 {
     }
 }
 
-impl<'i> Keyword<'i> for Applied {
+impl<'i> Keyword<'i> for CostKeyword {
     fn validate(&self, data: &'i Value) -> Result<(), ValidationError<'i>> {
         self.count(data);
         Ok(())

@@ -2,14 +2,14 @@
 
 use super::diagnostic::{Code, Diagnostic, Span};
 use super::graph::{Edge, Fault};
-use super::namespace::{Namespace, Topic};
+use super::namespace::{DeclaredTopic, Namespace};
 
 /// Most vertices of a path that a message names; of longer ones the beginning and the end.
 const PATH_NAMES_MAX: usize = 24;
 
 /// Describes a fault of the graph of a namespace.
 pub(crate) fn describe(namespace: &Namespace, fault: Fault) -> Diagnostic {
-    let names = Names { namespace };
+    let names = NodeNames { namespace };
     match fault {
         Fault::SelfLoop { subscriber, port } => names.self_loop(subscriber, port),
         Fault::SelfDivert { topic } => names.self_divert(topic),
@@ -20,11 +20,11 @@ pub(crate) fn describe(namespace: &Namespace, fault: Fault) -> Diagnostic {
 }
 
 /// Gives numbers their names and places.
-struct Names<'n> {
+struct NodeNames<'n> {
     namespace: &'n Namespace,
 }
 
-impl<'n> Names<'n> {
+impl<'n> NodeNames<'n> {
     fn topic(&self, topic: usize) -> &'n str {
         self.namespace.topics.get(topic).map_or("", |topic| &topic.name)
     }
@@ -51,7 +51,7 @@ impl<'n> Names<'n> {
                 let written = declared.and_then(|it| it.settings.ports.get(port)).map(|port| port.topic.as_str());
                 // What is not written is the topic for dead letters.
                 let dead_letters = || {
-                    let of = |topic: &&Topic| topic.dead_letters_of == Some(subscriber);
+                    let of = |topic: &&DeclaredTopic| topic.dead_letters_of == Some(subscriber);
                     self.namespace.topics.iter().find(of).map_or("", |topic| &topic.name)
                 };
                 let topic = written.unwrap_or_else(dead_letters);

@@ -18,12 +18,12 @@ use serde::{Deserialize, Serialize};
 
 use super::data_schema::DataSchema;
 use super::expression::{Condition, KeyExpression};
-use super::plan::{self, ConfigValue, Plan, PluginSource, Runs, StartAt, SubscriberIndex, TopicIndex};
+use super::plan::{self, ConfigValue, Plan, PluginSource, StartAt, SubscriberIndex, SubscriberKind, TopicIndex};
 use crate::model::{self, Time};
 
 /// Why a record has no plan.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum KeptError {
+pub enum PlanRecordError {
     #[error("the expression `{text}` of `{of}` cannot be read: {why}")]
     Expression { of: String, text: String, why: String },
     #[error("the schema {} {why}", path.display())]
@@ -48,14 +48,14 @@ pub enum KeptError {
 /// A path, also if it is not UTF-8.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(untagged)]
-pub enum KeptPath {
+pub enum PathRecord {
     /// A path in UTF-8.
     Text(String),
     /// Any other path.
     Bytes(Vec<u8>),
 }
 
-impl From<&Path> for KeptPath {
+impl From<&Path> for PathRecord {
     fn from(path: &Path) -> Self {
         match path.to_str() {
             Some(text) => Self::Text(text.to_owned()),
@@ -64,11 +64,11 @@ impl From<&Path> for KeptPath {
     }
 }
 
-impl From<KeptPath> for PathBuf {
-    fn from(path: KeptPath) -> Self {
+impl From<PathRecord> for PathBuf {
+    fn from(path: PathRecord) -> Self {
         match path {
-            KeptPath::Text(text) => text.into(),
-            KeptPath::Bytes(bytes) => OsString::from_vec(bytes).into(),
+            PathRecord::Text(text) => text.into(),
+            PathRecord::Bytes(bytes) => OsString::from_vec(bytes).into(),
         }
     }
 }
@@ -76,23 +76,23 @@ impl From<KeptPath> for PathBuf {
 /// A plan as it is kept.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct KeptPlan {
-    topics: Vec<Topic>,
-    subscribers: Vec<Subscriber>,
+pub struct PlanRecord {
+    topics: Vec<TopicRecord>,
+    subscribers: Vec<SubscriberRecord>,
     /// Each that topics name, once.
-    schemas: Vec<Schema>,
+    schemas: Vec<SchemaRecord>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Schema {
-    path: KeptPath,
+struct SchemaRecord {
+    path: PathRecord,
     text: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Topic {
+struct TopicRecord {
     namespace: String,
     name: String,
     partitions: u32,
@@ -102,12 +102,12 @@ struct Topic {
     age_ns: Option<u64>,
     partition_bytes: Option<u64>,
     force: bool,
-    dedupe: Option<Dedupe>,
+    dedupe: Option<DedupeRecord>,
     forget_producers_ns: Option<u64>,
-    compression: Compression,
-    lifecycle: Option<Lifecycle>,
+    compression: CompressionRecord,
+    lifecycle: Option<LifecycleRecord>,
     per_key: bool,
-    backlog: Option<Backlog>,
+    backlog: Option<BacklogRecord>,
     parent: Option<u32>,
     diverts_to: Option<u32>,
     diverted_from: Option<u32>,
@@ -118,33 +118,33 @@ struct Topic {
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Dedupe {
+struct DedupeRecord {
     window_ns: u64,
     count: Option<u32>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-enum Compression {
+enum CompressionRecord {
     None,
     Lz4,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Lifecycle {
+struct LifecycleRecord {
     state: String,
     start: BTreeSet<String>,
     allow: BTreeMap<String, BTreeSet<String>>,
     keys_max: u64,
     remember_ns: Option<u64>,
     remembered_max: u64,
-    out_of_order: OutOfOrder,
+    out_of_order: OutOfOrderRecord,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
-enum OutOfOrder {
+enum OutOfOrderRecord {
     Refuse,
     Hold { period_ns: u64, max: u64 },
     Divert,
@@ -152,22 +152,22 @@ enum OutOfOrder {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Backlog {
+struct BacklogRecord {
     max_events: u64,
     waits: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Subscriber {
+struct SubscriberRecord {
     namespace: String,
     name: String,
     from: u32,
-    runs: Kind,
+    runs: HandlerRecord,
     when: Option<String>,
     ports: Vec<(String, u32)>,
     dead_letters: Option<u32>,
-    config: BTreeMap<String, Value>,
+    config: BTreeMap<String, ValueRecord>,
     memory_bytes: u64,
     time_ns: u64,
     output_bytes: u64,
@@ -176,26 +176,26 @@ struct Subscriber {
     log_lines_per_second: u32,
     state_ttl_ns: Option<u64>,
     state_bytes: u64,
-    retry: Retry,
-    on_failure: OnFailure,
+    retry: RetryRecord,
+    on_failure: OnFailureRecord,
     capsules: u32,
     /// Missing in earlier records, which have this default. The default is left out, for releases that do not know the
     /// field.
-    #[serde(default, skip_serializing_if = "Trial::is_default")]
-    trial: Trial,
+    #[serde(default, skip_serializing_if = "TrialRecord::is_default")]
+    trial: TrialRecord,
     #[serde(alias = "waiting_events")] // in version 2
     retry_queue_events: u32,
     #[serde(alias = "waiting_bytes")]
     retry_queue_bytes: u64,
-    delivery: Delivery,
-    rate: Option<Rate>,
+    delivery: DeliveryRecord,
+    rate: Option<RateRecord>,
     concurrency: Option<u32>,
-    batch: Batch,
+    batch: BatchRecord,
     #[serde(alias = "group")] // in version 2
     queue_group: Option<String>,
     #[serde(alias = "group_timeout_ns")]
     queue_group_timeout_ns: u64,
-    start: Start,
+    start: StartRecord,
     #[serde(alias = "was")] // in version 2 of the record
     renamed_from: Option<String>,
 }
@@ -211,9 +211,9 @@ fn is_hundred(count: &u32) -> bool {
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
-enum Kind {
-    Folder(KeptPath),
-    Wasm(KeptPath),
+enum HandlerRecord {
+    Folder(PathRecord),
+    Wasm(PathRecord),
     Stored { name: String, digest: String },
     Push { url: String },
     Pull,
@@ -221,19 +221,19 @@ enum Kind {
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
-enum Value {
+enum ValueRecord {
     Text(String),
     /// `sealed` stands for the value, which is elsewhere.
     Variable {
         written: String,
         sealed: String,
     },
-    SecretFile(KeptPath),
+    SecretFile(PathRecord),
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Retry {
+struct RetryRecord {
     attempts: u32,
     initial_ns: u64,
     max_ns: u64,
@@ -243,19 +243,19 @@ struct Retry {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Trial {
+struct TrialRecord {
     events: u64,
     time_ns: u64,
     at_most_ns: u64,
 }
 
-impl Default for Trial {
+impl Default for TrialRecord {
     fn default() -> Self {
         Self { events: 1_000, time_ns: 60 * 1_000_000_000, at_most_ns: 3_600 * 1_000_000_000 }
     }
 }
 
-impl Trial {
+impl TrialRecord {
     fn is_default(&self) -> bool {
         *self == Self::default()
     }
@@ -263,7 +263,7 @@ impl Trial {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-enum OnFailure {
+enum OnFailureRecord {
     DeadLetter,
     Park,
     Halt,
@@ -272,7 +272,7 @@ enum OnFailure {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[expect(clippy::enum_variant_names, reason = "the names that topologies have for it")]
-enum Delivery {
+enum DeliveryRecord {
     ExactlyOnce,
     AtLeastOnce,
     AtMostOnce,
@@ -280,14 +280,14 @@ enum Delivery {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Rate {
+struct RateRecord {
     events: u32,
-    per: Per,
+    per: RateUnitRecord,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-enum Per {
+enum RateUnitRecord {
     Second,
     Minute,
     Hour,
@@ -295,7 +295,7 @@ enum Per {
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Batch {
+struct BatchRecord {
     max_events: u32,
     max_bytes: u64,
     wait_ns: Option<u64>,
@@ -303,7 +303,7 @@ struct Batch {
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-enum Start {
+enum StartRecord {
     Earliest,
     Latest,
     /// RFC 3339, with all its digits.
@@ -318,7 +318,7 @@ fn period(nanoseconds: Option<u64>) -> Option<Duration> {
     nanoseconds.map(Duration::from_nanos)
 }
 
-impl KeptPlan {
+impl PlanRecord {
     /// A plan. `seal` says what stands for the value of a variable.
     pub fn of(plan: &Plan, seal: &dyn Fn(&str) -> String) -> Self {
         let mut kept = Self::default();
@@ -327,24 +327,24 @@ impl KeptPlan {
             let schema = topic.schema.as_ref().map(|schema| {
                 let next = numbers.len() as u32;
                 *numbers.entry((schema.path(), schema.text())).or_insert_with(|| {
-                    kept.schemas.push(Schema { path: schema.path().into(), text: schema.text().to_owned() });
+                    kept.schemas.push(SchemaRecord { path: schema.path().into(), text: schema.text().to_owned() });
                     next
                 })
             });
-            kept.topics.push(Topic::of(topic, schema));
+            kept.topics.push(TopicRecord::of(topic, schema));
         }
-        kept.subscribers = plan.subscribers.iter().map(|subscriber| Subscriber::of(subscriber, seal)).collect();
+        kept.subscribers = plan.subscribers.iter().map(|subscriber| SubscriberRecord::of(subscriber, seal)).collect();
         kept
     }
 
     /// The plan. `open` says what stands behind the value of a variable.
     ///
     /// # Errors
-    /// [`KeptError`].
-    pub fn read(self, open: &dyn Fn(&str) -> Option<String>) -> Result<Plan, KeptError> {
-        let schemas = self.schemas.into_iter().map(|Schema { path, text }| {
+    /// [`PlanRecordError`].
+    pub fn read(self, open: &dyn Fn(&str) -> Option<String>) -> Result<Plan, PlanRecordError> {
+        let schemas = self.schemas.into_iter().map(|SchemaRecord { path, text }| {
             let path = PathBuf::from(path);
-            DataSchema::compile(&path, &text).map_err(|why| KeptError::Schema { path, why: why.to_string() })
+            DataSchema::compile(&path, &text).map_err(|why| PlanRecordError::Schema { path, why: why.to_string() })
         });
         let schemas = schemas.collect::<Result<Vec<_>, _>>()?;
         let (topics, subscribers) = (self.topics.len(), self.subscribers.len());
@@ -368,13 +368,15 @@ struct Bounds {
 }
 
 impl Bounds {
-    fn topic(self, number: u32, of: &str) -> Result<TopicIndex, KeptError> {
+    fn topic(self, number: u32, of: &str) -> Result<TopicIndex, PlanRecordError> {
         let is_one = (number as usize) < self.topics;
-        is_one.then_some(TopicIndex(number)).ok_or_else(|| KeptError::Number("the number of a topic", of.to_owned()))
+        is_one
+            .then_some(TopicIndex(number))
+            .ok_or_else(|| PlanRecordError::Number("the number of a topic", of.to_owned()))
     }
 
-    fn subscriber(self, number: u32, of: &str) -> Result<SubscriberIndex, KeptError> {
-        let unknown = || KeptError::Number("the number of a subscriber", of.to_owned());
+    fn subscriber(self, number: u32, of: &str) -> Result<SubscriberIndex, PlanRecordError> {
+        let unknown = || PlanRecordError::Number("the number of a subscriber", of.to_owned());
         ((number as usize) < self.subscribers).then_some(SubscriberIndex(number)).ok_or_else(unknown)
     }
 }
@@ -383,14 +385,14 @@ fn compiled<T, E: ToString>(
     text: String,
     compile: impl Fn(&str) -> Result<T, Vec<E>>,
     of: &str,
-) -> Result<T, KeptError> {
+) -> Result<T, PlanRecordError> {
     compile(&text).map_err(|errors| {
         let why = errors.first().map(ToString::to_string).unwrap_or_default();
-        KeptError::Expression { of: of.to_owned(), text, why }
+        PlanRecordError::Expression { of: of.to_owned(), text, why }
     })
 }
 
-impl Topic {
+impl TopicRecord {
     fn of(topic: &plan::TopicPlan, schema: Option<u32>) -> Self {
         let plan::TopicPlan {
             namespace,
@@ -420,15 +422,16 @@ impl Topic {
             age_ns: age.map(nanoseconds),
             partition_bytes,
             force,
-            dedupe: dedupe.map(|model::Dedupe { window, count }| Dedupe { window_ns: nanoseconds(window), count }),
+            dedupe: dedupe
+                .map(|model::Dedupe { window, count }| DedupeRecord { window_ns: nanoseconds(window), count }),
             forget_producers_ns: forget_producers.map(nanoseconds),
             compression: match compression {
-                model::Compression::None => Compression::None,
-                model::Compression::Lz4 => Compression::Lz4,
+                model::Compression::None => CompressionRecord::None,
+                model::Compression::Lz4 => CompressionRecord::Lz4,
             },
-            lifecycle: lifecycle.as_ref().map(Lifecycle::of),
+            lifecycle: lifecycle.as_ref().map(LifecycleRecord::of),
             per_key: *per_key,
-            backlog: backlog.map(|plan::BacklogPlan { max_events, when_full }| Backlog {
+            backlog: backlog.map(|plan::BacklogPlan { max_events, when_full }| BacklogRecord {
                 max_events,
                 waits: match when_full {
                     plan::WhenFull::Reject => false,
@@ -443,17 +446,17 @@ impl Topic {
         }
     }
 
-    fn read(self, schemas: &[DataSchema], bounds: Bounds) -> Result<plan::TopicPlan, KeptError> {
+    fn read(self, schemas: &[DataSchema], bounds: Bounds) -> Result<plan::TopicPlan, PlanRecordError> {
         let of = format!("{}/{}", self.namespace, self.name);
         let key = |text: Option<String>| text.map(|text| compiled(text, KeyExpression::compile, &of)).transpose();
         let topic = |number: Option<u32>| number.map(|number| bounds.topic(number, &of)).transpose();
         let subscriber = |number: Option<u32>| number.map(|number| bounds.subscriber(number, &of)).transpose();
         let schema = self.schema.map(|number| {
-            let unknown = || KeptError::Number("the number of the schema", of.clone());
+            let unknown = || PlanRecordError::Number("the number of the schema", of.clone());
             schemas.get(number as usize).cloned().ok_or_else(unknown)
         });
         if self.partitions == 0 {
-            return Err(KeptError::Number("the number of partitions", of));
+            return Err(PlanRecordError::Number("the number of partitions", of));
         }
         Ok(plan::TopicPlan {
             partitions: self.partitions,
@@ -466,19 +469,19 @@ impl Topic {
                     partition_bytes: self.partition_bytes,
                     force: self.force,
                 },
-                dedupe: self.dedupe.map(|Dedupe { window_ns, count }| model::Dedupe {
+                dedupe: self.dedupe.map(|DedupeRecord { window_ns, count }| model::Dedupe {
                     window: Duration::from_nanos(window_ns),
                     count,
                 }),
                 forget_producers: period(self.forget_producers_ns),
                 compression: match self.compression {
-                    Compression::None => model::Compression::None,
-                    Compression::Lz4 => model::Compression::Lz4,
+                    CompressionRecord::None => model::Compression::None,
+                    CompressionRecord::Lz4 => model::Compression::Lz4,
                 },
             },
             lifecycle: self.lifecycle.map(|lifecycle| lifecycle.read(&of)).transpose()?,
             per_key: self.per_key,
-            backlog: self.backlog.map(|Backlog { max_events, waits }| plan::BacklogPlan {
+            backlog: self.backlog.map(|BacklogRecord { max_events, waits }| plan::BacklogPlan {
                 max_events,
                 when_full: if waits { plan::WhenFull::Wait } else { plan::WhenFull::Reject },
             }),
@@ -493,7 +496,7 @@ impl Topic {
     }
 }
 
-impl Lifecycle {
+impl LifecycleRecord {
     fn of(lifecycle: &plan::LifecyclePlan) -> Self {
         let plan::LifecyclePlan { state, lifecycle, out_of_order } = lifecycle;
         let model::Lifecycle { start, allow, keys_max, remember, remembered_max } = &**lifecycle;
@@ -506,16 +509,16 @@ impl Lifecycle {
             remember_ns: remember.map(nanoseconds),
             remembered_max: *remembered_max,
             out_of_order: match out_of_order {
-                plan::OutOfOrder::Refuse => OutOfOrder::Refuse,
+                plan::OutOfOrder::Refuse => OutOfOrderRecord::Refuse,
                 plan::OutOfOrder::Hold(plan::HoldPlan { period, max }) => {
-                    OutOfOrder::Hold { period_ns: nanoseconds(*period), max: *max }
+                    OutOfOrderRecord::Hold { period_ns: nanoseconds(*period), max: *max }
                 }
-                plan::OutOfOrder::Divert => OutOfOrder::Divert,
+                plan::OutOfOrder::Divert => OutOfOrderRecord::Divert,
             },
         }
     }
 
-    fn read(self, of: &str) -> Result<plan::LifecyclePlan, KeptError> {
+    fn read(self, of: &str) -> Result<plan::LifecyclePlan, PlanRecordError> {
         let names = |states: BTreeSet<String>| states.into_iter().map(Arc::from).collect();
         let lifecycle = model::Lifecycle {
             start: names(self.start),
@@ -528,17 +531,17 @@ impl Lifecycle {
             state: compiled(self.state, KeyExpression::compile, of)?,
             lifecycle: Arc::new(lifecycle),
             out_of_order: match self.out_of_order {
-                OutOfOrder::Refuse => plan::OutOfOrder::Refuse,
-                OutOfOrder::Hold { period_ns, max } => {
+                OutOfOrderRecord::Refuse => plan::OutOfOrder::Refuse,
+                OutOfOrderRecord::Hold { period_ns, max } => {
                     plan::OutOfOrder::Hold(plan::HoldPlan { period: Duration::from_nanos(period_ns), max })
                 }
-                OutOfOrder::Divert => plan::OutOfOrder::Divert,
+                OutOfOrderRecord::Divert => plan::OutOfOrder::Divert,
             },
         })
     }
 }
 
-impl Subscriber {
+impl SubscriberRecord {
     fn of(subscriber: &plan::SubscriberPlan, seal: &dyn Fn(&str) -> String) -> Self {
         let plan::SubscriberPlan {
             namespace,
@@ -566,22 +569,24 @@ impl Subscriber {
             renamed_from,
         } = subscriber;
         let value = |value: &ConfigValue| match value {
-            ConfigValue::Text(text) => Value::Text(text.clone()),
-            ConfigValue::Variable { text, written } => Value::Variable { written: written.clone(), sealed: seal(text) },
-            ConfigValue::SecretFile(path) => Value::SecretFile(path.as_path().into()),
+            ConfigValue::Text(text) => ValueRecord::Text(text.clone()),
+            ConfigValue::Variable { text, written } => {
+                ValueRecord::Variable { written: written.clone(), sealed: seal(text) }
+            }
+            ConfigValue::SecretFile(path) => ValueRecord::SecretFile(path.as_path().into()),
         };
         Self {
             namespace: namespace.clone(),
             name: name.clone(),
             from: from.0,
             runs: match runs {
-                Runs::Plugin(PluginSource::Folder(path)) => Kind::Folder(path.as_path().into()),
-                Runs::Plugin(PluginSource::Wasm(path)) => Kind::Wasm(path.as_path().into()),
-                Runs::Plugin(PluginSource::Stored { name, digest }) => {
-                    Kind::Stored { name: name.clone(), digest: digest.clone() }
+                SubscriberKind::Plugin(PluginSource::Folder(path)) => HandlerRecord::Folder(path.as_path().into()),
+                SubscriberKind::Plugin(PluginSource::Wasm(path)) => HandlerRecord::Wasm(path.as_path().into()),
+                SubscriberKind::Plugin(PluginSource::Stored { name, digest }) => {
+                    HandlerRecord::Stored { name: name.clone(), digest: digest.clone() }
                 }
-                Runs::Push { url } => Kind::Push { url: url.clone() },
-                Runs::Pull => Kind::Pull,
+                SubscriberKind::Push { url } => HandlerRecord::Push { url: url.clone() },
+                SubscriberKind::Pull => HandlerRecord::Pull,
             },
             when: when.as_ref().map(|when| when.text().to_owned()),
             ports: ports.iter().map(|(port, topic)| (port.clone(), topic.0)).collect(),
@@ -593,36 +598,36 @@ impl Subscriber {
             log_lines_per_second: *log_lines_per_second,
             state_ttl_ns: ttl.map(nanoseconds),
             state_bytes: *max_bytes,
-            retry: Retry {
+            retry: RetryRecord {
                 attempts: *attempts,
                 initial_ns: nanoseconds(*initial),
                 max_ns: nanoseconds(*max),
                 factor: factor.to_string(),
             },
             on_failure: match on_failure {
-                plan::OnFailure::DeadLetter => OnFailure::DeadLetter,
-                plan::OnFailure::Park => OnFailure::Park,
-                plan::OnFailure::Halt => OnFailure::Halt,
+                plan::OnFailure::DeadLetter => OnFailureRecord::DeadLetter,
+                plan::OnFailure::Park => OnFailureRecord::Park,
+                plan::OnFailure::Halt => OnFailureRecord::Halt,
             },
             capsules: *capsules,
-            trial: Trial { events: *events, time_ns: nanoseconds(*least), at_most_ns: nanoseconds(*at_most) },
+            trial: TrialRecord { events: *events, time_ns: nanoseconds(*least), at_most_ns: nanoseconds(*at_most) },
             retry_queue_events: retry_queue.max_events,
             retry_queue_bytes: retry_queue.max_bytes,
             delivery: match delivery {
-                plan::Delivery::ExactlyOnce => Delivery::ExactlyOnce,
-                plan::Delivery::AtLeastOnce => Delivery::AtLeastOnce,
-                plan::Delivery::AtMostOnce => Delivery::AtMostOnce,
+                plan::Delivery::ExactlyOnce => DeliveryRecord::ExactlyOnce,
+                plan::Delivery::AtLeastOnce => DeliveryRecord::AtLeastOnce,
+                plan::Delivery::AtMostOnce => DeliveryRecord::AtMostOnce,
             },
-            rate: rate.map(|plan::Rate { events, per }| Rate {
+            rate: rate.map(|plan::Rate { events, per }| RateRecord {
                 events: events.get(),
                 per: match per {
-                    plan::Per::Second => Per::Second,
-                    plan::Per::Minute => Per::Minute,
-                    plan::Per::Hour => Per::Hour,
+                    plan::Per::Second => RateUnitRecord::Second,
+                    plan::Per::Minute => RateUnitRecord::Minute,
+                    plan::Per::Hour => RateUnitRecord::Hour,
                 },
             }),
             concurrency: concurrency.map(NonZeroU32::get),
-            batch: Batch {
+            batch: BatchRecord {
                 max_events: batch.max_events,
                 max_bytes: batch.max_bytes as u64,
                 wait_ns: batch.wait.map(nanoseconds),
@@ -630,33 +635,37 @@ impl Subscriber {
             queue_group: queue_group.clone(),
             queue_group_timeout_ns: nanoseconds(*queue_group_timeout),
             start: match start {
-                StartAt::Earliest => Start::Earliest,
-                StartAt::Latest => Start::Latest,
-                StartAt::Time(time) => Start::Time(time.to_string()),
+                StartAt::Earliest => StartRecord::Earliest,
+                StartAt::Latest => StartRecord::Latest,
+                StartAt::Time(time) => StartRecord::Time(time.to_string()),
             },
             renamed_from: renamed_from.clone(),
         }
     }
 
-    fn read(self, open: &dyn Fn(&str) -> Option<String>, bounds: Bounds) -> Result<plan::SubscriberPlan, KeptError> {
+    fn read(
+        self,
+        open: &dyn Fn(&str) -> Option<String>,
+        bounds: Bounds,
+    ) -> Result<plan::SubscriberPlan, PlanRecordError> {
         let of = format!("{}/{}", self.namespace, self.name);
-        let none = |what| KeptError::Number(what, of.clone());
-        let value = |(setting, value): (String, Value)| {
+        let none = |what| PlanRecordError::Number(what, of.clone());
+        let value = |(setting, value): (String, ValueRecord)| {
             let value = match value {
-                Value::Text(text) => ConfigValue::Text(text),
-                Value::SecretFile(path) => ConfigValue::SecretFile(path.into()),
-                Value::Variable { written, sealed } => match open(&sealed) {
+                ValueRecord::Text(text) => ConfigValue::Text(text),
+                ValueRecord::SecretFile(path) => ConfigValue::SecretFile(path.into()),
+                ValueRecord::Variable { written, sealed } => match open(&sealed) {
                     Some(text) => ConfigValue::Variable { text, written },
-                    None => return Err(KeptError::Value { of: of.clone(), setting, written }),
+                    None => return Err(PlanRecordError::Value { of: of.clone(), setting, written }),
                 },
             };
             Ok((setting, value))
         };
-        let rate = |Rate { events, per }: Rate| {
+        let rate = |RateRecord { events, per }: RateRecord| {
             let per = match per {
-                Per::Second => plan::Per::Second,
-                Per::Minute => plan::Per::Minute,
-                Per::Hour => plan::Per::Hour,
+                RateUnitRecord::Second => plan::Per::Second,
+                RateUnitRecord::Minute => plan::Per::Minute,
+                RateUnitRecord::Hour => plan::Per::Hour,
             };
             Ok(plan::Rate { events: NonZeroU32::new(events).ok_or_else(|| none("the rate"))?, per })
         };
@@ -665,11 +674,11 @@ impl Subscriber {
         Ok(plan::SubscriberPlan {
             from: bounds.topic(self.from, &of)?,
             runs: match self.runs {
-                Kind::Folder(path) => Runs::Plugin(PluginSource::Folder(path.into())),
-                Kind::Wasm(path) => Runs::Plugin(PluginSource::Wasm(path.into())),
-                Kind::Stored { name, digest } => Runs::Plugin(PluginSource::Stored { name, digest }),
-                Kind::Push { url } => Runs::Push { url },
-                Kind::Pull => Runs::Pull,
+                HandlerRecord::Folder(path) => SubscriberKind::Plugin(PluginSource::Folder(path.into())),
+                HandlerRecord::Wasm(path) => SubscriberKind::Plugin(PluginSource::Wasm(path.into())),
+                HandlerRecord::Stored { name, digest } => SubscriberKind::Plugin(PluginSource::Stored { name, digest }),
+                HandlerRecord::Push { url } => SubscriberKind::Push { url },
+                HandlerRecord::Pull => SubscriberKind::Pull,
             },
             when: self.when.map(|text| compiled(text, Condition::compile, &of)).transpose()?,
             ports: ports.collect::<Result<_, _>>()?,
@@ -689,9 +698,9 @@ impl Subscriber {
                 factor: self.retry.factor.parse().map_err(|_| none("the factor of `retry`"))?,
             },
             on_failure: match self.on_failure {
-                OnFailure::DeadLetter => plan::OnFailure::DeadLetter,
-                OnFailure::Park => plan::OnFailure::Park,
-                OnFailure::Halt => plan::OnFailure::Halt,
+                OnFailureRecord::DeadLetter => plan::OnFailure::DeadLetter,
+                OnFailureRecord::Park => plan::OnFailure::Park,
+                OnFailureRecord::Halt => plan::OnFailure::Halt,
             },
             capsules: self.capsules,
             trial: plan::TrialPlan {
@@ -701,9 +710,9 @@ impl Subscriber {
             },
             retry_queue: plan::RetryQueue { max_events: self.retry_queue_events, max_bytes: self.retry_queue_bytes },
             delivery: match self.delivery {
-                Delivery::ExactlyOnce => plan::Delivery::ExactlyOnce,
-                Delivery::AtLeastOnce => plan::Delivery::AtLeastOnce,
-                Delivery::AtMostOnce => plan::Delivery::AtMostOnce,
+                DeliveryRecord::ExactlyOnce => plan::Delivery::ExactlyOnce,
+                DeliveryRecord::AtLeastOnce => plan::Delivery::AtLeastOnce,
+                DeliveryRecord::AtMostOnce => plan::Delivery::AtMostOnce,
             },
             rate: self.rate.map(rate).transpose()?,
             concurrency: concurrency.transpose()?,
@@ -715,9 +724,11 @@ impl Subscriber {
             queue_group: self.queue_group,
             queue_group_timeout: Duration::from_nanos(self.queue_group_timeout_ns),
             start: match self.start {
-                Start::Earliest => StartAt::Earliest,
-                Start::Latest => StartAt::Latest,
-                Start::Time(time) => StartAt::Time(Time::parse(&time).ok_or_else(|| none("the time of `start`"))?),
+                StartRecord::Earliest => StartAt::Earliest,
+                StartRecord::Latest => StartAt::Latest,
+                StartRecord::Time(time) => {
+                    StartAt::Time(Time::parse(&time).ok_or_else(|| none("the time of `start`"))?)
+                }
             },
             renamed_from: self.renamed_from,
             namespace: self.namespace,

@@ -46,23 +46,23 @@ mod yaml;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-pub use base::{Merged, check_on, namespaces};
+pub use base::{MergedPlan, check_on, namespaces};
 pub use config_schema::{ConfigMisfit, ConfigSchema, ConfigTexts};
 pub use data_schema::{DataSchema, Misfit};
 pub use diagnostic::{Code, Diagnostic, Label, Severity, Span};
 pub use expression::{CompileError, Condition, EventFields, ExpressionError, ExtensionAttributes, KeyExpression};
 pub use plan::{
     BacklogPlan, BatchPlan, ConfigValue, Delivery, HoldPlan, LifecyclePlan, Limits, OnFailure, OutOfOrder, Per, Plan,
-    PluginSource, Rate, Retry, RetryQueue, Runs, StartAt, StatePlan, SubscriberIndex, SubscriberPlan, TopicIndex,
-    TopicPlan, TrialPlan, WhenFull,
+    PluginSource, Rate, Retry, RetryQueue, StartAt, StatePlan, SubscriberIndex, SubscriberKind, SubscriberPlan,
+    TopicIndex, TopicPlan, TrialPlan, WhenFull,
 };
-pub use said::{Said, check_said, check_said_on};
+pub use said::{FilesDigest, check_said, check_said_on};
 pub use schema::schema;
 pub use show::{documents, show};
 
 use diagnostic::{Code as C, Problems};
-use reader::{Owner, Read, Reader, Shared};
-use resolve::{File, Missed};
+use reader::{FromNode, Owner, ReadContext, Reader};
+use resolve::{File, MissedDeclarations};
 
 use crate::api::Base;
 
@@ -80,7 +80,7 @@ pub trait Surroundings {
     fn variable(&self, name: &str) -> Option<String>;
 
     /// The kind of a path that a topology names. Relative paths have been joined to the folder of their file already.
-    fn at(&self, path: &Path) -> Found;
+    fn at(&self, path: &Path) -> PathKind;
 
     /// The text of a file that a topology names, if it has at most `bytes_max` bytes; else the reason, in words.
     ///
@@ -114,7 +114,7 @@ pub trait Surroundings {
 
 /// The kind of a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Found {
+pub enum PathKind {
     Nothing,
     /// It cannot be told: who runs this may not look there.
     Unreadable,
@@ -133,12 +133,12 @@ pub fn check(sources: &[Source], surroundings: &dyn Surroundings) -> (Option<Pla
 }
 
 /// Reads one file by itself.
-fn read(index: u32, source: &Source, surroundings: &dyn Surroundings, shared: &mut Shared) -> (File, Problems) {
+fn read(index: u32, source: &Source, surroundings: &dyn Surroundings, shared: &mut ReadContext) -> (File, Problems) {
     let (tree, diagnostics) = yaml::parse(index, &source.text);
     let mut problems = Problems::default();
     problems.extend(diagnostics);
     let Some(tree) = tree else {
-        return (File { source: index, topology: None, missed: Missed::Some }, problems);
+        return (File { source: index, topology: None, missed: MissedDeclarations::Some }, problems);
     };
     let mut reader = Reader::new(&source.path, surroundings, shared);
     let top = Span { source: index, start: 0, end: 0 };
@@ -168,10 +168,10 @@ fn read(index: u32, source: &Source, surroundings: &dyn Surroundings, shared: &m
     let unread = |topology: &raw::Topology| topology.topics.as_ref().is_some_and(|field| field.value.is_none());
     let nameless = |topology: &raw::Topology| topology.name.as_ref().is_none_or(|field| field.value.is_none());
     let missed = match &topology {
-        None => Missed::All,
-        Some(topology) if unread(topology) => Missed::All,
-        Some(topology) if nameless(topology) || problems.iter().any(hides) => Missed::Some,
-        Some(_) => Missed::Nothing,
+        None => MissedDeclarations::All,
+        Some(topology) if unread(topology) => MissedDeclarations::All,
+        Some(topology) if nameless(topology) || problems.iter().any(hides) => MissedDeclarations::Some,
+        Some(_) => MissedDeclarations::Nothing,
     };
     (File { source: index, topology, missed }, problems)
 }

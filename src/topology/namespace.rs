@@ -10,13 +10,13 @@ use super::settings;
 pub(crate) struct Namespace {
     /// Its name, unless it was reported.
     pub(crate) name: Option<(String, Span)>,
-    pub(crate) topics: Vec<Topic>,
-    pub(crate) subscribers: Vec<Subscriber>,
+    pub(crate) topics: Vec<DeclaredTopic>,
+    pub(crate) subscribers: Vec<DeclaredSubscriber>,
     pub(super) topic_by_name: HashMap<String, usize>,
     pub(super) subscriber_by_name: HashMap<String, usize>,
 }
 
-pub(crate) struct Topic {
+pub(crate) struct DeclaredTopic {
     pub(crate) name: String,
     /// Where it is declared; for dead letters, where their subscriber is.
     pub(crate) span: Span,
@@ -26,7 +26,7 @@ pub(crate) struct Topic {
     pub(super) diverts_to: Option<usize>,
 }
 
-pub(crate) struct Subscriber {
+pub(crate) struct DeclaredSubscriber {
     pub(crate) name: String,
     pub(crate) span: Span,
     pub(crate) settings: settings::Subscriber,
@@ -48,7 +48,7 @@ impl Namespace {
     }
 }
 
-impl Subscriber {
+impl DeclaredSubscriber {
     /// The place where an edge from it is written, and its name there.
     pub(crate) fn port(&self, port: usize) -> (Span, Option<&str>) {
         // After the ports comes the topic for dead letters, which is not written anywhere.

@@ -130,7 +130,7 @@ pub struct SubscriberPlan {
     /// Its source topic.
     pub from: TopicIndex,
     /// The handler of its events.
-    pub runs: Runs,
+    pub runs: SubscriberKind,
     /// Which events it takes, if not all; the others are skipped.
     pub when: Option<Condition>,
     /// Where outputs go: the ports in the order of the topology, each with its topic. Several may have the same.
@@ -184,7 +184,7 @@ pub enum StartAt {
 
 /// What a subscriber does with events.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Runs {
+pub enum SubscriberKind {
     /// It calls a plugin.
     Plugin(PluginSource),
     /// It sends them to a URL. Refused by the check of this release.

@@ -11,8 +11,8 @@ use super::bounds::{
 use super::reader::{choice, keys};
 use super::setting::Setting;
 use super::values::{
-    ByQuantity, Condition, Count, Expression, Flag, Host, List, MS_MAX, Name, Named, Number, OrOff, OrRefuse, Period,
-    Plugin, Ports, Rate, SchemaFile, Size, Start, Table, Url, Word,
+    ByQuantity, ConditionValue, Count, ExpressionValue, Flag, Host, List, MS_MAX, Name, NamedTable, Number, OrOff,
+    OrRefuse, Period, Plugin, Ports, RateValue, SchemaFile, Size, StartValue, Table, Url, Word,
 };
 use crate::limits::{BATCH_BYTES_MAX, BATCH_EVENTS_MAX};
 
@@ -35,9 +35,9 @@ keys! {
         /// The namespace. Files with the same name are one namespace.
         name(required): Name,
         /// Durable, partitioned logs of events, by name.
-        topics: Named<Topic>,
+        topics: NamedTable<Topic>,
         /// What consumes topics, by name.
-        subscribers: Named<Subscriber>,
+        subscribers: NamedTable<Subscriber>,
     }
 }
 
@@ -57,11 +57,11 @@ keys! {
         partitions: Count<1, PARTITIONS_MAX>,
         /// CEL for the ordering key, for example `data.order_id`. Events with the same key stay in order. Default:
         /// the `partitionkey` of the event, else its subject, else its id.
-        key: Expression,
+        key: ExpressionValue,
         /// CEL for the identity of an event, for example `data.order_id + '/' + data.status`: an event with the same
         /// text as a recognised one (see `dedupe`) is not stored again. Events keep their own ids. Allowed where
         /// `dedupe` is. Default: `source` and `id` together.
-        id: Expression,
+        id: ExpressionValue,
         /// Minimum time for which events are retained. Default 7 days.
         retention: ByQuantity<Retention>,
         /// How long a published event is recognised when it is published again. Default 2 minutes; `off` recognises
@@ -146,7 +146,7 @@ keys! {
     /// Guard per key: only these state transitions are possible.
     struct Lifecycle {
         /// CEL for the state, for example `data.status`.
-        state(required): Expression,
+        state(required): ExpressionValue,
         /// States in which a key may start.
         start(required): List<Word>,
         /// The states that may follow each state. A key in a state without followers has ended, and cannot start
@@ -204,7 +204,7 @@ keys! {
         to: Ports,
         /// CEL for true or false, for example `data.amount > 100`; events for which it is false are filtered. An
         /// event on which it fails, such as for a missing field, fails; use `has(data.amount)`. Default: all events.
-        when: Condition,
+        when: ConditionValue,
         /// Configuration of the plugin: texts, numbers, booleans, or `{ file: path }` for secrets.
         config: Table<Setting>,
         /// Resource limits of the plugin.
@@ -227,7 +227,7 @@ keys! {
         /// Delivery guarantee.
         delivery: Delivery,
         /// Maximum rate, for example `100/s`, over all partitions. Default: unlimited.
-        rate: Rate,
+        rate: RateValue,
         /// Maximum number of concurrent calls, over all partitions. Default: one per partition.
         concurrency: Many,
         /// Batching of events.
@@ -239,7 +239,7 @@ keys! {
         queue_group_timeout formerly "claim_timeout": Positive,
         /// Start position of a new subscriber: earliest (all retained events), latest (only new events) or a time.
         /// Default earliest. No effect on an existing subscriber.
-        start: Start,
+        start: StartValue,
         /// Former name of a renamed subscriber, which keeps its position, state, retry queue and dead letters. Has no
         /// effect after the rename.
         renamed_from formerly "was": Name,

@@ -24,12 +24,12 @@ pub(crate) struct Reader<'c> {
     directory: PathBuf,
     pub(crate) surroundings: &'c dyn Surroundings,
     pub(crate) problems: Problems,
-    shared: &'c mut Shared,
+    shared: &'c mut ReadContext,
 }
 
 /// What the readers of all files of a check have in common.
 #[derive(Default)]
-pub(crate) struct Shared {
+pub(crate) struct ReadContext {
     /// Large topologies have the same few expressions on thousands of topics.
     expressions: HashMap<String, Result<Expression, Vec<CompileError>>>,
     /// Many topics may have the same file: the result, or the problem and its remedy.
@@ -44,7 +44,7 @@ pub(crate) struct Shared {
 /// Shorter values of variables are no secrets, and are in many words by chance.
 const SECRET_BYTES_MIN: usize = 4;
 
-impl Shared {
+impl ReadContext {
     /// Puts the names of variables where their values are: the author of a topology may not be allowed to see the
     /// environment that it is checked in, and messages go into logs.
     pub(crate) fn hide_variables(&self, diagnostics: &mut [Diagnostic]) {
@@ -72,7 +72,7 @@ impl Shared {
 }
 
 /// A type that can be read from a node.
-pub(crate) trait Read: Sized {
+pub(crate) trait FromNode: Sized {
     /// Reads the value of a key; `None` if problems were reported instead.
     fn read(node: NodeRef<'_>, owner: Owner<'_>, reader: &mut Reader<'_>) -> Option<Self>;
 }
@@ -170,7 +170,7 @@ impl<'t> Entries<'t> {
 }
 
 impl<'c> Reader<'c> {
-    pub(crate) fn new(path: &Path, surroundings: &'c dyn Surroundings, shared: &'c mut Shared) -> Self {
+    pub(crate) fn new(path: &Path, surroundings: &'c dyn Surroundings, shared: &'c mut ReadContext) -> Self {
         let directory = path.parent().unwrap_or(Path::new("")).to_owned();
         Reader { directory, surroundings, problems: Problems::default(), shared }
     }
@@ -450,7 +450,7 @@ impl Reader<'_> {
     }
 }
 
-impl Shared {
+impl ReadContext {
     pub(crate) fn nearest<'k>(&mut self, name: &str, known: impl IntoIterator<Item = &'k str>) -> Option<&'k str> {
         self.suggestions += 1;
         if self.suggestions > SUGGESTIONS_MAX { None } else { names::nearest(name, known) }
@@ -504,13 +504,13 @@ macro_rules! keys {
             }
         }
 
-        impl $crate::topology::reader::Read for $name {
+        impl $crate::topology::reader::FromNode for $name {
             fn read(
                 node: $crate::topology::yaml::NodeRef<'_>,
                 owner: $crate::topology::reader::Owner<'_>,
                 reader: &mut $crate::topology::reader::Reader<'_>,
             ) -> Option<Self> {
-                use $crate::topology::reader::{Field, Owner, Read};
+                use $crate::topology::reader::{Field, Owner, FromNode};
                 let mut read = $name::default();
                 // A key that is only mistyped is not missing as well.
                 let mut mistyped: Vec<&str> = Vec::new();
@@ -518,7 +518,7 @@ macro_rules! keys {
                     match entry.key {
                         $( $crate::topology::reader::keys!(@name $field $($key)?) => {
                             let inner = Owner { key: entry.key, span: entry.key_span };
-                            let value = <$type as Read>::read(entry.value, inner, reader);
+                            let value = <$type as FromNode>::read(entry.value, inner, reader);
                             $( $crate::topology::reader::keys!(@read $mark reader, entry); )?
                             $( reader.has_former_name(entry.key_span, stringify!($field), $former); )?
                             let span = entry.value.span();
@@ -526,7 +526,7 @@ macro_rules! keys {
                         } )*
                         $( $( $former => {
                             let inner = Owner { key: entry.key, span: entry.key_span };
-                            let value = <$type as Read>::read(entry.value, inner, reader);
+                            let value = <$type as FromNode>::read(entry.value, inner, reader);
                             reader.renamed_key(&entry, stringify!($field));
                             let read_as = Field { key: entry.key_span, span: entry.value.span(), value };
                             read.$field.get_or_insert_with(|| Box::new(read_as));
@@ -592,7 +592,7 @@ macro_rules! choice {
             $( $(#[doc = $variant_doc])* $variant, )*
         }
 
-        impl $crate::topology::reader::Read for $name {
+        impl $crate::topology::reader::FromNode for $name {
             fn read(
                 node: $crate::topology::yaml::NodeRef<'_>,
                 owner: $crate::topology::reader::Owner<'_>,

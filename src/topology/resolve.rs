@@ -9,10 +9,10 @@ use super::diagnostic::{Code, Diagnostic, Problems, Span};
 use super::faults;
 use super::graph::{self, Links, Shape};
 use super::names;
-use super::namespace::{Namespace, Order, Subscriber, Topic};
+use super::namespace::{DeclaredSubscriber, DeclaredTopic, Namespace, Order};
 use super::plan::{Plan, SubscriberIndex, SubscriberPlan, TopicIndex, TopicPlan};
 use super::raw;
-use super::reader::Shared;
+use super::reader::ReadContext;
 use super::settings::{self, ROOT_PARTITIONS};
 
 /// The parts of one file that were read.
@@ -21,12 +21,12 @@ pub(crate) struct File {
     /// `None` if the file is not YAML.
     pub(crate) topology: Option<raw::Topology>,
     /// Whether declarations of the file may have been missed.
-    pub(crate) missed: Missed,
+    pub(crate) missed: MissedDeclarations,
 }
 
 /// How much of a file's declarations may have been missed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Missed {
+pub(crate) enum MissedDeclarations {
     Nothing,
     /// Those that its text has somewhere as `name:`.
     Some,
@@ -35,7 +35,7 @@ pub(crate) enum Missed {
 
 /// Context of the files.
 #[derive(Clone, Copy)]
-pub(crate) struct Whole<'w> {
+pub(crate) struct FilesContext<'w> {
     /// The first source that is a text of the applied topology, in which users cannot change anything.
     pub(crate) applied_from: u32,
     /// Namespaces of which nothing has to be left.
@@ -48,15 +48,15 @@ pub(crate) struct Whole<'w> {
 pub(crate) fn resolve(
     files: &[File],
     texts: &[&str],
-    whole: Whole<'_>,
-    shared: &mut Shared,
+    whole: FilesContext<'_>,
+    shared: &mut ReadContext,
     problems: &mut Problems,
 ) -> Option<Plan> {
-    let incomplete = files.iter().filter(|file| file.missed == Missed::Some);
+    let incomplete = files.iter().filter(|file| file.missed == MissedDeclarations::Some);
     let incomplete = incomplete.filter_map(|file| texts.get(file.source as usize));
     let incomplete: HashSet<&str> = incomplete.flat_map(|text| seemingly_declared(text)).collect();
-    let complete = files.iter().all(|file| file.missed == Missed::Nothing);
-    let unknowable = files.iter().any(|file| file.missed == Missed::All);
+    let complete = files.iter().all(|file| file.missed == MissedDeclarations::Nothing);
+    let unknowable = files.iter().any(|file| file.missed == MissedDeclarations::All);
     let mut namespaces = gather(files, whole, shared, problems);
     let mut declared_in: HashMap<String, Vec<String>> = HashMap::new();
     // Of a single namespace there is no other.
@@ -69,7 +69,7 @@ pub(crate) fn resolve(
     let mut shapes = Vec::with_capacity(namespaces.len());
     for namespace in &mut namespaces {
         // A file without a name may belong to any namespace, and its own references may be to any.
-        let elsewhere = Elsewhere {
+        let elsewhere = UnseenDeclarations {
             unknowable,
             anywhere: namespace.name.is_none(),
             incomplete: &incomplete,
@@ -91,7 +91,12 @@ pub(crate) fn resolve(
 }
 
 /// Puts the declarations of files together by namespace.
-fn gather(files: &[File], whole: Whole<'_>, shared: &mut Shared, problems: &mut Problems) -> Vec<Namespace> {
+fn gather(
+    files: &[File],
+    whole: FilesContext<'_>,
+    shared: &mut ReadContext,
+    problems: &mut Problems,
+) -> Vec<Namespace> {
     let mut named: BTreeMap<String, Namespace> = BTreeMap::new();
     let mut nameless = Vec::new();
     for topology in files.iter().filter_map(|file| file.topology.as_ref()) {
@@ -119,7 +124,7 @@ fn gather(files: &[File], whole: Whole<'_>, shared: &mut Shared, problems: &mut 
     namespaces
 }
 
-fn declare(namespace: &mut Namespace, topology: &raw::Topology, shared: &mut Shared, problems: &mut Problems) {
+fn declare(namespace: &mut Namespace, topology: &raw::Topology, shared: &mut ReadContext, problems: &mut Problems) {
     let topics = topology.topics.iter().filter_map(|field| field.value.as_ref()).flat_map(|topics| &topics.0);
     for (name, field) in topics {
         // What is not a mapping at all was reported, but is a topic.
@@ -130,7 +135,7 @@ fn declare(namespace: &mut Namespace, topology: &raw::Topology, shared: &mut Sha
         }
         namespace.topic_by_name.insert(name.clone(), namespace.topics.len());
         let (name, span) = (name.clone(), field.key);
-        namespace.topics.push(Topic { name, span, settings, dead_letters_of: None, diverts_to: None });
+        namespace.topics.push(DeclaredTopic { name, span, settings, dead_letters_of: None, diverts_to: None });
     }
     let subscribers = topology.subscribers.iter().filter_map(|field| field.value.as_ref()).flat_map(|named| &named.0);
     for (name, field) in subscribers {
@@ -143,7 +148,7 @@ fn declare(namespace: &mut Namespace, topology: &raw::Topology, shared: &mut Sha
         let Some(raw) = &field.value else { continue };
         let settings = settings::subscriber(name, field.key, raw, problems);
         namespace.subscriber_by_name.insert(name.clone(), namespace.subscribers.len());
-        let subscriber = Subscriber {
+        let subscriber = DeclaredSubscriber {
             name: name.clone(),
             span: field.key,
             settings,
@@ -180,12 +185,12 @@ fn add_dead_letters(namespace: &mut Namespace, problems: &mut Problems) {
         subscriber.dead_letters = Some(namespace.topics.len());
         namespace.topic_by_name.insert(name.clone(), namespace.topics.len());
         let (span, dead_letters_of) = (subscriber.span, Some(index));
-        namespace.topics.push(Topic { name, span, settings, dead_letters_of, diverts_to: None });
+        namespace.topics.push(DeclaredTopic { name, span, settings, dead_letters_of, diverts_to: None });
     }
 }
 
 /// What may be declared where it cannot be seen.
-struct Elsewhere<'c> {
+struct UnseenDeclarations<'c> {
     /// Its declarations are unknown.
     unknowable: bool,
     /// The namespace may be any known one.
@@ -195,7 +200,7 @@ struct Elsewhere<'c> {
     declared_in: &'c HashMap<String, Vec<String>>,
 }
 
-impl Elsewhere<'_> {
+impl UnseenDeclarations<'_> {
     fn may_declare(&self, topic: &str) -> bool {
         let named = self.anywhere && self.declared_in.contains_key(topic);
         self.unknowable || named || self.incomplete.contains(topic)
@@ -226,8 +231,8 @@ fn seemingly_declared(text: &str) -> impl Iterator<Item = &str> {
 /// Finds the topics that subscribers name. Returns the probable intentions of undeclared names.
 fn look_up(
     namespace: &mut Namespace,
-    elsewhere: &Elsewhere<'_>,
-    shared: &mut Shared,
+    elsewhere: &UnseenDeclarations<'_>,
+    shared: &mut ReadContext,
     problems: &mut Problems,
 ) -> HashSet<String> {
     let mut meant = HashSet::new();
@@ -283,7 +288,7 @@ fn look_up(
 
 /// The namespace as numbers.
 fn shape(namespace: &Namespace) -> Shape {
-    let links = |subscriber: &Subscriber| Links {
+    let links = |subscriber: &DeclaredSubscriber| Links {
         from: subscriber.from,
         to: subscriber.to.iter().copied().chain(subscriber.dead_letters.map(Some)).collect(),
     };
@@ -375,7 +380,7 @@ fn check_used(
     namespace: &Namespace,
     shape: &Shape,
     meant: &HashSet<String>,
-    whole: Whole<'_>,
+    whole: FilesContext<'_>,
     problems: &mut Problems,
 ) {
     let mut used = vec![false; shape.topics];
@@ -388,10 +393,10 @@ fn check_used(
     let declared = || namespace.topics.iter().zip(&used).filter(|(topic, _)| topic.dead_letters_of.is_none());
     // What cannot have its name will have to change anyway.
     let is_name = |name: &str| names::problem(name).is_none() && names::dead_letters_of(name).is_none();
-    let is_unused = |(topic, used): &(&Topic, &bool)| {
+    let is_unused = |(topic, used): &(&DeclaredTopic, &bool)| {
         !**used && !meant.contains(&topic.name) && is_name(&topic.name) && topic.span.source < whole.applied_from
     };
-    let unused: Vec<&Topic> = declared().filter(is_unused).map(|(topic, _)| topic).collect();
+    let unused: Vec<&DeclaredTopic> = declared().filter(is_unused).map(|(topic, _)| topic).collect();
     problems.extend(unused_topics(&unused));
     if let Some((name, span)) = namespace.name.as_ref().filter(|_| declared().next().is_none()) {
         if whole.emptied.contains(name) {
@@ -404,7 +409,7 @@ fn check_used(
 }
 
 /// One warning for all topics of a namespace without a subscriber.
-fn unused_topics(unused: &[&Topic]) -> Option<Diagnostic> {
+fn unused_topics(unused: &[&DeclaredTopic]) -> Option<Diagnostic> {
     const SHOWN: usize = 3;
     let (first, others) = unused.split_first()?;
     let shown: Vec<String> = unused.iter().take(SHOWN).map(|topic| format!("`{}`", topic.name)).collect();
@@ -427,7 +432,7 @@ fn unused_topics(unused: &[&Topic]) -> Option<Diagnostic> {
 
 /// Subscribers share events only of one topic.
 fn check_groups(namespace: &Namespace, problems: &mut Problems) {
-    let mut groups: HashMap<&str, &Subscriber> = HashMap::new();
+    let mut groups: HashMap<&str, &DeclaredSubscriber> = HashMap::new();
     for subscriber in &namespace.subscribers {
         let Some((group, span)) = &subscriber.settings.queue_group else { continue };
         let first = *groups.entry(group).or_insert(subscriber);

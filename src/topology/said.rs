@@ -2,7 +2,7 @@
 //!
 //! Promises: the same files in the same place, with the same variables and schemas, have the same digest, whatever a
 //! release makes of them. Whether a plugin is there is no part of it. Files in which only keys were renamed, as a
-//! release asked for, can be recognised ([`Said::with_former_keys`]).
+//! release asked for, can be recognised ([`FilesDigest::with_former_keys`]).
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -10,19 +10,19 @@ use std::path::{Path, PathBuf};
 
 use super::base::check_with;
 use super::diagnostic::{Diagnostic, Span};
-use super::reader::Shared;
-use super::{ConfigValue, Found, Merged, Plan, PluginSource, Source, Surroundings};
+use super::reader::ReadContext;
+use super::{ConfigValue, MergedPlan, PathKind, Plan, PluginSource, Source, Surroundings};
 use crate::api::Base;
 
 /// A digest of what files say. Values of variables are in it, so it is not to be kept as it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Said {
+pub struct FilesDigest {
     digest: [u8; 32],
     /// The digest of the same files with the former names of keys.
     former: [u8; 32],
 }
 
-impl Said {
+impl FilesDigest {
     /// The 32 bytes.
     pub fn as_bytes(&self) -> &[u8; 32] {
         &self.digest
@@ -41,23 +41,23 @@ impl Said {
 }
 
 /// Surroundings with a record of the questions.
-struct Heard<'s> {
+struct RecordedSurroundings<'s> {
     of: &'s dyn Surroundings,
     variables: RefCell<BTreeMap<String, Option<String>>>,
     folders: RefCell<BTreeMap<PathBuf, bool>>,
     texts: RefCell<BTreeMap<PathBuf, Option<String>>>,
 }
 
-impl Surroundings for Heard<'_> {
+impl Surroundings for RecordedSurroundings<'_> {
     fn variable(&self, name: &str) -> Option<String> {
         let value = self.of.variable(name);
         self.variables.borrow_mut().insert(name.to_owned(), value.clone());
         value
     }
 
-    fn at(&self, path: &Path) -> Found {
+    fn at(&self, path: &Path) -> PathKind {
         let found = self.of.at(path);
-        self.folders.borrow_mut().insert(path.to_owned(), matches!(found, Found::Folder { .. }));
+        self.folders.borrow_mut().insert(path.to_owned(), matches!(found, PathKind::Folder { .. }));
         found
     }
 
@@ -81,7 +81,7 @@ pub fn check_said(
     sources: &[Source],
     surroundings: &dyn Surroundings,
     here: &Path,
-) -> (Option<Plan>, Vec<Diagnostic>, Said) {
+) -> (Option<Plan>, Vec<Diagnostic>, FilesDigest) {
     let (merged, diagnostics, said) = check_said_on(sources, surroundings, here, (&Base::default(), false));
     (merged.map(|merged| merged.plan), diagnostics, said)
 }
@@ -93,21 +93,21 @@ pub fn check_said_on(
     surroundings: &dyn Surroundings,
     here: &Path,
     (base, prune): (&Base, bool),
-) -> (Option<Merged>, Vec<Diagnostic>, Said) {
-    let heard = Heard {
+) -> (Option<MergedPlan>, Vec<Diagnostic>, FilesDigest) {
+    let heard = RecordedSurroundings {
         of: surroundings,
         variables: RefCell::default(),
         folders: RefCell::default(),
         texts: RefCell::default(),
     };
-    let mut shared = Shared::default();
+    let mut shared = ReadContext::default();
     let (merged, diagnostics) = check_with(sources, &heard, (base, prune), &mut shared);
     let digest = heard.digest(sources, here);
     let former = match shared.former_keys.is_empty() {
         true => digest,
         false => heard.digest(&with_former_keys(sources, &shared.former_keys), here),
     };
-    (merged, diagnostics, Said { digest, former })
+    (merged, diagnostics, FilesDigest { digest, former })
 }
 
 /// The files with the former names of keys.
@@ -126,7 +126,7 @@ fn with_former_keys(sources: &[Source], keys: &BTreeMap<Span, (&str, &str)>) -> 
     sources
 }
 
-impl Heard<'_> {
+impl RecordedSurroundings<'_> {
     fn digest(&self, sources: &[Source], here: &Path) -> [u8; 32] {
         let mut hasher = blake3::Hasher::new_derive_key("wattle topology files 1");
         let mut part = |bytes: &[u8]| {

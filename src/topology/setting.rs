@@ -6,10 +6,10 @@ use std::path::{Component, PathBuf};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 
 use super::diagnostic::{Code, Diagnostic};
-use super::reader::{Owner, Read, Reader, keys};
+use super::reader::{FromNode, Owner, Reader, keys};
 use super::values::{Word, inline_schema};
 use super::yaml::{NodeRef, View};
-use super::{Found, plan};
+use super::{PathKind, plan};
 
 keys! {
     /// A secret that stands in a file.
@@ -39,7 +39,7 @@ inline_schema!(
     })
 );
 
-impl Read for Setting {
+impl FromNode for Setting {
     fn read(node: NodeRef<'_>, owner: Owner<'_>, reader: &mut Reader<'_>) -> Option<Self> {
         if !matches!(node.view(), View::Mapping(_)) {
             let text = reader.text(node, "a text, a number, a boolean or `{ file: path }`")?;
@@ -59,7 +59,7 @@ impl Read for Setting {
         }
         let path = reader.resolve(&written);
         // Where a topology is checked the secrets of where it runs need not be, so this alone does not refuse it.
-        if reader.surroundings.at(&path) != Found::File {
+        if reader.surroundings.at(&path) != PathKind::File {
             let message = format!("there is no file `{}`", path.display());
             let missing = Diagnostic::warning(Code::BadValue, file.span, "no such file here", message);
             let help = "it has to be below a folder of secrets where the topology runs (`wattle run --secrets`): the \

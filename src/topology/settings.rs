@@ -16,10 +16,10 @@ use super::diagnostic::{Code, Diagnostic, Problems, Span};
 use super::expression::{Condition, KeyExpression};
 use super::plan::{
     BacklogPlan, BatchPlan, ConfigValue, Delivery, HoldPlan, LifecyclePlan, Limits, OnFailure, OutOfOrder,
-    PluginSource, Rate, Retry, RetryQueue, Runs, StartAt, StatePlan, TrialPlan, WhenFull,
+    PluginSource, Rate, Retry, RetryQueue, StartAt, StatePlan, SubscriberKind, TrialPlan, WhenFull,
 };
 use super::raw;
-use super::reader::{Field, Key, Shared};
+use super::reader::{Field, Key, ReadContext};
 use super::setting::Setting;
 use super::values::{ByQuantity, Count, List, OrOff, OrRefuse, Word};
 use crate::model::units::show_duration;
@@ -33,7 +33,7 @@ pub(crate) struct Topic {
     pub(crate) key: Option<KeyExpression>,
     pub(crate) id: Option<KeyExpression>,
     pub(crate) schema: Option<DataSchema>,
-    pub(crate) keeping: Keeping,
+    pub(crate) keeping: StorageSettings,
     pub(crate) lifecycle: Option<LifecyclePlan>,
     /// Where it says that its events are recognised for as long as their keys are known.
     pub(crate) per_key: Option<Span>,
@@ -49,7 +49,7 @@ pub(crate) struct Topic {
 
 /// How a topic keeps its events, as far as it does not depend on its place in the tree.
 #[derive(Debug, Clone)]
-pub(crate) struct Keeping {
+pub(crate) struct StorageSettings {
     age: Option<Duration>,
     /// Size of all partitions together.
     bytes: Option<u64>,
@@ -60,7 +60,7 @@ pub(crate) struct Keeping {
     compression: Compression,
 }
 
-impl Default for Keeping {
+impl Default for StorageSettings {
     fn default() -> Self {
         keeping(&raw::Topic::default())
     }
@@ -78,7 +78,7 @@ pub(crate) fn is_of_recognition(key: &str) -> bool {
     matches!(key, "dedupe" | "id")
 }
 
-impl Keeping {
+impl StorageSettings {
     /// The settings of a topic with this number of partitions, at least one.
     pub(crate) fn settings(&self, partitions: u32, recognises: bool) -> TopicSettings {
         // A bound of nothing would be none that can be kept to; what is shown of it could not be read either.
@@ -98,7 +98,7 @@ pub(crate) struct Subscriber {
     pub(crate) from: Option<(String, Span)>,
     pub(crate) ports: Vec<Port>,
     /// Its handler. `None` if a problem was reported.
-    pub(crate) runs: Option<Runs>,
+    pub(crate) runs: Option<SubscriberKind>,
     pub(crate) when: Option<Condition>,
     pub(crate) config: BTreeMap<String, ConfigValue>,
     pub(crate) limits: Limits,
@@ -141,7 +141,7 @@ fn word(field: &Key<Word>) -> Option<(String, Span)> {
 }
 
 /// What a topic's keys mean.
-pub(crate) fn topic(raw: &raw::Topic, shared: &mut Shared, problems: &mut Problems) -> Topic {
+pub(crate) fn topic(raw: &raw::Topic, shared: &mut ReadContext, problems: &mut Problems) -> Topic {
     let out_of_order =
         value(&raw.lifecycle).and_then(|raw| Some((raw.out_of_order.as_ref()?.key, value(&raw.out_of_order)?)));
     let (out_of_order, diverts_to) = match out_of_order {
@@ -186,13 +186,13 @@ pub(crate) fn topic(raw: &raw::Topic, shared: &mut Shared, problems: &mut Proble
     }
 }
 
-fn keeping(raw: &raw::Topic) -> Keeping {
+fn keeping(raw: &raw::Topic) -> StorageSettings {
     let retention = value(&raw.retention).map(|ByQuantity(retention)| retention).unwrap_or_default();
     let (age, bytes) = (value(&retention.age).map(|age| age.0), value(&retention.size).map(|size| size.0));
     // Who only bounds the size wants to keep what fits into it, however old it is.
     let age = age.or(bytes.is_none().then_some(RETENTION_AGE_DEFAULT));
     let OrOff(dedupe) = value(&raw.dedupe).unwrap_or(OrOff(Some(raw::Dedupe::default())));
-    Keeping {
+    StorageSettings {
         age,
         bytes,
         force: value(&retention.force).is_some_and(|force| force.0),
@@ -248,7 +248,7 @@ fn backlog(raw: &raw::Topic, problems: &mut Problems) -> Option<BacklogPlan> {
 fn lifecycle(
     raw: &raw::Lifecycle,
     out_of_order: OutOfOrder,
-    shared: &mut Shared,
+    shared: &mut ReadContext,
     problems: &mut Problems,
 ) -> Option<LifecyclePlan> {
     let (start, allow) = (value(&raw.start)?, value(&raw.allow)?);
@@ -387,7 +387,7 @@ fn queue_group_timeout(raw: &raw::Subscriber, problems: &mut Problems) -> Durati
 }
 
 /// Which of the three ways to handle events it is.
-fn runs(name: &str, declared: Span, raw: &raw::Subscriber, problems: &mut Problems) -> Option<Runs> {
+fn runs(name: &str, declared: Span, raw: &raw::Subscriber, problems: &mut Problems) -> Option<SubscriberKind> {
     let ways = [
         raw.plugin.as_ref().map(|field| ("plugin", field.key)),
         raw.push.as_ref().map(|field| ("push", field.key)),
@@ -409,8 +409,8 @@ fn runs(name: &str, declared: Span, raw: &raw::Subscriber, problems: &mut Proble
         }
     }
     let plugin: Option<PluginSource> = value(&raw.plugin).map(|plugin| plugin.0);
-    let push = || value(&raw.push).and_then(|push| value(&push.url)).map(|url| Runs::Push { url: url.0 });
-    plugin.map(Runs::Plugin).or_else(push).or_else(|| raw.pull.as_ref().map(|_| Runs::Pull))
+    let push = || value(&raw.push).and_then(|push| value(&push.url)).map(|url| SubscriberKind::Push { url: url.0 });
+    plugin.map(SubscriberKind::Plugin).or_else(push).or_else(|| raw.pull.as_ref().map(|_| SubscriberKind::Pull))
 }
 
 /// Push and pull hand events to the world outside: nothing comes out of them here, and there is no plugin to set up.

@@ -10,20 +10,21 @@ use std::sync::Arc;
 
 use super::bounds::DEDUPE_WINDOW_DEFAULT;
 use super::plan::{
-    ConfigValue, Delivery, HoldPlan, LifecyclePlan, OnFailure, OutOfOrder, Per, Plan, PluginSource, Rate, Runs,
-    StartAt, SubscriberPlan, TopicPlan, TrialPlan, WhenFull,
+    ConfigValue, Delivery, HoldPlan, LifecyclePlan, OnFailure, OutOfOrder, Per, Plan, PluginSource, Rate, StartAt,
+    SubscriberKind, SubscriberPlan, TopicPlan, TrialPlan, WhenFull,
 };
 use crate::model::units::{show_duration, show_size};
 use crate::model::{Compression, Dedupe};
 
 /// Shows a plan: one YAML document for each namespace. Values out of the environment are not in it.
 pub fn show(plan: &Plan) -> String {
-    documents_of(&Part::whole(plan), As { variables: Variables::ByName, ..As::default() }).join("---\n")
+    documents_of(&PlanPart::whole(plan), ShowOptions { variables: Variables::ByName, ..ShowOptions::default() })
+        .join("---\n")
 }
 
 /// A plan as YAML texts, one for each namespace, complete by itself: values out of the environment are in it.
 pub fn documents(plan: &Plan) -> Vec<String> {
-    documents_of(&Part::whole(plan), As::default())
+    documents_of(&PlanPart::whole(plan), ShowOptions::default())
 }
 
 /// A part of a plan as [`documents`]: these topics and subscribers of these namespaces.
@@ -33,12 +34,12 @@ pub(super) fn part(
     topics: &BTreeSet<String>,
     subscribers: &BTreeSet<String>,
 ) -> Vec<String> {
-    let mut part = Part { plan, namespaces: BTreeMap::new() };
+    let mut part = PlanPart { plan, namespaces: BTreeMap::new() };
     for namespace in namespaces {
         part.namespaces.entry(namespace).or_default();
     }
     part.add(|topic| topics.contains(&topic.label()), |subscriber| subscribers.contains(&subscriber.label()));
-    documents_of(&part, As::default())
+    documents_of(&part, ShowOptions::default())
 }
 
 /// Most nodes of a text of the applied topology: far below what one file may have.
@@ -48,13 +49,16 @@ const APPLIED_NODES_MAX: usize = 1_000;
 /// plugins are told (`config`), which concerns nobody else, and with what roots have by themselves only where it is
 /// another than they have by default, since they may become something else. Several texts may be of one namespace.
 pub(super) fn applied(plan: &Plan, is_asked_for: impl Fn(&str) -> bool) -> Vec<String> {
-    let mut whole = Part::whole(plan);
+    let mut whole = PlanPart::whole(plan);
     whole.namespaces.retain(|name, _| is_asked_for(name));
     let mut texts = Vec::new();
     for (name, (topics, subscribers)) in whole.namespaces {
         let mut one = |topics: &[&TopicPlan], subscribers: &[&SubscriberPlan]| {
             let namespaces = BTreeMap::from([(name, (topics.to_vec(), subscribers.to_vec()))]);
-            texts.extend(documents_of(&Part { plan, namespaces }, As { is_applied: true, ..As::default() }));
+            texts.extend(documents_of(
+                &PlanPart { plan, namespaces },
+                ShowOptions { is_applied: true, ..ShowOptions::default() },
+            ));
         };
         topics.chunks(APPLIED_NODES_MAX).for_each(|topics| one(topics, &[]));
         subscribers.chunks(APPLIED_NODES_MAX).for_each(|subscribers| one(&[], subscribers));
@@ -65,7 +69,7 @@ pub(super) fn applied(plan: &Plan, is_asked_for: impl Fn(&str) -> bool) -> Vec<S
 /// The source folders of the namespaces of a plan that are asked for.
 pub(super) fn folders(plan: &Plan, is_asked_for: impl Fn(&str) -> bool) -> BTreeSet<PathBuf> {
     let folder = |subscriber: &SubscriberPlan| match &subscriber.runs {
-        Runs::Plugin(PluginSource::Folder(path)) => Some(path.clone()),
+        SubscriberKind::Plugin(PluginSource::Folder(path)) => Some(path.clone()),
         _ => None,
     };
     plan.subscribers.iter().filter(|subscriber| is_asked_for(&subscriber.namespace)).filter_map(folder).collect()
@@ -81,19 +85,19 @@ enum Variables {
 
 /// How a plan is shown.
 #[derive(Clone, Copy, Default)]
-struct As {
+struct ShowOptions {
     variables: Variables,
     /// As [`applied`].
     is_applied: bool,
 }
 
 /// The shown part of a plan, by namespace.
-struct Part<'p> {
+struct PlanPart<'p> {
     plan: &'p Plan,
     namespaces: BTreeMap<&'p str, (Vec<&'p TopicPlan>, Vec<&'p SubscriberPlan>)>,
 }
 
-impl<'p> Part<'p> {
+impl<'p> PlanPart<'p> {
     fn whole(plan: &'p Plan) -> Self {
         let mut part = Self { plan, namespaces: BTreeMap::new() };
         part.add(|_| true, |_| true);
@@ -111,7 +115,7 @@ impl<'p> Part<'p> {
     }
 }
 
-fn documents_of(part: &Part<'_>, how: As) -> Vec<String> {
+fn documents_of(part: &PlanPart<'_>, how: ShowOptions) -> Vec<String> {
     let documents = part.namespaces.iter().map(|(name, (topics, subscribers))| {
         let mut shown = format!("wattle: v1\nname: {}\n", scalar(name));
         shown += if topics.is_empty() { "topics: {}\n" } else { "topics:\n" };
@@ -132,7 +136,7 @@ macro_rules! line {
     }};
 }
 
-fn topic(shown: &mut String, plan: &Plan, topic: &TopicPlan, how: As) {
+fn topic(shown: &mut String, plan: &Plan, topic: &TopicPlan, how: ShowOptions) {
     line!(shown, "  {}:", key(&topic.name));
     if let Some(old) = topic.renamed_from.as_ref().filter(|_| !how.is_applied) {
         line!(shown, "    renamed_from: {}", scalar(old));
@@ -218,21 +222,21 @@ fn topic(shown: &mut String, plan: &Plan, topic: &TopicPlan, how: As) {
     }
 }
 
-fn subscriber(shown: &mut String, plan: &Plan, subscriber: &SubscriberPlan, how: As) {
+fn subscriber(shown: &mut String, plan: &Plan, subscriber: &SubscriberPlan, how: ShowOptions) {
     line!(shown, "  {}:", key(&subscriber.name));
     if let Some(old) = subscriber.renamed_from.as_ref().filter(|_| !how.is_applied) {
         line!(shown, "    renamed_from: {}", scalar(old));
     }
     line!(shown, "    from: {}", scalar(&plan[subscriber.from].name));
     match &subscriber.runs {
-        Runs::Plugin(PluginSource::Folder(path) | PluginSource::Wasm(path)) => {
+        SubscriberKind::Plugin(PluginSource::Folder(path) | PluginSource::Wasm(path)) => {
             line!(shown, "    plugin: {}", scalar(&path.to_string_lossy()));
         }
-        Runs::Plugin(PluginSource::Stored { name, digest }) => {
+        SubscriberKind::Plugin(PluginSource::Stored { name, digest }) => {
             line!(shown, "    plugin: {}", scalar(&format!("{name}@{digest}")));
         }
-        Runs::Push { url } => line!(shown, "    push: {{ url: {} }}", scalar(url)),
-        Runs::Pull => line!(shown, "    pull: {{}}"),
+        SubscriberKind::Push { url } => line!(shown, "    push: {{ url: {} }}", scalar(url)),
+        SubscriberKind::Pull => line!(shown, "    pull: {{}}"),
     }
     if let Some(when) = &subscriber.when {
         line!(shown, "    when: {}", scalar(when.text()));
@@ -243,7 +247,7 @@ fn subscriber(shown: &mut String, plan: &Plan, subscriber: &SubscriberPlan, how:
     for (port, topic) in &subscriber.ports {
         line!(shown, "      {}: {}", key(port), scalar(&plan[*topic].name));
     }
-    if let Runs::Plugin(_) = subscriber.runs {
+    if let SubscriberKind::Plugin(_) = subscriber.runs {
         let config = if how.is_applied { &BTreeMap::new() } else { &subscriber.config };
         if !config.is_empty() {
             line!(shown, "    config:");
@@ -286,7 +290,7 @@ fn subscriber(shown: &mut String, plan: &Plan, subscriber: &SubscriberPlan, how:
         Delivery::AtMostOnce => "at_most_once",
     };
     line!(shown, "    on_failure: {on_failure}");
-    if let Runs::Plugin(_) = subscriber.runs {
+    if let SubscriberKind::Plugin(_) = subscriber.runs {
         line!(shown, "    capsules: {}", subscriber.capsules);
         let TrialPlan { events, time, at_most } = subscriber.trial;
         let (time, at_most) = (show_duration(time), show_duration(at_most));

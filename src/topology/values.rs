@@ -12,10 +12,10 @@ use super::data_schema::DataSchema;
 use super::diagnostic::{Code, Diagnostic, Span};
 use super::expression::{self, KeyExpression};
 use super::names;
-use super::reader::{Field, Owner, Read, Reader};
+use super::reader::{Field, FromNode, Owner, Reader};
 use super::schema_parts;
 use super::yaml::{NodeRef, View};
-use super::{Found, plan};
+use super::{PathKind, plan};
 use crate::model::Time;
 use crate::model::units::{self, UnitError};
 
@@ -49,7 +49,7 @@ pub(crate) struct Word(pub(crate) String);
 
 inline_schema!(Word, json_schema!({ "type": "string", "minLength": 1 }));
 
-impl Read for Word {
+impl FromNode for Word {
     fn read(node: NodeRef<'_>, owner: Owner<'_>, reader: &mut Reader<'_>) -> Option<Self> {
         let text = reader.text(node, "a text")?;
         if text.text.trim().is_empty() {
@@ -79,7 +79,7 @@ impl Name {
     }
 }
 
-impl Read for Name {
+impl FromNode for Name {
     fn read(node: NodeRef<'_>, _: Owner<'_>, reader: &mut Reader<'_>) -> Option<Self> {
         let text = reader.text(node, "a name")?;
         Name::check(&text.text, text.span, reader);
@@ -93,7 +93,7 @@ pub(crate) struct Count<const MIN: u32, const MAX: u32>(pub(crate) u32);
 
 inline_schema!(generic [const MIN: u32, const MAX: u32] Count<MIN, MAX>, schema_parts::count(MIN, MAX));
 
-impl<const MIN: u32, const MAX: u32> Read for Count<MIN, MAX> {
+impl<const MIN: u32, const MAX: u32> FromNode for Count<MIN, MAX> {
     fn read(node: NodeRef<'_>, owner: Owner<'_>, reader: &mut Reader<'_>) -> Option<Self> {
         let text = reader.text(node, "a whole number")?;
         let range = if MAX == u32::MAX { format!("from {MIN}") } else { format!("from {MIN} to {MAX}") };
@@ -121,7 +121,7 @@ inline_schema!(
     })
 );
 
-impl<const MIN: u32, const MAX: u32> Read for Number<MIN, MAX> {
+impl<const MIN: u32, const MAX: u32> FromNode for Number<MIN, MAX> {
     fn read(node: NodeRef<'_>, owner: Owner<'_>, reader: &mut Reader<'_>) -> Option<Self> {
         let text = reader.text(node, "a number")?;
         let (min, max) = (f64::from(MIN) / 1e3, f64::from(MAX) / 1e3);
@@ -141,7 +141,7 @@ pub(crate) struct Flag(pub(crate) bool);
 
 inline_schema!(Flag, json_schema!({ "type": ["boolean", "string"], "pattern": r"^(true|false)$|\$\{" }));
 
-impl Read for Flag {
+impl FromNode for Flag {
     fn read(node: NodeRef<'_>, owner: Owner<'_>, reader: &mut Reader<'_>) -> Option<Self> {
         let text = reader.text(node, "`true` or `false`")?;
         match text.text.as_ref() {
@@ -167,7 +167,7 @@ inline_schema!(
     schema_parts::text(r"^(\d+(\.\d+)?\s*(ns|us|ms|s|m|h|d|w)\s*)+$", &["100ms", "30s", "10m", "7d"])
 );
 
-impl<const MIN: u64, const MAX: u64> Read for Period<MIN, MAX> {
+impl<const MIN: u64, const MAX: u64> FromNode for Period<MIN, MAX> {
     fn read(node: NodeRef<'_>, owner: Owner<'_>, reader: &mut Reader<'_>) -> Option<Self> {
         let text = reader.text(node, "a duration")?;
         let (min, max) = (Duration::from_millis(MIN), Duration::from_millis(MAX));
@@ -196,7 +196,7 @@ inline_schema!(
     schema_parts::text(r"^\d+(\.\d+)?\s*([kMGT]B|[KMGT]iB|B)$", &["512KiB", "64MiB", "10GiB"])
 );
 
-impl<const MIN: u64, const MAX: u64> Read for Size<MIN, MAX> {
+impl<const MIN: u64, const MAX: u64> FromNode for Size<MIN, MAX> {
     fn read(node: NodeRef<'_>, owner: Owner<'_>, reader: &mut Reader<'_>) -> Option<Self> {
         let text = reader.text(node, "a size")?;
         match units::size(&text.text) {
@@ -248,7 +248,7 @@ impl<T: JsonSchema> JsonSchema for ByQuantity<T> {
     }
 }
 
-impl<T: Read> Read for ByQuantity<T> {
+impl<T: FromNode> FromNode for ByQuantity<T> {
     fn read(node: NodeRef<'_>, owner: Owner<'_>, reader: &mut Reader<'_>) -> Option<Self> {
         let View::Scalar(_) = node.view() else { return T::read(node, owner, reader).map(ByQuantity) };
         let text = reader.text(node, "a mapping")?;
@@ -272,11 +272,11 @@ impl<T: Read> Read for ByQuantity<T> {
 
 /// How many per time, as `100/s`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Rate(pub(crate) plan::Rate);
+pub(crate) struct RateValue(pub(crate) plan::Rate);
 
-inline_schema!(Rate, schema_parts::text(r"^\d+\s*/\s*(s|m|h)$", &["100/s", "30/m"]));
+inline_schema!(RateValue, schema_parts::text(r"^\d+\s*/\s*(s|m|h)$", &["100/s", "30/m"]));
 
-impl Read for Rate {
+impl FromNode for RateValue {
     fn read(node: NodeRef<'_>, owner: Owner<'_>, reader: &mut Reader<'_>) -> Option<Self> {
         let text = reader.text(node, "a rate")?;
         let parsed = text.text.split_once('/').and_then(|(count, unit)| {
@@ -287,7 +287,7 @@ impl Read for Rate {
                 "h" => plan::Per::Hour,
                 _ => return None,
             };
-            Some(Rate(plan::Rate { events, per }))
+            Some(RateValue(plan::Rate { events, per }))
         });
         let message = || format!("`{}` is events per time, not `{}`", owner.key, text.text);
         parsed.or_else(|| reader.bad(text.span, message(), "write a rate such as 100/s, 30/m or 500/h"))
@@ -296,11 +296,11 @@ impl Read for Rate {
 
 /// A CEL expression for a text.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Expression(pub(crate) KeyExpression);
+pub(crate) struct ExpressionValue(pub(crate) KeyExpression);
 
-inline_schema!(Expression, json_schema!({ "type": "string", "minLength": 1, "examples": ["data.order_id"] }));
+inline_schema!(ExpressionValue, json_schema!({ "type": "string", "minLength": 1, "examples": ["data.order_id"] }));
 
-impl Read for Expression {
+impl FromNode for ExpressionValue {
     fn read(node: NodeRef<'_>, owner: Owner<'_>, reader: &mut Reader<'_>) -> Option<Self> {
         let text = reader.text(node, "an expression")?;
         let expression = reader.expression(&text, KeyExpression::of)?;
@@ -310,20 +310,20 @@ impl Read for Expression {
             let odd = Diagnostic::warning(Code::BadValue, text.span, "constant", message);
             reader.report(odd.help("name a part of the event, for example `data.order_id`"));
         }
-        Some(Expression(expression))
+        Some(ExpressionValue(expression))
     }
 }
 
 /// A CEL expression for `true` or `false`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Condition(pub(crate) expression::Condition);
+pub(crate) struct ConditionValue(pub(crate) expression::Condition);
 
-inline_schema!(Condition, json_schema!({ "type": "string", "minLength": 1, "examples": ["data.amount > 100"] }));
+inline_schema!(ConditionValue, json_schema!({ "type": "string", "minLength": 1, "examples": ["data.amount > 100"] }));
 
-impl Read for Condition {
+impl FromNode for ConditionValue {
     fn read(node: NodeRef<'_>, _: Owner<'_>, reader: &mut Reader<'_>) -> Option<Self> {
         let text = reader.text(node, "an expression")?;
-        reader.expression(&text, expression::Condition::of).map(Condition)
+        reader.expression(&text, expression::Condition::of).map(ConditionValue)
     }
 }
 
@@ -333,15 +333,15 @@ pub(crate) struct FilePath(pub(crate) PathBuf);
 
 inline_schema!(FilePath, json_schema!({ "type": "string", "minLength": 1 }));
 
-impl Read for FilePath {
+impl FromNode for FilePath {
     fn read(node: NodeRef<'_>, _: Owner<'_>, reader: &mut Reader<'_>) -> Option<Self> {
         let text = reader.text(node, "the path of a file")?;
         let path = reader.resolve(&*text.text);
         let found = match reader.surroundings.at(&path) {
-            Found::File => return Some(FilePath(path)),
-            Found::Folder { .. } => "is a folder, not a file",
-            Found::Nothing => "does not exist",
-            Found::Unreadable => "cannot be read: this user may not look there",
+            PathKind::File => return Some(FilePath(path)),
+            PathKind::Folder { .. } => "is a folder, not a file",
+            PathKind::Nothing => "does not exist",
+            PathKind::Unreadable => "cannot be read: this user may not look there",
         };
         let message = format!("`{}` {found}", path.display());
         reader.bad(text.span, message, "a relative path starts from the folder of this file")
@@ -354,7 +354,7 @@ pub(crate) struct SchemaFile(pub(crate) DataSchema);
 
 inline_schema!(SchemaFile, json_schema!({ "type": "string", "minLength": 1, "examples": ["schemas/order.json"] }));
 
-impl Read for SchemaFile {
+impl FromNode for SchemaFile {
     fn read(node: NodeRef<'_>, owner: Owner<'_>, reader: &mut Reader<'_>) -> Option<Self> {
         let FilePath(path) = FilePath::read(node, owner, reader)?;
         match reader.data_schema(&path) {
@@ -370,7 +370,7 @@ pub(crate) struct Url(pub(crate) String);
 
 inline_schema!(Url, schema_parts::text("^https?://.+$", &["https://example.test/hook"]));
 
-impl Read for Url {
+impl FromNode for Url {
     fn read(node: NodeRef<'_>, owner: Owner<'_>, reader: &mut Reader<'_>) -> Option<Self> {
         let text = reader.text(node, "a URL")?;
         let host = text.text.strip_prefix("https://").or_else(|| text.text.strip_prefix("http://"));
@@ -392,7 +392,7 @@ pub(crate) struct Host(pub(crate) String);
 
 inline_schema!(Host, schema_parts::text(r"^[A-Za-z0-9.-]+(:\d+)?$", &["api.example.test"]));
 
-impl Read for Host {
+impl FromNode for Host {
     fn read(node: NodeRef<'_>, _: Owner<'_>, reader: &mut Reader<'_>) -> Option<Self> {
         let text = reader.text(node, "the name of a host")?;
         let (name, port) = text.text.rsplit_once(':').unwrap_or((&text.text, "0"));
@@ -411,22 +411,22 @@ impl Read for Host {
 
 /// Where a new subscriber begins.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Start(pub(crate) plan::StartAt);
+pub(crate) struct StartValue(pub(crate) plan::StartAt);
 
 inline_schema!(
-    Start,
+    StartValue,
     schema_parts::text("^(earliest|latest|start|end)$|^\\d{4}-", &["earliest", "latest", "2026-01-31T00:00:00Z"])
 );
 
-impl Read for Start {
+impl FromNode for StartValue {
     fn read(node: NodeRef<'_>, owner: Owner<'_>, reader: &mut Reader<'_>) -> Option<Self> {
         let text = reader.text(node, "`earliest`, `latest` or a time")?;
         match text.text.as_ref() {
             // the second of each is what a seek calls it
-            "earliest" | "start" => Some(Start(plan::StartAt::Earliest)),
-            "latest" | "end" => Some(Start(plan::StartAt::Latest)),
+            "earliest" | "start" => Some(StartValue(plan::StartAt::Earliest)),
+            "latest" | "end" => Some(StartValue(plan::StartAt::Latest)),
             other => match Time::parse(other) {
-                Some(time) => Some(Start(plan::StartAt::Time(time))),
+                Some(time) => Some(StartValue(plan::StartAt::Time(time))),
                 None => {
                     let message = format!("`{}` is `earliest`, `latest` or a time, not `{other}`", owner.key);
                     reader.bad(text.span, message, "write a time as in `2026-01-31T00:00:00Z`")
@@ -445,7 +445,7 @@ inline_schema!(
     json_schema!({ "type": "string", "minLength": 1, "examples": ["../plugins/validate", "build/validate.wasm"] })
 );
 
-impl Read for Plugin {
+impl FromNode for Plugin {
     fn read(node: NodeRef<'_>, _: Owner<'_>, reader: &mut Reader<'_>) -> Option<Self> {
         let text = reader.text(node, "a plugin")?;
         let written = text.text.as_ref();
@@ -459,21 +459,21 @@ impl Read for Plugin {
         let wasm = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("wasm"));
         let shown = path.display();
         let (message, help) = match reader.surroundings.at(&path) {
-            Found::Folder { manifest: true } => return Some(Plugin(plan::PluginSource::Folder(path))),
-            Found::File if wasm => return Some(Plugin(plan::PluginSource::Wasm(path))),
-            Found::Folder { manifest: false } => (
+            PathKind::Folder { manifest: true } => return Some(Plugin(plan::PluginSource::Folder(path))),
+            PathKind::File if wasm => return Some(Plugin(plan::PluginSource::Wasm(path))),
+            PathKind::Folder { manifest: false } => (
                 format!("the folder `{shown}` is not the source of a plugin: it has no manifest"),
                 "a Rust plugin has a Cargo.toml there; `wattle new NAME` makes a plugin folder".to_owned(),
             ),
-            Found::File => (
+            PathKind::File => (
                 format!("`{shown}` is a file, but not a Wasm component"),
                 "name the plugin's source folder, or a file that ends with .wasm".to_owned(),
             ),
-            Found::Unreadable => (
+            PathKind::Unreadable => (
                 format!("`{shown}` cannot be read: this user may not look there"),
                 "give this user the permission to, or run this as another one".to_owned(),
             ),
-            Found::Nothing => (
+            PathKind::Nothing => (
                 format!("there is nothing at `{shown}`"),
                 format!(
                     "a relative path starts from the folder of this file; `wattle new {}` makes a plugin folder",
@@ -514,7 +514,7 @@ impl<T: JsonSchema> JsonSchema for List<T> {
     }
 }
 
-impl<T: Read> Read for List<T> {
+impl<T: FromNode> FromNode for List<T> {
     fn read(node: NodeRef<'_>, owner: Owner<'_>, reader: &mut Reader<'_>) -> Option<Self> {
         let items = reader.list(node, "a list")?;
         // a missing key is reported at its item
@@ -546,7 +546,7 @@ impl<T: JsonSchema> JsonSchema for OrOff<T> {
     }
 }
 
-impl<T: Read> Read for OrOff<T> {
+impl<T: FromNode> FromNode for OrOff<T> {
     fn read(node: NodeRef<'_>, owner: Owner<'_>, reader: &mut Reader<'_>) -> Option<Self> {
         if let View::Mapping(_) | View::Null = node.view() {
             return T::read(node, owner, reader).map(|on| OrOff(Some(on)));
@@ -583,7 +583,7 @@ impl<T: JsonSchema> JsonSchema for OrRefuse<T> {
     }
 }
 
-impl<T: Read> Read for OrRefuse<T> {
+impl<T: FromNode> FromNode for OrRefuse<T> {
     fn read(node: NodeRef<'_>, owner: Owner<'_>, reader: &mut Reader<'_>) -> Option<Self> {
         if let View::Mapping(_) = node.view() {
             return T::read(node, owner, reader).map(|other| OrRefuse(Some(other)));
@@ -616,7 +616,7 @@ impl<T: JsonSchema> JsonSchema for Table<T> {
     }
 }
 
-impl<T: Read> Read for Table<T> {
+impl<T: FromNode> FromNode for Table<T> {
     fn read(node: NodeRef<'_>, _: Owner<'_>, reader: &mut Reader<'_>) -> Option<Self> {
         let read = reader.mapping(node, "a mapping")?.into_iter().map(|entry| {
             let owner = Owner { key: entry.key, span: entry.key_span };
@@ -629,9 +629,9 @@ impl<T: Read> Read for Table<T> {
 
 /// A [`Table`] whose names are [`Name`]s.
 #[derive(Debug, Clone)]
-pub(crate) struct Named<T>(pub(crate) Vec<(String, Field<T>)>);
+pub(crate) struct NamedTable<T>(pub(crate) Vec<(String, Field<T>)>);
 
-impl<T: JsonSchema> JsonSchema for Named<T> {
+impl<T: JsonSchema> JsonSchema for NamedTable<T> {
     fn inline_schema() -> bool {
         true
     }
@@ -645,11 +645,11 @@ impl<T: JsonSchema> JsonSchema for Named<T> {
     }
 }
 
-impl<T: Read> Read for Named<T> {
+impl<T: FromNode> FromNode for NamedTable<T> {
     fn read(node: NodeRef<'_>, owner: Owner<'_>, reader: &mut Reader<'_>) -> Option<Self> {
         let Table(entries) = Table::read(node, owner, reader)?;
         entries.iter().for_each(|(name, field)| Name::check(name, field.key, reader));
-        Some(Named(entries))
+        Some(NamedTable(entries))
     }
 }
 
@@ -672,7 +672,7 @@ impl JsonSchema for Ports {
     }
 }
 
-impl Read for Ports {
+impl FromNode for Ports {
     fn read(node: NodeRef<'_>, owner: Owner<'_>, reader: &mut Reader<'_>) -> Option<Self> {
         if let View::Scalar(_) = node.view() {
             let message = "topics by port are needed here, this is a text";
@@ -680,7 +680,7 @@ impl Read for Ports {
             return reader.bad(node.span(), message, help);
         }
         if !matches!(node.view(), View::Sequence(_)) {
-            return Named::read(node, owner, reader).map(|Named(ports)| Ports(ports));
+            return NamedTable::read(node, owner, reader).map(|NamedTable(ports)| Ports(ports));
         }
         let List(topics) = List::<Word>::read(node, owner, reader)?;
         let mut ports: Vec<(String, Field<Word>)> = Vec::with_capacity(topics.len());

@@ -31,14 +31,14 @@ struct Node {
     end: u32,
     /// Index of the first node that is not below this one; 0 while it is open.
     next: u32,
-    kind: Kind,
+    kind: NodeKind,
 }
 
 // What `NODES_MAX` says about memory.
 const _: () = assert!(size_of::<Node>() <= 20);
 
 #[derive(Debug, Clone, Copy)]
-enum Kind {
+enum NodeKind {
     /// A plain scalar whose text is the source.
     Plain,
     /// A plain scalar over several lines; the index of its text.
@@ -142,20 +142,22 @@ impl<'t> NodeRef<'t> {
         let written = self.tree.text.get(node.start as usize..node.end as usize).unwrap_or_default();
         let children = Children { tree: self.tree, at: index + 1, end: node.next };
         match node.kind {
-            Kind::Plain if matches!(written, "" | "~" | "null" | "Null" | "NULL") => View::Null,
-            Kind::Plain => View::Scalar(Scalar { text: written, plain: true, quote: Some(0) }),
-            Kind::PlainText(text) => View::Scalar(Scalar { text: self.tree.unquoted(text), plain: true, quote: None }),
-            Kind::Quoted(text) => {
+            NodeKind::Plain if matches!(written, "" | "~" | "null" | "Null" | "NULL") => View::Null,
+            NodeKind::Plain => View::Scalar(Scalar { text: written, plain: true, quote: Some(0) }),
+            NodeKind::PlainText(text) => {
+                View::Scalar(Scalar { text: self.tree.unquoted(text), plain: true, quote: None })
+            }
+            NodeKind::Quoted(text) => {
                 let text = self.tree.unquoted(text);
                 let quoted = written.get(1..written.len().saturating_sub(1));
                 View::Scalar(Scalar { text, plain: false, quote: (quoted == Some(text)).then_some(1) })
             }
-            Kind::Mapping => View::Mapping(children),
-            Kind::Sequence => View::Sequence(children),
-            Kind::Tagged => View::Tagged,
-            Kind::Unknown => View::Unknown,
+            NodeKind::Mapping => View::Mapping(children),
+            NodeKind::Sequence => View::Sequence(children),
+            NodeKind::Tagged => View::Tagged,
+            NodeKind::Unknown => View::Unknown,
             // An alias refers to a node, never to an alias.
-            Kind::Alias(_) => View::Null,
+            NodeKind::Alias(_) => View::Null,
         }
     }
 
@@ -171,7 +173,7 @@ impl<'t> NodeRef<'t> {
     fn target(self) -> Option<(u32, Node)> {
         let node = self.tree.node(self.index)?;
         match node.kind {
-            Kind::Alias(target) => Some((target, self.tree.node(target)?)),
+            NodeKind::Alias(target) => Some((target, self.tree.node(target)?)),
             _ => Some((self.index, node)),
         }
     }
@@ -189,7 +191,7 @@ pub(crate) fn parse(source: u32, text: &str) -> (Option<Tree<'_>>, Vec<Diagnosti
 }
 
 /// A collection that is being read.
-struct Open {
+struct OpenCollection {
     node: u32,
     anchor: usize,
     /// Count of nodes, with what aliases stand for, when it began.
@@ -208,7 +210,7 @@ struct Anchor {
 struct Builder<'s> {
     tree: Tree<'s>,
     diagnostics: Vec<Diagnostic>,
-    open: Vec<Open>,
+    open: Vec<OpenCollection>,
     /// Finished anchors by their id.
     anchors: HashMap<usize, Anchor>,
     /// Nodes so far, with what aliases stand for.
@@ -219,7 +221,7 @@ struct Builder<'s> {
     last_end: u32,
 }
 
-type Refused = Box<Diagnostic>;
+type YamlError = Box<Diagnostic>;
 
 impl<'s> Builder<'s> {
     fn new(source: u32, text: &'s str) -> Self {
@@ -236,7 +238,7 @@ impl<'s> Builder<'s> {
         }
     }
 
-    fn run(&mut self) -> Result<(), Refused> {
+    fn run(&mut self) -> Result<(), YamlError> {
         let text = self.tree.text;
         if text.len() > TEXT_BYTES_MAX {
             let message = format!("this file has {} bytes, at most {TEXT_BYTES_MAX} are read", text.len());
@@ -262,17 +264,17 @@ impl<'s> Builder<'s> {
                     let kind = match tag {
                         None => self.scalar(&value, style == ScalarStyle::Plain, start, end),
                         Some(tag) if tag.is_yaml_core_schema_tag("str") => self.scalar(&value, false, start, end),
-                        Some(_) => Kind::Tagged,
+                        Some(_) => NodeKind::Tagged,
                     };
                     let node = self.push(start, end, kind)?;
                     self.finish(node, anchor, 1, 0);
                     self.last_end = end;
                 }
                 Event::MappingStart(_, anchor, tag) | Event::SequenceStart(_, anchor, tag) if tag.is_some() => {
-                    self.begin(start, end, Kind::Tagged, anchor)?;
+                    self.begin(start, end, NodeKind::Tagged, anchor)?;
                 }
-                Event::MappingStart(_, anchor, _) => self.begin(start, end, Kind::Mapping, anchor)?,
-                Event::SequenceStart(_, anchor, _) => self.begin(start, end, Kind::Sequence, anchor)?,
+                Event::MappingStart(_, anchor, _) => self.begin(start, end, NodeKind::Mapping, anchor)?,
+                Event::SequenceStart(_, anchor, _) => self.begin(start, end, NodeKind::Sequence, anchor)?,
                 Event::MappingEnd | Event::SequenceEnd => self.end(start, end),
                 Event::Alias(id) => {
                     self.alias(id, start, end)?;
@@ -282,7 +284,7 @@ impl<'s> Builder<'s> {
                     let message = format!("there is no anchor `&{name}` before this");
                     let unknown = Diagnostic::error(Code::Syntax, self.span(start, end), "unknown anchor", message);
                     self.diagnostics.push(unknown.help(format!("write `&{name}` at the value that is meant, above")));
-                    self.push(start, end, Kind::Unknown)?;
+                    self.push(start, end, NodeKind::Unknown)?;
                     self.last_end = end;
                 }
                 _ => {}
@@ -291,19 +293,19 @@ impl<'s> Builder<'s> {
         Ok(())
     }
 
-    fn scalar(&mut self, value: &str, plain: bool, start: u32, end: u32) -> Kind {
+    fn scalar(&mut self, value: &str, plain: bool, start: u32, end: u32) -> NodeKind {
         let written = self.tree.text.get(start as usize..end as usize).unwrap_or_default();
         // Nothing at all is reported as `~`.
         if plain && (written == value || written.is_empty()) {
-            return Kind::Plain;
+            return NodeKind::Plain;
         }
         let index = self.tree.ends.len() as u32;
         self.tree.unquoted.push_str(value);
         self.tree.ends.push(self.tree.unquoted.len() as u32);
-        if plain { Kind::PlainText(index) } else { Kind::Quoted(index) }
+        if plain { NodeKind::PlainText(index) } else { NodeKind::Quoted(index) }
     }
 
-    fn push(&mut self, start: u32, end: u32, kind: Kind) -> Result<u32, Refused> {
+    fn push(&mut self, start: u32, end: u32, kind: NodeKind) -> Result<u32, YamlError> {
         let index = self.tree.nodes.len() as u32;
         if self.tree.nodes.len() == NODES_MAX {
             let message = format!("this file has more than {NODES_MAX} keys and values");
@@ -314,10 +316,10 @@ impl<'s> Builder<'s> {
         Ok(index)
     }
 
-    fn begin(&mut self, start: u32, end: u32, kind: Kind, anchor: usize) -> Result<(), Refused> {
+    fn begin(&mut self, start: u32, end: u32, kind: NodeKind, anchor: usize) -> Result<(), YamlError> {
         let counted_before = self.counted;
         let node = self.push(start, end, kind)?;
-        self.open.push(Open { node, anchor, counted_before, height: 1 });
+        self.open.push(OpenCollection { node, anchor, counted_before, height: 1 });
         if self.open.len() as u32 > DEPTH_MAX {
             let message = format!("this is nested more than {DEPTH_MAX} levels deep");
             let Span { start, end, .. } = self.first_char(start, end);
@@ -350,7 +352,7 @@ impl<'s> Builder<'s> {
         }
     }
 
-    fn alias(&mut self, id: usize, start: u32, end: u32) -> Result<(), Refused> {
+    fn alias(&mut self, id: usize, start: u32, end: u32) -> Result<(), YamlError> {
         let Some(anchor) = self.anchors.get(&id).copied() else {
             let message = "this stands for a value that contains it, and so for infinitely many";
             return Err(self.too_large(start, end, "inside of its own anchor", message.into()));
@@ -369,7 +371,7 @@ impl<'s> Builder<'s> {
             let message = format!("with its anchors, this is nested more than {DEPTH_MAX} levels deep");
             return Err(self.too_large(start, end, "too deep with this", message));
         }
-        self.push(start, end, Kind::Alias(anchor.node))?;
+        self.push(start, end, NodeKind::Alias(anchor.node))?;
         // The alias itself was counted as one.
         self.counted = self.counted.saturating_add(anchor.nodes.saturating_sub(1));
         if let Some(parent) = self.open.last_mut() {
@@ -389,12 +391,12 @@ impl<'s> Builder<'s> {
         self.span(start, end.max(start + width))
     }
 
-    fn too_large(&self, start: u32, end: u32, label: &str, message: String) -> Refused {
+    fn too_large(&self, start: u32, end: u32, label: &str, message: String) -> YamlError {
         let refused = Diagnostic::error(Code::TooLarge, self.span(start, end), label, message);
         Box::new(refused.help("no topology needs this; split a very large one into several files with the same `name`"))
     }
 
-    fn syntax(&self, error: &ScanError) -> Refused {
+    fn syntax(&self, error: &ScanError) -> YamlError {
         let start = error.marker().byte_offset().unwrap_or_default().min(self.tree.text.len()) as u32;
         let Span { end, .. } = self.first_char(start, start);
         if *error.kind() == ErrorKind::RecursionLimitExceeded {

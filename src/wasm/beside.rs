@@ -25,7 +25,7 @@ pub fn give_way() {
 }
 
 /// The threads, which the compiler uses for its parallel work.
-pub(super) struct Beside {
+pub(super) struct BackgroundPool {
     seats: Mutex<Seats>,
     changed: Condvar,
     patience: Duration,
@@ -38,19 +38,19 @@ struct Seats {
     begun: u64,
 }
 
-impl Beside {
-    pub(super) fn start() -> Result<Beside, ThreadPoolBuildError> {
+impl BackgroundPool {
+    pub(super) fn start() -> Result<BackgroundPool, ThreadPoolBuildError> {
         Self::with(PATIENCE)
     }
 
-    fn with(patience: Duration) -> Result<Beside, ThreadPoolBuildError> {
+    fn with(patience: Duration) -> Result<BackgroundPool, ThreadPoolBuildError> {
         let pool = || {
             let threads = ThreadPoolBuilder::new().num_threads(1).start_handler(|_| give_way());
             threads.thread_name(|_| "compile".to_owned()).build()
         };
         let free = (0..SEATS).map(|_| pool()).collect::<Result<_, _>>()?;
         let seats = Mutex::new(Seats { free, latest: None, begun: 0 });
-        Ok(Beside { seats, changed: Condvar::new(), patience })
+        Ok(BackgroundPool { seats, changed: Condvar::new(), patience })
     }
 
     /// Runs a task on them, while this thread waits.
@@ -83,7 +83,7 @@ impl Beside {
 
 /// Returned however the work ends.
 struct Seat<'b> {
-    beside: &'b Beside,
+    beside: &'b BackgroundPool,
     pool: Option<ThreadPool>,
     number: u64,
 }
@@ -109,7 +109,7 @@ mod tests {
 
     #[test]
     fn what_takes_for_ever_does_not_hold_up_all_that_follows() {
-        let beside = Beside::with(Duration::from_millis(1)).unwrap();
+        let beside = BackgroundPool::with(Duration::from_millis(1)).unwrap();
         thread::scope(|scope| {
             let (end, ended) = mpsc::channel::<()>();
             let (begun, begins) = mpsc::channel();
@@ -129,7 +129,7 @@ mod tests {
 
     #[test]
     fn otherwise_one_waits_for_the_other() {
-        let beside = Beside::with(Duration::from_secs(3_600)).unwrap();
+        let beside = BackgroundPool::with(Duration::from_secs(3_600)).unwrap();
         let (at_once, most) = (AtomicUsize::new(0), AtomicUsize::new(0));
         thread::scope(|scope| {
             for _ in 0..16 {

@@ -9,8 +9,8 @@ use wasmtime::{Trap, WasmBacktrace};
 use super::answer::PluginAnswer;
 use super::contract::wattle::plugin::types;
 use super::limits::crossing_bytes;
-use super::plugin::Shared;
-use super::state::{State, Stop};
+use super::plugin::PluginInner;
+use super::store_data::{StopCause, StoreData};
 use super::ticker::Slice;
 use super::{answer, words};
 use crate::model::call::{Batch, CallError, CallErrorKind, Limits};
@@ -39,7 +39,11 @@ pub(super) fn lowered<'a>(batch: &Batch<'a>) -> (types::Batch<'a>, Vec<types::Ev
 }
 
 /// Checks an answer, so that the rest of the bus can rely on it.
-pub(super) fn checked(answer: types::Handled, batch: &Batch<'_>, plugin: &Shared) -> Result<PluginAnswer, CallError> {
+pub(super) fn checked(
+    answer: types::Handled,
+    batch: &Batch<'_>,
+    plugin: &PluginInner,
+) -> Result<PluginAnswer, CallError> {
     let terms = answer::Terms {
         events: batch.events.len(),
         content_type: batch.content_type,
@@ -51,7 +55,7 @@ pub(super) fn checked(answer: types::Handled, batch: &Batch<'_>, plugin: &Shared
 }
 
 /// The error of a failed call.
-pub(super) fn failed(error: &wasmtime::Error, state: &State, batch: &Batch<'_>, limits: &Limits) -> CallError {
+pub(super) fn failed(error: &wasmtime::Error, state: &StoreData, batch: &Batch<'_>, limits: &Limits) -> CallError {
     let Explanation { kind, message } = explain(error, state, limits.time);
     let event = match kind {
         // The sum of the answers of a batch, unless the batch is one event.
@@ -75,7 +79,7 @@ pub(super) fn failed(error: &wasmtime::Error, state: &State, batch: &Batch<'_>, 
 
 /// Whether the plugin had already returned: then reading its answer failed, or a resource in it.
 pub(super) fn has_returned(error: &wasmtime::Error) -> bool {
-    !error.is::<Trap>() && !error.is::<Stop>() && !error.is::<WasmBacktrace>()
+    !error.is::<Trap>() && !error.is::<StopCause>() && !error.is::<WasmBacktrace>()
 }
 
 /// The cause of a failure, as a message.
@@ -85,16 +89,16 @@ pub(super) struct Explanation {
 }
 
 /// Determines the cause from wasmtime's error and from the instance's state.
-pub(super) fn explain(error: &wasmtime::Error, state: &State, time: Duration) -> Explanation {
-    let (kind, what) = if let Some(stop) = error.downcast_ref::<Stop>() {
+pub(super) fn explain(error: &wasmtime::Error, state: &StoreData, time: Duration) -> Explanation {
+    let (kind, what) = if let Some(stop) = error.downcast_ref::<StopCause>() {
         match stop {
-            Stop::Timeout => (CallErrorKind::Timeout, format!("it ran longer than its limit of {time:?}")),
-            Stop::Handles(_) => (CallErrorKind::Handles, stop.to_string()),
-            Stop::Protocol(_) | Stop::Random(_) => (CallErrorKind::Protocol, stop.to_string()),
-            Stop::StateOutside => (CallErrorKind::Protocol, stop.to_string()),
-            Stop::State(_) => (CallErrorKind::State, stop.to_string()),
-            Stop::StateOfCall => (CallErrorKind::OutputTooLarge, stop.to_string()),
-            Stop::Exit | Stop::Files(_) => (CallErrorKind::Trap, stop.to_string()),
+            StopCause::Timeout => (CallErrorKind::Timeout, format!("it ran longer than its limit of {time:?}")),
+            StopCause::Handles(_) => (CallErrorKind::Handles, stop.to_string()),
+            StopCause::Protocol(_) | StopCause::Random(_) => (CallErrorKind::Protocol, stop.to_string()),
+            StopCause::StateOutside => (CallErrorKind::Protocol, stop.to_string()),
+            StopCause::State(_) => (CallErrorKind::State, stop.to_string()),
+            StopCause::StateOfCall => (CallErrorKind::OutputTooLarge, stop.to_string()),
+            StopCause::Exit | StopCause::Files(_) => (CallErrorKind::Trap, stop.to_string()),
         }
     } else if let Some(trap) = error.downcast_ref::<Trap>() {
         match (trap, state.meter.refused()) {

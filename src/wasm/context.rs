@@ -5,18 +5,18 @@ use wasmtime::Result;
 use super::contract::wasi::config::store;
 use super::contract::wasi::logging::logging;
 use super::contract::wattle::plugin::{context, types};
-use super::state::State;
+use super::store_data::StoreData;
 use crate::model::call::LogLevel;
 
-impl types::Host for State {}
+impl types::Host for StoreData {}
 
-impl context::Host for State {
+impl context::Host for StoreData {
     fn current(&mut self, index: u32) -> Result<()> {
         Ok(self.turn_to(index)?)
     }
 
     fn attributes(&mut self) -> Result<String> {
-        Ok(State::attributes(self))
+        Ok(StoreData::attributes(self))
     }
 
     fn ports(&mut self) -> Result<Vec<String>> {
@@ -24,7 +24,7 @@ impl context::Host for State {
     }
 }
 
-impl logging::Host for State {
+impl logging::Host for StoreData {
     fn log(&mut self, level: logging::Level, context: String, message: String) -> Result<()> {
         let level = match level {
             logging::Level::Trace => LogLevel::Trace,
@@ -38,7 +38,7 @@ impl logging::Host for State {
     }
 }
 
-impl store::Host for State {
+impl store::Host for StoreData {
     fn get(&mut self, key: String) -> Result<std::result::Result<Option<String>, store::Error>> {
         Ok(Ok(self.config.get(&key).cloned()))
     }

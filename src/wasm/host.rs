@@ -11,15 +11,15 @@ use tokio::sync::Semaphore;
 use wasmtime::Engine;
 use wasmtime::component::{HasSelf, Linker};
 
-use super::beside::Beside;
+use super::beside::BackgroundPool;
 use super::cache::Cache;
 use super::contract::Sandbox;
 use super::engine::engine;
 use super::logs::Gate;
-use super::plugin::{Instance, Kind, Plugin, Shared, StartError};
+use super::plugin::{Instance, InstanceParts, Plugin, PluginInner, StartError};
 use super::refusal::{self, RegisterError};
-use super::room::Room;
-use super::state::State;
+use super::room::InstanceBudget;
+use super::store_data::StoreData;
 use super::ticker::Ticker;
 use super::{sections, wasi};
 use crate::api::Digest;
@@ -90,12 +90,12 @@ pub struct Host(Arc<HostInner>);
 pub(super) struct HostInner {
     pub(super) engine: Engine,
     pub(super) ticker: Ticker,
-    pub(super) room: Room,
-    linker: Linker<State>,
+    pub(super) room: InstanceBudget,
+    linker: Linker<StoreData>,
     cache: Option<Cache>,
-    beside: Beside,
+    beside: BackgroundPool,
     instances_per_plugin: usize,
-    plugins: Mutex<Vec<Weak<Shared>>>,
+    plugins: Mutex<Vec<Weak<PluginInner>>>,
 }
 
 /// The specification of a plugin.
@@ -107,7 +107,7 @@ pub struct PluginSpec {
     /// The configuration by name. Values may be secrets, so they are never logged.
     pub config: BTreeMap<String, String>,
     /// Names in the configuration whose values are never shown.
-    pub hidden: BTreeMap<String, Hidden>,
+    pub hidden: BTreeMap<String, HiddenReason>,
     /// The ports that the topology connects. Outputs refer to them by index.
     pub ports: Vec<String>,
     pub limits: Limits,
@@ -115,7 +115,7 @@ pub struct PluginSpec {
 
 /// Why a value of the configuration is never shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Hidden {
+pub enum HiddenReason {
     /// It is a secret, which may change without a new version.
     Secret,
     /// It comes from the environment, which may contain secrets. Another value makes another version.
@@ -138,7 +138,8 @@ impl PluginSpec {
         let shown = |(name, value): (&String, &String)| {
             (name.clone(), Some(value.clone()).filter(|_| !self.hidden.contains_key(name)))
         };
-        let secrets = self.hidden.iter().filter(|(_, hidden)| **hidden == Hidden::Secret).map(|(name, _)| name.clone());
+        let secrets =
+            self.hidden.iter().filter(|(_, hidden)| **hidden == HiddenReason::Secret).map(|(name, _)| name.clone());
         PluginSettings {
             ports: self.ports.clone(),
             limits: self.limits,
@@ -150,7 +151,7 @@ impl PluginSpec {
 
     /// The part of the configuration that makes up the version.
     fn told(&self) -> impl Iterator<Item = (&str, Option<&str>)> + Clone {
-        let is_secret = |name: &String| self.hidden.get(name) == Some(&Hidden::Secret);
+        let is_secret = |name: &String| self.hidden.get(name) == Some(&HiddenReason::Secret);
         self.config.iter().map(move |(name, value)| (name.as_str(), Some(value.as_str()).filter(|_| !is_secret(name))))
     }
 
@@ -165,7 +166,9 @@ impl PluginSpec {
             *hasher.finalize().as_bytes()
         });
         let mut hasher = blake3::Hasher::new_keyed(&SALT);
-        for (name, value) in self.config.iter().filter(|(name, _)| self.hidden.get(*name) == Some(&Hidden::Secret)) {
+        for (name, value) in
+            self.config.iter().filter(|(name, _)| self.hidden.get(*name) == Some(&HiddenReason::Secret))
+        {
             for part in [name, value] {
                 hasher.update(&(part.len() as u64).to_le_bytes());
                 hasher.update(part.as_bytes());
@@ -196,7 +199,7 @@ impl Host {
         let instances = instances.clamp(INSTANCES_MIN, INSTANCES_MAX);
         let engine = engine(instances).map_err(sandbox)?;
         let mut linker = Linker::new(&engine);
-        Sandbox::add_to_linker::<State, HasSelf<State>>(&mut linker, |state| state).map_err(sandbox)?;
+        Sandbox::add_to_linker::<StoreData, HasSelf<StoreData>>(&mut linker, |state| state).map_err(sandbox)?;
         wasi::files::add_to_linker(&mut linker).map_err(sandbox)?;
         let cache = options.cache_folder.and_then(|folder| {
             let cache = Cache::open(&folder, &engine);
@@ -204,11 +207,11 @@ impl Host {
             let unused = |error| tracing::warn!(folder = %folder.display(), "compiled code is not kept: {error}");
             cache.map_err(unused).ok()
         });
-        let beside = Beside::start().map_err(|error| HostError::Beside { message: error.to_string() })?;
+        let beside = BackgroundPool::start().map_err(|error| HostError::Beside { message: error.to_string() })?;
         let ticker = Ticker::start(engine.weak()).map_err(HostError::Thread)?;
         Ok(Host(Arc::new(HostInner {
             ticker,
-            room: Room::new(instances, options.memory_budget_bytes),
+            room: InstanceBudget::new(instances, options.memory_budget_bytes),
             linker,
             cache,
             beside,
@@ -236,7 +239,7 @@ impl Host {
         let wasm_digest = Digest::of(&wasm);
         let pre = refusal::examine(&host.engine, &host.linker, host.cache.as_ref(), &wasm, &wasm_digest)?;
         let subscriber: Arc<str> = subscriber.into();
-        let mut kind = Kind {
+        let mut kind = InstanceParts {
             gate: Gate::new(&subscriber, limits.log_lines_per_second),
             subscriber,
             pre,
@@ -250,7 +253,7 @@ impl Host {
         // The first call can use this instance, unless it was told other ports.
         let ready = (ports == kind.ports).then_some(instance);
         kind.ports = ports;
-        let shared = Arc::new(Shared {
+        let shared = Arc::new(PluginInner {
             host: Arc::clone(host),
             kind,
             digest,
@@ -290,7 +293,7 @@ impl Host {
         let pre = refusal::examine(&host.engine, &host.linker, host.cache.as_ref(), wasm, &digest)?;
         let limits = Limits::default();
         let subscriber: Arc<str> = "inspection".into();
-        let kind = Kind {
+        let kind = InstanceParts {
             gate: Gate::new(&subscriber, limits.log_lines_per_second),
             subscriber,
             pre,
@@ -309,7 +312,7 @@ impl std::fmt::Debug for Host {
 }
 
 /// Starts an instance as a test, and asks it for its ports.
-fn describe(host: &HostInner, kind: &Kind) -> Result<(Vec<String>, Instance), RegisterError> {
+fn describe(host: &HostInner, kind: &InstanceParts) -> Result<(Vec<String>, Instance), RegisterError> {
     wait_for(async {
         let place = host.room.take(kind.limits.memory_bytes, || host.evict()).await;
         let mut instance = Instance::start(host, kind, place).await.map_err(|error| match error {
@@ -332,7 +335,7 @@ impl HostInner {
         plugins.iter().filter_map(Weak::upgrade).any(|plugin| plugin.evict())
     }
 
-    fn remember(&self, plugin: &Arc<Shared>) {
+    fn remember(&self, plugin: &Arc<PluginInner>) {
         let mut plugins = self.plugins.lock().unwrap_or_else(PoisonError::into_inner);
         plugins.retain(|plugin| plugin.strong_count() > 0);
         plugins.push(Arc::downgrade(plugin));

@@ -13,8 +13,8 @@ use wasmtime::component::Resource;
 
 use super::contract::wasi::keyvalue::store::{self, Error, KeyResponse};
 use super::contract::wasi::keyvalue::{atomics, batch};
-use super::state::State;
-use super::store::{Found, Trouble, bucket_name};
+use super::overlay::{KeyValues, Trouble, bucket_name};
+use super::store_data::StoreData;
 use crate::api::Digest;
 use crate::model::call::Keys;
 
@@ -43,13 +43,13 @@ fn seen(value: Option<Bytes>) -> Option<Digest> {
     value.map(|value| Digest::of(&value))
 }
 
-impl State {
+impl StoreData {
     fn bucket(&self, bucket: &Resource<Bucket>) -> Result<Arc<str>> {
         Ok(Arc::clone(&self.table.get(bucket)?.0))
     }
 }
 
-impl store::Host for State {
+impl store::Host for StoreData {
     fn open(&mut self, identifier: String) -> Answer<Resource<Bucket>> {
         match answer(bucket_name(&identifier))? {
             Ok(name) => Ok(Ok(self.push(Bucket(name))?)),
@@ -58,7 +58,7 @@ impl store::Host for State {
     }
 }
 
-impl store::HostBucket for State {
+impl store::HostBucket for StoreData {
     fn get(&mut self, bucket: Resource<Bucket>, key: String) -> Answer<Option<Vec<u8>>> {
         let bucket = self.bucket(&bucket)?;
         answer(self.store()?.get(&bucket, &key).map(|value| value.map(|value| value.to_vec())))
@@ -93,7 +93,7 @@ impl store::HostBucket for State {
     }
 }
 
-impl atomics::Host for State {
+impl atomics::Host for StoreData {
     fn increment(&mut self, bucket: Resource<Bucket>, key: String, delta: i64) -> Answer<i64> {
         let bucket = self.bucket(&bucket)?;
         answer(self.store()?.increment(&bucket, key, delta))
@@ -114,7 +114,7 @@ impl atomics::Host for State {
     }
 }
 
-impl atomics::HostCas for State {
+impl atomics::HostCas for StoreData {
     fn new(&mut self, bucket: Resource<Bucket>, key: String) -> Answer<Resource<Cas>> {
         let bucket = self.bucket(&bucket)?;
         match answer(self.store()?.get(&bucket, &key))? {
@@ -135,8 +135,8 @@ impl atomics::HostCas for State {
     }
 }
 
-impl batch::Host for State {
-    fn get_many(&mut self, bucket: Resource<Bucket>, keys: Vec<String>) -> Answer<Found> {
+impl batch::Host for StoreData {
+    fn get_many(&mut self, bucket: Resource<Bucket>, keys: Vec<String>) -> Answer<KeyValues> {
         let bucket = self.bucket(&bucket)?;
         answer(self.store()?.get_many(&bucket, keys))
     }

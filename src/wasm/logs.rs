@@ -100,8 +100,8 @@ impl Drop for Gate {
 pub(super) struct Log {
     subscriber: Arc<str>,
     gate: Arc<Gate>,
-    output: Line,
-    errors: Line,
+    output: PartialLine,
+    errors: PartialLine,
     last_words: String,
     panicked: bool,
 }
@@ -118,7 +118,7 @@ pub(super) type Audience<'a> = Option<(&'a dyn EventContext, Option<u32>)>;
 
 impl Log {
     pub(super) fn new(subscriber: Arc<str>, gate: Arc<Gate>) -> Log {
-        let (output, errors) = (Line::default(), Line::default());
+        let (output, errors) = (PartialLine::default(), PartialLine::default());
         Log { subscriber, gate, output, errors, last_words: String::new(), panicked: false }
     }
 
@@ -214,12 +214,12 @@ const PANIC: &str = "panic";
 
 /// An incomplete line of a stream.
 #[derive(Default)]
-struct Line {
+struct PartialLine {
     bytes: Vec<u8>,
     beyond: u64,
 }
 
-impl Line {
+impl PartialLine {
     fn push(&mut self, bytes: &[u8]) {
         let room = LOG_LINE_BYTES_MAX.saturating_sub(self.bytes.len());
         let (kept, beyond) = bytes.split_at_checked(room).unwrap_or((bytes, &[]));
@@ -256,9 +256,9 @@ mod tests {
     use super::*;
 
     #[derive(Default)]
-    struct Heard(Mutex<Vec<String>>);
+    struct HeardLines(Mutex<Vec<String>>);
 
-    impl EventContext for Heard {
+    impl EventContext for HeardLines {
         fn attributes(&self, _: u32) -> String {
             String::new()
         }
@@ -272,7 +272,7 @@ mod tests {
 
     #[test]
     fn a_line_ends_with_its_newline_or_with_its_event() {
-        let heard = Heard::default();
+        let heard = HeardLines::default();
         let mut log = Log::new("s".into(), Gate::new(&"s".into(), 100));
         log.write(Some((&heard, Some(0))), Stream::Output, b"one\ntw");
         log.write(Some((&heard, Some(0))), Stream::Errors, b"oops");
@@ -284,7 +284,7 @@ mod tests {
 
     #[test]
     fn an_endless_line_is_cut_and_says_so() {
-        let heard = Heard::default();
+        let heard = HeardLines::default();
         let mut log = Log::new("s".into(), Gate::new(&"s".into(), 100));
         for _ in 0..10 {
             log.write(Some((&heard, None)), Stream::Output, &[b'x'; 1000]);
@@ -333,7 +333,7 @@ mod tests {
 
     #[test]
     fn a_panic_of_a_call_is_no_line_of_its_own() {
-        let heard = Heard::default();
+        let heard = HeardLines::default();
         let mut log = Log::new("s".into(), Gate::new(&"s".into(), 100));
         log.line(Some((&heard, Some(0))), LogLevel::Error, "panic", "panicked at x: no such shelf");
         log.line(Some((&heard, Some(0))), LogLevel::Error, "other", "kept");

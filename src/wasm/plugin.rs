@@ -24,8 +24,8 @@ use super::contract::{Sandbox, SandboxPre};
 use super::host::HostInner;
 use super::limits::{INSTANTIATION_TIME, crossing_bytes, handles_mark, memory_mark_bytes};
 use super::logs::{Gate, Log};
-use super::room::Place;
-use super::state::{State, Stop};
+use super::room::InstancePermit;
+use super::store_data::{StopCause, StoreData};
 use super::ticker::Slice;
 use super::{call, words};
 use crate::api::Digest;
@@ -33,11 +33,11 @@ use crate::model::call::{Batch, CallError, CallErrorKind, Handled, InstanceError
 
 /// A checked plugin that is ready to handle events. Cheap to clone; the last clone drops its instances.
 #[derive(Clone)]
-pub struct Plugin(Arc<Shared>);
+pub struct Plugin(Arc<PluginInner>);
 
-pub(super) struct Shared {
+pub(super) struct PluginInner {
     pub(super) host: Arc<HostInner>,
-    pub(super) kind: Kind,
+    pub(super) kind: InstanceParts,
     pub(super) digest: Digest,
     pub(super) wasm_digest: Digest,
     pub(super) settings: Arc<PluginSettings>,
@@ -55,9 +55,9 @@ pub(super) struct Shared {
 }
 
 /// The parts from which instances of a plugin are made.
-pub(super) struct Kind {
+pub(super) struct InstanceParts {
     pub(super) subscriber: Arc<str>,
-    pub(super) pre: SandboxPre<State>,
+    pub(super) pre: SandboxPre<StoreData>,
     pub(super) limits: Limits,
     pub(super) ports: Arc<[String]>,
     pub(super) config: Arc<BTreeMap<String, String>>,
@@ -65,7 +65,7 @@ pub(super) struct Kind {
 }
 
 impl Plugin {
-    pub(super) fn new(shared: Arc<Shared>) -> Plugin {
+    pub(super) fn new(shared: Arc<PluginInner>) -> Plugin {
         Plugin(shared)
     }
 
@@ -142,7 +142,7 @@ impl std::fmt::Debug for Plugin {
     }
 }
 
-impl Shared {
+impl PluginInner {
     /// Evicts an idle instance. Returns false if there is none.
     pub(super) fn evict(&self) -> bool {
         self.take_idle().is_some()
@@ -175,7 +175,7 @@ pub struct Lease {
     instance: Option<Instance>,
     /// The plugin's generation at the time of the lease.
     generation: u64,
-    plugin: Arc<Shared>,
+    plugin: Arc<PluginInner>,
     _seat: OwnedSemaphorePermit,
 }
 
@@ -227,29 +227,33 @@ pub(super) enum StartError {
 
 /// A store and its only instance.
 pub(super) struct Instance {
-    store: Store<State>,
+    store: Store<StoreData>,
     sandbox: Sandbox,
     slice: Slice,
     memory_at_start_bytes: u64,
     /// Handles that were open after the last call.
     handles: usize,
-    _place: Option<Place>,
+    _place: Option<InstancePermit>,
 }
 
 impl Instance {
     /// Starts an instance, within the time limit for that.
-    pub(super) async fn start(host: &HostInner, kind: &Kind, place: Option<Place>) -> Result<Instance, StartError> {
+    pub(super) async fn start(
+        host: &HostInner,
+        kind: &InstanceParts,
+        place: Option<InstancePermit>,
+    ) -> Result<Instance, StartError> {
         let timer = host.ticker.timer(INSTANTIATION_TIME);
         let slice = timer.slice();
         let log = Log::new(Arc::clone(&kind.subscriber), Arc::clone(&kind.gate));
-        let state = State::new(&kind.limits, timer, log, Arc::clone(&kind.ports), Arc::clone(&kind.config));
+        let state = StoreData::new(&kind.limits, timer, log, Arc::clone(&kind.ports), Arc::clone(&kind.config));
         let mut store = Store::new(&host.engine, state);
         store.limiter(|state| &mut state.meter);
         store.set_hostcall_fuel(crossing_bytes(&kind.limits));
         store.set_max_component_handles(usize::try_from(kind.limits.handles).unwrap_or(usize::MAX));
         store.epoch_deadline_callback(|mut store| match store.data_mut().timer.spend() {
             true => Ok(UpdateDeadline::Yield(1)),
-            false => Err(Stop::Timeout.into()),
+            false => Err(StopCause::Timeout.into()),
         });
 
         let started = {
@@ -283,7 +287,7 @@ impl Instance {
         described
     }
 
-    async fn handle(&mut self, plugin: &Shared, batch: &Batch<'_>) -> Result<Handled, CallError> {
+    async fn handle(&mut self, plugin: &PluginInner, batch: &Batch<'_>) -> Result<Handled, CallError> {
         let answer = {
             let _running = plugin.host.ticker.run();
             self.store.data_mut().enter(batch);

@@ -18,7 +18,7 @@ use super::limits::{
     FUNCTION_BYTES_MAX, LARGE_FUNCTION_BYTES, LARGE_FUNCTIONS_BYTES_MAX, PORT_NAME_BYTES_MAX, PORTS_MAX,
 };
 use super::sections;
-use super::state::State;
+use super::store_data::StoreData;
 use super::words;
 use crate::api::Digest;
 use crate::limits::COMPONENT_BYTES_MAX;
@@ -147,11 +147,11 @@ pub enum RegisterError {
 /// All checks that do not run the component.
 pub(super) fn examine(
     engine: &Engine,
-    linker: &Linker<State>,
+    linker: &Linker<StoreData>,
     cache: Option<&Cache>,
     wasm: &[u8],
     digest: &Digest,
-) -> Result<SandboxPre<State>, RegisterError> {
+) -> Result<SandboxPre<StoreData>, RegisterError> {
     check_kind(wasm)?;
     let (bytes, of_large) = sections::function_bytes(wasm, LARGE_FUNCTION_BYTES);
     if bytes > FUNCTION_BYTES_MAX {

@@ -13,7 +13,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 const MIB: u64 = 1024 * 1024;
 
-pub(super) struct Room {
+pub(super) struct InstanceBudget {
     slots: Arc<Semaphore>,
     memory_mib: Arc<Semaphore>,
     budget_mib: u32,
@@ -21,16 +21,16 @@ pub(super) struct Room {
 }
 
 /// The room of an instance, until it is dropped.
-pub(super) struct Place {
+pub(super) struct InstancePermit {
     _slot: OwnedSemaphorePermit,
     _memory: OwnedSemaphorePermit,
 }
 
-impl Room {
-    pub(super) fn new(slots: u32, budget_bytes: u64) -> Room {
+impl InstanceBudget {
+    pub(super) fn new(slots: u32, budget_bytes: u64) -> InstanceBudget {
         let budget_mib = u32::try_from(budget_bytes / MIB).unwrap_or(u32::MAX).min(MIB_MAX);
         let slots = usize::try_from(slots).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS);
-        Room {
+        InstanceBudget {
             slots: Arc::new(Semaphore::new(slots)),
             memory_mib: Arc::new(Semaphore::new(usize::try_from(budget_mib).unwrap_or(usize::MAX))),
             budget_mib,
@@ -50,12 +50,12 @@ impl Room {
 
     /// Reserves room for an instance, waiting if necessary. `make_room` evicts an idle instance and returns false if
     /// there is none. `None`: the host is gone.
-    pub(super) async fn take(&self, memory_bytes: u64, mut make_room: impl FnMut() -> bool) -> Option<Place> {
+    pub(super) async fn take(&self, memory_bytes: u64, mut make_room: impl FnMut() -> bool) -> Option<InstancePermit> {
         if let Some(place) = self.try_take(memory_bytes) {
             return Some(place);
         }
         // Counted before evictions: from then on no instance becomes idle.
-        let _waiting = Waiting::announce(&self.waiting);
+        let _waiting = WaiterCount::announce(&self.waiting);
         while make_room() {
             if let Some(place) = self.try_take(memory_bytes) {
                 return Some(place);
@@ -63,13 +63,13 @@ impl Room {
         }
         let slot = Arc::clone(&self.slots).acquire_owned().await.ok()?;
         let memory = Arc::clone(&self.memory_mib).acquire_many_owned(mib(memory_bytes)).await.ok()?;
-        Some(Place { _slot: slot, _memory: memory })
+        Some(InstancePermit { _slot: slot, _memory: memory })
     }
 
-    fn try_take(&self, memory_bytes: u64) -> Option<Place> {
+    fn try_take(&self, memory_bytes: u64) -> Option<InstancePermit> {
         let slot = Arc::clone(&self.slots).try_acquire_owned().ok()?;
         let memory = Arc::clone(&self.memory_mib).try_acquire_many_owned(mib(memory_bytes)).ok()?;
-        Some(Place { _slot: slot, _memory: memory })
+        Some(InstancePermit { _slot: slot, _memory: memory })
     }
 }
 
@@ -80,16 +80,16 @@ fn mib(bytes: u64) -> u32 {
     u32::try_from(bytes.div_ceil(MIB)).unwrap_or(u32::MAX)
 }
 
-struct Waiting<'a>(&'a AtomicUsize);
+struct WaiterCount<'a>(&'a AtomicUsize);
 
-impl<'a> Waiting<'a> {
-    fn announce(count: &'a AtomicUsize) -> Waiting<'a> {
+impl<'a> WaiterCount<'a> {
+    fn announce(count: &'a AtomicUsize) -> WaiterCount<'a> {
         count.fetch_add(1, Ordering::SeqCst);
-        Waiting(count)
+        WaiterCount(count)
     }
 }
 
-impl Drop for Waiting<'_> {
+impl Drop for WaiterCount<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::SeqCst);
     }

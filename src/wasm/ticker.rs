@@ -26,11 +26,11 @@ const CATCH_UP_TICKS: u64 = 5;
 
 /// Owns the thread. Dropping it ends the thread and waits for that, which takes at most a tick.
 pub(super) struct Ticker {
-    shared: Arc<Shared>,
+    shared: Arc<TickerInner>,
     thread: Option<JoinHandle<()>>,
 }
 
-struct Shared {
+struct TickerInner {
     ticks: Arc<AtomicU64>,
     running: AtomicUsize,
     resting: AtomicBool,
@@ -39,7 +39,7 @@ struct Shared {
 
 impl Ticker {
     pub(super) fn start(engine: EngineWeak) -> std::io::Result<Ticker> {
-        let shared = Arc::new(Shared {
+        let shared = Arc::new(TickerInner {
             ticks: Arc::default(),
             running: AtomicUsize::new(0),
             resting: AtomicBool::new(false),
@@ -51,13 +51,13 @@ impl Ticker {
     }
 
     /// Counts time until the guard is dropped.
-    pub(super) fn run(&self) -> Running<'_> {
+    pub(super) fn run(&self) -> TickGuard<'_> {
         // Sequentially consistent, like the loads of the thread before it sleeps: one of the two sees the other.
         self.shared.running.fetch_add(1, Ordering::SeqCst);
         if self.shared.resting.load(Ordering::SeqCst) {
             self.wake();
         }
-        Running(self)
+        TickGuard(self)
     }
 
     /// A timer that allows this much running time.
@@ -87,15 +87,15 @@ impl Drop for Ticker {
 }
 
 /// Time is counted while it exists.
-pub(super) struct Running<'a>(&'a Ticker);
+pub(super) struct TickGuard<'a>(&'a Ticker);
 
-impl Drop for Running<'_> {
+impl Drop for TickGuard<'_> {
     fn drop(&mut self) {
         self.0.shared.running.fetch_sub(1, Ordering::SeqCst);
     }
 }
 
-impl Shared {
+impl TickerInner {
     fn run(&self, engine: &EngineWeak) {
         let mut idle_ticks = 0;
         let mut last = Instant::now();

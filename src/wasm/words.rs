@@ -80,7 +80,7 @@ fn function(frame: &FrameInfo) -> String {
 
 /// Formats a value up to a maximum length, and stops the formatting there.
 fn shown(what: impl Display, bytes_max: usize) -> String {
-    let mut line = Line { text: String::new(), bytes_max };
+    let mut line = OneLine { text: String::new(), bytes_max };
     if write!(line, "{what}").is_err() {
         line.text.push('…');
     }
@@ -88,12 +88,12 @@ fn shown(what: impl Display, bytes_max: usize) -> String {
 }
 
 /// Text on one line, up to `bytes_max` bytes.
-struct Line {
+struct OneLine {
     text: String,
     bytes_max: usize,
 }
 
-impl Write for Line {
+impl Write for OneLine {
     fn write_str(&mut self, part: &str) -> fmt::Result {
         for character in part.chars() {
             if self.text.len() >= self.bytes_max {

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 use wattle::api::{Digest, Proposal};
-use wattle::client::{Client, Read};
+use wattle::client::{Client, ReadRequest};
 use wattle::model::Event;
 
 use super::bus::{Bus, Ran, wattle};
@@ -329,7 +329,7 @@ async fn publish(client: Client, stop: Arc<AtomicBool>) -> usize {
 /// The data of all that is in a topic, by key.
 async fn read(client: &Client, topic: &str) -> BTreeMap<String, Vec<String>> {
     let mut found: BTreeMap<String, Vec<String>> = BTreeMap::new();
-    let mut reading = client.read(Read { topic: topic.to_owned(), ..Read::default() }).await.unwrap();
+    let mut reading = client.read(ReadRequest { topic: topic.to_owned(), ..ReadRequest::default() }).await.unwrap();
     while let Some(events) = reading.next().await.unwrap() {
         for received in events {
             let data = Event::decode(&received.event).unwrap().data.unwrap();

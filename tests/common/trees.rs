@@ -10,7 +10,7 @@ use wattle::dispatch::Tree;
 use wattle::engine::{Engine, ReadBudget};
 use wattle::model::event::Data;
 use wattle::model::{Attribute, Event, Lineage, Offset, PartitionId, Record};
-use wattle::topology::{Found, Plan, Source, Surroundings, check};
+use wattle::topology::{PathKind, Plan, Source, Surroundings, check};
 
 /// How long anything may take here before a test gives up. Nothing is measured by it.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -23,8 +23,8 @@ impl Surroundings for Everything<'_> {
         None
     }
 
-    fn at(&self, _: &Path) -> Found {
-        Found::File
+    fn at(&self, _: &Path) -> PathKind {
+        PathKind::File
     }
 
     fn text(&self, path: &Path, _: usize) -> Result<String, String> {

@@ -12,7 +12,7 @@ const CIRCLES: &[&str] = &[
     "log: checkpointer entries guards identities partition producers queue runs store syncer unconsumed window",
     "wasm: call host plugin",
     "wasm: contract keyvalue wasi",
-    "wasm: state store",
+    "wasm: overlay store_data",
 ];
 
 /// A module by its names from the root of the crate on.

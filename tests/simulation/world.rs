@@ -12,7 +12,7 @@ use wattle::log::{
     AppendRefusal, ColdError, ColdReader, Condition, Durability, LaneOwnership, Log, LogOptions, RecentRead, Settings,
     SlicePlaces, Stepper, SubmitError, Ticket,
 };
-use wattle::model::{Fence, GuardRefused, LaneId, PartitionId, TopicId};
+use wattle::model::{Fence, GuardRefusal, LaneId, PartitionId, TopicId};
 
 use super::expiry::Expiry;
 use super::faults::{Armed, Faults, Fired, Hands, any_fault, crashed};
@@ -32,7 +32,7 @@ pub(crate) enum Waiting {
     Verdict(VerdictFuture, (LaneId, u64), u64),
 }
 
-pub(crate) type VerdictFuture = Pin<Box<dyn Future<Output = Result<Result<(), GuardRefused>, SubmitError>>>>;
+pub(crate) type VerdictFuture = Pin<Box<dyn Future<Output = Result<Result<(), GuardRefusal>, SubmitError>>>>;
 
 /// A session of a lane.
 pub(crate) struct Session {

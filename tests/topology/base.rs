@@ -6,7 +6,7 @@ use std::path::Path;
 
 use wattle::api::Base;
 use wattle::topology::render::{self, Style};
-use wattle::topology::{Found, Merged, Plan, Source, Surroundings, check, check_on};
+use wattle::topology::{MergedPlan, PathKind, Plan, Source, Surroundings, check, check_on};
 
 struct World;
 
@@ -15,8 +15,8 @@ impl Surroundings for World {
         (name == "TOKEN").then(|| "hunter2-hunter2".to_owned())
     }
 
-    fn at(&self, _: &Path) -> Found {
-        Found::File
+    fn at(&self, _: &Path) -> PathKind {
+        PathKind::File
     }
 
     fn text(&self, _: &Path, _: usize) -> Result<String, String> {
@@ -57,7 +57,7 @@ fn plan(texts: &[&str]) -> Plan {
     plan.unwrap_or_else(|| panic!("{problems:#?}"))
 }
 
-fn try_on(applied: &Plan, texts: &[&str], prune: bool) -> Result<Merged, String> {
+fn try_on(applied: &Plan, texts: &[&str], prune: bool) -> Result<MergedPlan, String> {
     let (base, sources) = (Base::of(applied, |_| true), sources(texts));
     let (merged, problems) = check_on(&sources, &World, &base, prune);
     let all: Vec<_> = sources.into_iter().chain(base.sources()).collect();
@@ -66,7 +66,7 @@ fn try_on(applied: &Plan, texts: &[&str], prune: bool) -> Result<Merged, String>
     merged.map(|merged| merged.with_applied(applied)).ok_or(said)
 }
 
-fn on(applied: &Plan, texts: &[&str], prune: bool) -> Merged {
+fn on(applied: &Plan, texts: &[&str], prune: bool) -> MergedPlan {
     try_on(applied, texts, prune).unwrap_or_else(|said| panic!("{said}"))
 }
 

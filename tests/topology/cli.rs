@@ -11,9 +11,9 @@ use wattle::cli::{check, graph, schema};
 /// The command line as far as these commands need it.
 #[derive(clap::Parser)]
 enum Command {
-    Check(check::Args),
-    Graph(graph::Args),
-    Schema(schema::Args),
+    Check(check::CheckArgs),
+    Graph(graph::GraphArgs),
+    Schema(schema::SchemaArgs),
 }
 
 /// Exit code, what was printed, and notices, without colours.

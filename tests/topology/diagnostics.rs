@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use wattle::topology::cases;
 use wattle::topology::render::{self, Style};
-use wattle::topology::{Code, ConfigValue, Diagnostic, Found, PluginSource, Source, Surroundings, check};
+use wattle::topology::{Code, ConfigValue, Diagnostic, PathKind, PluginSource, Source, Surroundings, check};
 
 /// A small world: one variable, some plugins, a schema and a secret.
 struct SmallWorld;
@@ -17,10 +17,10 @@ impl Surroundings for SmallWorld {
         (name == "REGION").then(|| "eu".to_owned())
     }
 
-    fn at(&self, path: &Path) -> Found {
+    fn at(&self, path: &Path) -> PathKind {
         match path.to_str().unwrap() {
-            "plugins/a" | "plugins/b" => Found::Folder { manifest: true },
-            "empty" => Found::Folder { manifest: false },
+            "plugins/a" | "plugins/b" => PathKind::Folder { manifest: true },
+            "empty" => PathKind::Folder { manifest: false },
             "build/c.wasm"
             | "build/declares.wasm"
             | "build/open.wasm"
@@ -28,9 +28,9 @@ impl Surroundings for SmallWorld {
             | "build/ported.wasm"
             | "readme.md"
             | "secrets/key"
-            | "schemas/order.json" => Found::File,
-            path if schema(path).is_some() => Found::File,
-            _ => Found::Nothing,
+            | "schemas/order.json" => PathKind::File,
+            path if schema(path).is_some() => PathKind::File,
+            _ => PathKind::Nothing,
         }
     }
 

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use proptest::prelude::*;
-use wattle::topology::{Code, Diagnostic, Found, Label, Source, Surroundings, check};
+use wattle::topology::{Code, Diagnostic, Label, PathKind, Source, Surroundings, check};
 
 /// A graph of topics `0..topics` and subscribers, each with its topic and the topics it publishes to. Some topics
 /// divert to others, which divert nothing themselves unless to themselves.
@@ -94,8 +94,8 @@ impl Surroundings for World {
         None
     }
 
-    fn at(&self, _: &Path) -> Found {
-        Found::Folder { manifest: true }
+    fn at(&self, _: &Path) -> PathKind {
+        PathKind::Folder { manifest: true }
     }
 }
 

@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 use proptest::prelude::*;
 use wattle::api::{Component, Proposal};
 use wattle::topology::bounds::{ALIASES_MAX, NODES_MAX, TEXT_BYTES_MAX};
-use wattle::topology::kept::KeptPlan;
+use wattle::topology::kept::PlanRecord;
 use wattle::topology::render::{self, Style};
-use wattle::topology::{Code, Found, Source, SubscriberPlan, Surroundings, check, show};
+use wattle::topology::{Code, PathKind, Source, SubscriberPlan, Surroundings, check, show};
 
 struct World;
 
@@ -19,8 +19,8 @@ impl Surroundings for World {
         None
     }
 
-    fn at(&self, _: &Path) -> Found {
-        Found::Folder { manifest: true }
+    fn at(&self, _: &Path) -> PathKind {
+        PathKind::Folder { manifest: true }
     }
 }
 
@@ -237,8 +237,8 @@ proptest! {
             let shown = show(plan);
             let (again, _) = check(&[Source { path: "t.yaml".into(), text: shown.clone() }], &World);
             prop_assert_eq!(again.as_ref(), Some(plan), "{}", shown);
-            let record = serde_json::to_string(&KeptPlan::of(plan, &str::to_owned)).unwrap();
-            let kept: KeptPlan = serde_json::from_str(&record).unwrap();
+            let record = serde_json::to_string(&PlanRecord::of(plan, &str::to_owned)).unwrap();
+            let kept: PlanRecord = serde_json::from_str(&record).unwrap();
             let read = kept.read(&|sealed| Some(sealed.to_owned())).map_err(|error| format!("{error:?}"));
             prop_assert_eq!(read.as_ref(), Ok(plan), "{}", record);
             let component = |of: &SubscriberPlan| Component::File(format!("{}.wasm", of.name).into());

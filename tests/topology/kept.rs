@@ -15,8 +15,8 @@ use wattle::api::{Base, Component, Proposal};
 use wattle::deploy::{Store, adopt};
 use wattle::effects::{MemoryDisk, SystemClock};
 use wattle::engine::memory::MemoryEngine;
-use wattle::topology::kept::KeptPlan;
-use wattle::topology::{Found, Plan, Source, SubscriberPlan, Surroundings, check, check_on, show};
+use wattle::topology::kept::PlanRecord;
+use wattle::topology::{PathKind, Plan, Source, SubscriberPlan, Surroundings, check, check_on, show};
 
 const SCHEMA: &str = "{ \"type\": \"object\", \"description\": \"\u{7f} \u{2028}\" }";
 
@@ -28,10 +28,10 @@ impl Surroundings for World {
         self.0.get(name).cloned()
     }
 
-    fn at(&self, path: &Path) -> Found {
+    fn at(&self, path: &Path) -> PathKind {
         match path.extension() {
-            Some(_) => Found::File,
-            None => Found::Folder { manifest: true },
+            Some(_) => PathKind::File,
+            None => PathKind::Folder { manifest: true },
         }
     }
 
@@ -269,8 +269,8 @@ proptest! {
     fn a_plan_comes_back_as_it_was((text, world) in topologies()) {
         let Ok(plan) = plan_of(&text, &world) else { return Err(TestCaseError::reject("it is no topology")) };
         // as data
-        let kept = serde_json::to_string(&KeptPlan::of(&plan, &str::to_owned)).unwrap();
-        let read = serde_json::from_str::<KeptPlan>(&kept).unwrap().read(&|sealed| Some(sealed.to_owned())).unwrap();
+        let kept = serde_json::to_string(&PlanRecord::of(&plan, &str::to_owned)).unwrap();
+        let read = serde_json::from_str::<PlanRecord>(&kept).unwrap().read(&|sealed| Some(sealed.to_owned())).unwrap();
         prop_assert_eq!(all(&read), all(&plan));
         // as a record
         let component = |of: &SubscriberPlan| Component::File(format!("/there/{}.wasm", of.name).into());

@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use wattle::model::{Compression, Dedupe, Retention, TopicSettings};
 use wattle::topology::{
-    BatchPlan, Condition, ConfigValue, Delivery, Found, Limits, OnFailure, OutOfOrder, Per, Plan, PluginSource, Rate,
-    Retry, RetryQueue, Runs, Source, StatePlan, SubscriberPlan, Surroundings, TrialPlan, check, draw, show,
+    BatchPlan, Condition, ConfigValue, Delivery, Limits, OnFailure, OutOfOrder, PathKind, Per, Plan, PluginSource,
+    Rate, Retry, RetryQueue, Source, StatePlan, SubscriberKind, SubscriberPlan, Surroundings, TrialPlan, check, draw,
+    show,
 };
 
 /// A world in which every folder is a plugin and every file exists.
@@ -19,10 +20,10 @@ impl Surroundings for GenerousWorld {
         (name == "PARTITIONS").then(|| "3".to_owned())
     }
 
-    fn at(&self, path: &Path) -> Found {
+    fn at(&self, path: &Path) -> PathKind {
         match path.extension() {
-            Some(_) => Found::File,
-            None => Found::Folder { manifest: true },
+            Some(_) => PathKind::File,
+            None => PathKind::Folder { manifest: true },
         }
     }
 }
@@ -75,7 +76,7 @@ fn the_order_system_is_one_tree_with_parents_first() {
     let ports: Vec<_> =
         validate.ports.iter().map(|(port, topic)| (port.as_str(), plan[*topic].name.as_str())).collect();
     assert_eq!(ports, [("accepted", "orders.accepted"), ("refused", "orders.refused")]);
-    assert_eq!(validate.runs, Runs::Plugin(PluginSource::Folder("topologies/../plugins/validate".into())));
+    assert_eq!(validate.runs, SubscriberKind::Plugin(PluginSource::Folder("topologies/../plugins/validate".into())));
     assert_eq!(plan.topics[0].key.as_ref().unwrap().text(), "data.order_id");
 }
 
@@ -278,7 +279,7 @@ subscribers:
 fn what_is_said_counts() {
     let plan = plan_of(&[source("some/folder/t.yaml", EVERYTHING)]);
     let busy = &plan.subscribers[0];
-    assert_eq!(busy.runs, Runs::Plugin(PluginSource::Wasm("some/folder/../plugins/busy.wasm".into())));
+    assert_eq!(busy.runs, SubscriberKind::Plugin(PluginSource::Wasm("some/folder/../plugins/busy.wasm".into())));
     let text = |text: &str| ConfigValue::Text(text.into());
     let expected = [
         ("empty", text("")),
@@ -497,8 +498,8 @@ impl Surroundings for Environment {
         }
     }
 
-    fn at(&self, _: &Path) -> Found {
-        Found::Folder { manifest: true }
+    fn at(&self, _: &Path) -> PathKind {
+        PathKind::Folder { manifest: true }
     }
 }
 

@@ -7,7 +7,7 @@ use tempfile::TempDir;
 use wattle::api::Digest;
 use wattle::model::call::Limits;
 use wattle::toolchain::{BuildError, Language, NewPlugin, build_folder, create, is_plugin_folder};
-use wattle::topology::{Found, Source, Surroundings, check};
+use wattle::topology::{PathKind, Source, Surroundings, check};
 use wattle::wasm::PluginSpec;
 
 use crate::common::plugin_calls::{call, host, sent};
@@ -27,8 +27,8 @@ impl Surroundings for Files {
     fn variable(&self, _: &str) -> Option<String> {
         None
     }
-    fn at(&self, path: &Path) -> Found {
-        if path.is_dir() { Found::Folder { manifest: is_plugin_folder(path) } } else { Found::Nothing }
+    fn at(&self, path: &Path) -> PathKind {
+        if path.is_dir() { PathKind::Folder { manifest: is_plugin_folder(path) } } else { PathKind::Nothing }
     }
 }
 

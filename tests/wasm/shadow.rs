@@ -1,7 +1,7 @@
 //! A version of a real plugin beside the one that runs, on the disk.
 
 use tokio::runtime::Handle;
-use wattle::api::{DifferenceKind, ShadowOver, ShadowReport};
+use wattle::api::{DifferenceKind, ShadowRange, ShadowReport};
 use wattle::dispatch::Tree;
 use wattle::dispatch::shadow::ShadowOptions;
 use wattle::engine::embedded::EmbeddedEngine;
@@ -44,7 +44,7 @@ async fn compared(events: &[&str], key: Option<&str>, last: u32) -> ShadowReport
     tree.publisher().publish("in", &events, None).await.unwrap();
     settled(&tree).await;
     let options = ShadowOptions {
-        over: ShadowOver::Last { events: last, state: Vec::new() },
+        over: ShadowRange::Last { events: last, state: Vec::new() },
         shown: 100,
         enough: Default::default(),
     };

@@ -14,7 +14,7 @@ use crate::api::v1;
 use crate::dispatch::Capsule;
 use crate::limits::CAPSULE_BYTES_MAX;
 use crate::model::Event;
-use crate::server::{Capsules, Listed, Opened};
+use crate::server::{CapsulePage, Capsules, FileReader};
 
 /// Bytes of capsules read per page, unless a single one is larger.
 const PAGE_BYTES: u64 = CAPSULE_BYTES_MAX as u64;
@@ -23,18 +23,18 @@ const REASON_BYTES_MAX: usize = 1_000;
 
 /// The capsules of a data folder.
 #[derive(Debug)]
-pub(in crate::app) struct Door {
+pub(in crate::app) struct CapsuleFolder {
     pub(in crate::app) data: PathBuf,
 }
 
 /// An existing capsule.
-struct Found {
+struct CapsuleFile {
     path: PathBuf,
     subscriber: String,
     id: String,
 }
 
-impl Found {
+impl CapsuleFile {
     /// Its sort key in listings.
     fn place(&self) -> String {
         format!("{}/{}", self.subscriber, self.id)
@@ -69,24 +69,24 @@ impl Found {
     }
 }
 
-impl Door {
+impl CapsuleFolder {
     /// All capsules, in the order of listings.
-    fn all(&self) -> io::Result<Vec<Found>> {
+    fn all(&self) -> io::Result<Vec<CapsuleFile>> {
         let folder = folder(&self.data);
         let found = |path: PathBuf| {
             let inside = path.strip_prefix(&folder).ok()?;
             let subscriber = inside.parent().and_then(Path::to_str)?.to_owned();
             let id = inside.file_stem()?.to_str()?.to_owned();
-            Some(Found { path, subscriber, id })
+            Some(CapsuleFile { path, subscriber, id })
         };
         let mut all: Vec<_> = list(&folder)?.into_iter().filter_map(found).collect();
-        all.sort_by_key(Found::place);
+        all.sort_by_key(CapsuleFile::place);
         Ok(all)
     }
 }
 
-impl Capsules for Door {
-    fn list(&self, subscriber: Option<&str>, behind: &str, count: usize) -> io::Result<Listed> {
+impl Capsules for CapsuleFolder {
+    fn list(&self, subscriber: Option<&str>, behind: &str, count: usize) -> io::Result<CapsulePage> {
         let all = self.all()?.into_iter();
         let wanted = all.filter(|found| subscriber.is_none_or(|name| name == found.subscriber));
         let (mut shown, mut bytes, mut last) = (Vec::new(), 0, String::new());
@@ -106,12 +106,12 @@ impl Capsules for Door {
         Ok((shown, None))
     }
 
-    fn open(&self, subscriber: &str, id: &str) -> io::Result<Opened> {
+    fn open(&self, subscriber: &str, id: &str) -> io::Result<FileReader> {
         let found = self.all()?.into_iter().find(|found| found.subscriber == subscriber && found.id == id);
         Ok(Box::new(File::open(found.ok_or(io::ErrorKind::NotFound)?.path)?))
     }
 
-    fn open_component(&self, hash: &str) -> io::Result<Opened> {
+    fn open_component(&self, hash: &str) -> io::Result<FileReader> {
         let hash: Digest = hash.parse().map_err(|_| io::ErrorKind::NotFound)?;
         Ok(Box::new(File::open(self.data.join(PLUGINS).join(format!("{hash}.wasm")))?))
     }
@@ -131,9 +131,9 @@ mod tests {
     use super::*;
 
     /// A data folder with three capsules of one subscriber and one of another.
-    fn door() -> (tempfile::TempDir, Door) {
+    fn door() -> (tempfile::TempDir, CapsuleFolder) {
         let data = tempfile::tempdir().unwrap();
-        let door = Door { data: data.path().to_owned() };
+        let door = CapsuleFolder { data: data.path().to_owned() };
         for saved_ns in [3, 1, 2] {
             keep(&folder(data.path()), &capsule(saved_ns, 9)).unwrap();
         }
@@ -141,7 +141,7 @@ mod tests {
         (data, door)
     }
 
-    fn text(mut opened: Opened) -> String {
+    fn text(mut opened: FileReader) -> String {
         let mut text = String::new();
         opened.read_to_string(&mut text).unwrap();
         text
@@ -168,7 +168,7 @@ mod tests {
         assert_eq!(places, all);
         assert_eq!(door.list(Some("shop/validate"), "", 9).unwrap().0.len(), 3);
         assert_eq!(door.list(Some("shop/other"), "", 9).unwrap(), (Vec::new(), None));
-        let none = Door { data: "/nowhere".into() };
+        let none = CapsuleFolder { data: "/nowhere".into() };
         assert_eq!(none.list(None, "", 9).unwrap(), (Vec::new(), None));
     }
 
@@ -207,7 +207,7 @@ mod tests {
         fs::write(data.path().join("secret.wasm"), b"secret").unwrap();
         assert_eq!(text(door.open_component(&hash.to_string()).unwrap()), "component");
         let is_missing =
-            |opened: io::Result<Opened>| opened.err().is_some_and(|error| error.kind() == io::ErrorKind::NotFound);
+            |opened: io::Result<FileReader>| opened.err().is_some_and(|error| error.kind() == io::ErrorKind::NotFound);
         for (subscriber, id) in
             [("shop/validate", "../../../secret"), ("..", "secret"), ("shop/validate/../validate", &*id), ("", "")]
         {

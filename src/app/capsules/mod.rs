@@ -18,12 +18,12 @@ use tokio_util::task::TaskTracker;
 
 use crate::api::Digest;
 use crate::dispatch::Capsule;
-use crate::dispatch::capsule::{CapsuleError, ReplayError, Replayed};
+use crate::dispatch::capsule::{CapsuleError, Replay, ReplayError};
 use crate::effects::{create_private, write_private};
 use crate::limits;
-use crate::wasm::{Hidden, Host, PluginSpec, RegisterError};
+use crate::wasm::{HiddenReason, Host, PluginSpec, RegisterError};
 
-pub(super) use door::Door;
+pub(super) use door::CapsuleFolder;
 pub use door::file_name;
 
 /// The folder in a data folder.
@@ -41,13 +41,13 @@ pub fn folder(data: &Path) -> PathBuf {
 }
 
 /// Stores the capsules of a running bus.
-pub(super) struct Keeper {
+pub(super) struct CapsuleWriter {
     folder: PathBuf,
     stop: CancellationToken,
     tasks: TaskTracker,
 }
 
-impl Keeper {
+impl CapsuleWriter {
     /// Starts on the current runtime. Capsules that are sent are stored.
     pub(super) fn start(data: &Path) -> (Self, mpsc::Sender<Capsule>) {
         let (sender, mut receiver) = mpsc::channel(limits::CAPSULES_QUEUED_MAX);
@@ -269,8 +269,8 @@ pub enum RunError {
 
 /// The result of a replay, and the version.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Ran {
-    pub replayed: Replayed,
+pub struct CapsuleRun {
+    pub replayed: Replay,
     /// The replayed version.
     pub version: Digest,
     /// Its settings (configuration or limits) differ from those of the failed version, so the result is not comparable.
@@ -282,10 +282,15 @@ pub struct Ran {
 ///
 /// # Errors
 /// [`RunError`].
-pub async fn run(host: &Host, capsule: &Capsule, wasm: Vec<u8>, hidden: &[(String, String)]) -> Result<Ran, RunError> {
+pub async fn run(
+    host: &Host,
+    capsule: &Capsule,
+    wasm: Vec<u8>,
+    hidden: &[(String, String)],
+) -> Result<CapsuleRun, RunError> {
     let told = capsule.config.iter().filter_map(|(name, value)| Some((name.clone(), value.clone()?)));
     let is_secret = |name: &String| capsule.secrets.as_ref().is_none_or(|secrets| secrets.contains(name));
-    let why = |name: &String| if is_secret(name) { Hidden::Secret } else { Hidden::Variable };
+    let why = |name: &String| if is_secret(name) { HiddenReason::Secret } else { HiddenReason::Variable };
     let unsaid = capsule.config.iter().filter(|(_, value)| value.is_none()).map(|(name, _)| (name.clone(), why(name)));
     let spec = PluginSpec {
         subscriber: capsule.subscriber.clone(),
@@ -298,7 +303,7 @@ pub async fn run(host: &Host, capsule: &Capsule, wasm: Vec<u8>, hidden: &[(Strin
     let has_other_settings = has_other_settings(capsule, &spec);
     let version = spec.digest();
     let plugin = host.register(spec)?;
-    Ok(Ran { replayed: capsule.replay(&plugin).await?, version, has_other_settings })
+    Ok(CapsuleRun { replayed: capsule.replay(&plugin).await?, version, has_other_settings })
 }
 
 /// Whether the failed version, with these settings, is another one. False for capsules in which hidden values are, or
@@ -400,7 +405,7 @@ mod tests {
         let kept = keep(&folder(data.path()), &capsule(1, 5)).unwrap();
         let left = kept.with_extension("new");
         fs::write(&left, "half of one").unwrap();
-        let (keeper, sender) = Keeper::start(data.path());
+        let (keeper, sender) = CapsuleWriter::start(data.path());
         sender.send(capsule(2, 5)).await.unwrap();
         keeper.stop().await;
         assert!(!left.exists());

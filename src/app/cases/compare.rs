@@ -8,10 +8,10 @@ use bytes::Bytes;
 use imara_diff::{Algorithm, Diff, InternedInput};
 use serde_json::{Map, Value};
 
-use super::{Failed, Happened, Sent};
+use super::{CaseFailure, CaseResult, TopicEvent};
 use crate::model::event::Data;
 use crate::model::json::is_json;
-use crate::topology::cases::{Expected, ExpectedFailure, ExpectedOutput, ExpectedRefusal};
+use crate::topology::cases::{ExpectedFailure, ExpectedOutput, ExpectedRefusal, ExpectedResults};
 use crate::topology::{Plan, SubscriberIndex};
 
 /// One difference from the expectation.
@@ -33,7 +33,7 @@ pub enum DiffLine {
 }
 
 /// Compares what happened in a case with what it expects; empty where they agree.
-pub fn compare(plan: &Plan, expected: &Expected, happened: &Happened) -> Vec<Mismatch> {
+pub fn compare(plan: &Plan, expected: &ExpectedResults, happened: &CaseResult) -> Vec<Mismatch> {
     let mut mismatches = Vec::new();
     // A topic without possible senders is included if something is expected there.
     let topics: BTreeSet<_> = happened.topics.keys().chain(expected.outputs.keys()).collect();
@@ -87,15 +87,15 @@ fn differs(what: String, expected: &str, actual: &str) -> Option<Mismatch> {
     Some(Mismatch { what, diff: diff_lines(expected, actual) })
 }
 
-fn compare_outputs(topic: &str, expected: &[ExpectedOutput], sent: &[Sent]) -> Option<Mismatch> {
-    let matches = |of: &ExpectedOutput, sent: &Sent| is_expected(of, sent);
+fn compare_outputs(topic: &str, expected: &[ExpectedOutput], sent: &[TopicEvent]) -> Option<Mismatch> {
+    let matches = |of: &ExpectedOutput, sent: &TopicEvent| is_expected(of, sent);
     let pairs = pair(expected, sent, matches);
     let all_match = pairs.iter().all(|(of, sent)| matches!((of, sent), (Some(of), Some(sent)) if matches(of, sent.1)));
     let is_in_order = in_order(&pairs);
     if all_match && is_in_order {
         return None;
     }
-    let shown = |pairs: &[Pair<'_, ExpectedOutput, Sent>]| {
+    let shown = |pairs: &[Pair<'_, ExpectedOutput, TopicEvent>]| {
         let actual = pairs.iter().filter_map(|(of, sent)| Some(show_sent(*of, sent.as_ref()?.1)));
         texts(actual)
     };
@@ -135,7 +135,7 @@ fn pair<'a, W, A>(wanted: &'a [W], there: &'a [A], matches: impl Fn(&W, &A) -> b
 }
 
 /// Whether the outputs of each key are in the expected order.
-fn in_order(pairs: &[Pair<'_, ExpectedOutput, Sent>]) -> bool {
+fn in_order(pairs: &[Pair<'_, ExpectedOutput, TopicEvent>]) -> bool {
     let mut last: BTreeMap<&str, usize> = BTreeMap::new();
     pairs.iter().filter_map(|(_, sent)| *sent).all(|(at, sent)| {
         let before = last.insert(&sent.key, at);
@@ -143,7 +143,7 @@ fn in_order(pairs: &[Pair<'_, ExpectedOutput, Sent>]) -> bool {
     })
 }
 
-fn is_expected(expected: &ExpectedOutput, sent: &Sent) -> bool {
+fn is_expected(expected: &ExpectedOutput, sent: &TopicEvent) -> bool {
     let is = |wanted: &Option<String>, found: &str| wanted.as_ref().is_none_or(|wanted| wanted == found);
     let attribute = |(name, wanted): (&String, &Option<String>)| attribute_of(sent, name) == *wanted;
     is(&expected.r#type, &sent.event.r#type)
@@ -153,7 +153,7 @@ fn is_expected(expected: &ExpectedOutput, sent: &Sent) -> bool {
         && expected.has.as_ref().is_none_or(|part| has(part, &data_of(sent)))
 }
 
-fn attribute_of(sent: &Sent, name: &str) -> Option<String> {
+fn attribute_of(sent: &TopicEvent, name: &str) -> Option<String> {
     match name {
         "id" => Some(sent.event.id.clone()),
         "source" => Some(sent.event.source.clone()),
@@ -162,7 +162,7 @@ fn attribute_of(sent: &Sent, name: &str) -> Option<String> {
 }
 
 /// The data of an event as JSON.
-fn data_of(sent: &Sent) -> Value {
+fn data_of(sent: &TopicEvent) -> Value {
     let content_type = sent.event.attributes.get("datacontenttype").map(ToString::to_string);
     match sent.event.data.as_ref().map(Data::as_bytes) {
         None => Value::Null,
@@ -248,7 +248,7 @@ fn show_output(of: &ExpectedOutput) -> Value {
 }
 
 /// The expected parts of an output, or all relevant parts without an expectation.
-fn show_sent(of: Option<&ExpectedOutput>, sent: &Sent) -> Value {
+fn show_sent(of: Option<&ExpectedOutput>, sent: &TopicEvent) -> Value {
     let mut shown = Map::new();
     let mut put = |name: &str, value: Value| drop(shown.insert(name.to_owned(), value));
     if of.is_none_or(|of| of.r#type.is_some()) {
@@ -330,8 +330,8 @@ fn compare_refused(expected: &[ExpectedRefusal], refused: &[(String, String)]) -
     differs("the events that are not taken in".to_owned(), &wanted, &there)
 }
 
-fn compare_failures(plan: &Plan, expected: &[ExpectedFailure], failures: &[Failed]) -> Option<Mismatch> {
-    let matches = |of: &ExpectedFailure, failed: &Failed| {
+fn compare_failures(plan: &Plan, expected: &[ExpectedFailure], failures: &[CaseFailure]) -> Option<Mismatch> {
+    let matches = |of: &ExpectedFailure, failed: &CaseFailure| {
         of.subscriber.is_none_or(|subscriber| subscriber == failed.subscriber)
             && of.event.as_ref().is_none_or(|event| *event == failed.event)
             && of.kind.as_ref().is_none_or(|kind| *kind == failed.kind)

@@ -13,7 +13,7 @@ use super::{Buckets, bytes_of};
 
 /// The state merged so far.
 #[derive(Default)]
-pub(super) struct Merged {
+pub(super) struct MergedState {
     /// By bucket and key.
     pub(super) buckets: Buckets,
     partitions: u32,
@@ -21,7 +21,7 @@ pub(super) struct Merged {
     changed: BTreeMap<(String, String), u32>,
 }
 
-impl Merged {
+impl MergedState {
     /// Adds a partition that began with the given state.
     pub(super) fn add(&mut self, kept: Buckets, given: Option<&BTreeMap<String, BTreeMap<String, Value>>>) {
         let partition = self.partitions;
@@ -87,7 +87,7 @@ mod tests {
         ];
         // In any order.
         for first in 0..3 {
-            let mut merged = Merged::default();
+            let mut merged = MergedState::default();
             for at in 0..3 {
                 merged.add(partitions[(first + at) % 3].clone(), Some(&given));
             }
@@ -98,7 +98,7 @@ mod tests {
 
     #[test]
     fn what_changed_in_two_is_shown_twice() {
-        let mut merged = Merged::default();
+        let mut merged = MergedState::default();
         merged.add(kept(&[("count", "1")]), None);
         merged.add(kept(&[("count", "1")]), None);
         assert_eq!(merged.buckets, kept(&[("count", "1"), ("count (partition 1)", "1")]));

@@ -20,18 +20,18 @@ use tokio::runtime::{Handle, Runtime};
 use super::StartError;
 use crate::api::{FailedEvent, Filter, LaneState, ListPosition, StateEntry};
 use crate::deploy::{self, PluginError};
-use crate::dispatch::capsule::{CapsuleFailure, Outcome, ReplayError};
+use crate::dispatch::capsule::{CapsuleFailure, ReplayError, ReplayOutcome};
 use crate::dispatch::{Capsule, ControlError, PublishError, Subscriber, Tree};
 use crate::engine::memory::MemoryEngine;
 use crate::engine::{Blueprint, Engine, ReadBudget, ReadError, TopicSpec};
 use crate::model::call::{Batch, EventVerdict, HandleError, Handled, Handler, Output};
 use crate::model::units::show_duration;
 use crate::model::{Event, PartitionId, Record};
-use crate::topology::cases::{Case, End, Given, GivenEvent, State};
+use crate::topology::cases::{Case, CaseInput, End, GivenEvent, State};
 use crate::topology::{Plan, SubscriberIndex, SubscriberPlan, TopicIndex, TopicPlan};
 use crate::wasm::{Host, HostOptions, Plugin};
 pub use compare::{DiffLine, Mismatch, compare, diff_lines};
-use merged::Merged;
+use merged::MergedState;
 
 /// How often to check whether everything is handled.
 const AT_REST_EVERY: Duration = Duration::from_millis(1);
@@ -57,20 +57,20 @@ pub enum Partitions {
 
 /// A topology with its plugins, ready to run cases.
 #[derive(Debug)]
-pub struct Loaded {
+pub struct LoadedTopology {
     plan: Plan,
     plugins: Vec<Plugin>,
 }
 
 /// The result of a case.
 #[derive(Debug, Clone, Default)]
-pub struct Happened {
+pub struct CaseResult {
     /// The events in each output topic, in order.
-    pub topics: BTreeMap<TopicIndex, Vec<Sent>>,
+    pub topics: BTreeMap<TopicIndex, Vec<TopicEvent>>,
     /// The state of the subscribers, by bucket and key.
     pub state: BTreeMap<SubscriberIndex, Buckets>,
     /// The events that were not handled, by subscriber.
-    pub failures: Vec<Failed>,
+    pub failures: Vec<CaseFailure>,
     /// The ids of refused events, if refusals are allowed, with the reasons.
     pub refused: Vec<(String, String)>,
 }
@@ -80,14 +80,14 @@ pub type Buckets = BTreeMap<String, BTreeMap<String, Bytes>>;
 
 /// An event in a topic.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Sent {
+pub struct TopicEvent {
     pub key: String,
     pub event: Event,
 }
 
 /// An event that failed finally.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Failed {
+pub struct CaseFailure {
     pub subscriber: SubscriberIndex,
     /// The event's id.
     pub event: String,
@@ -170,9 +170,9 @@ impl TestBed {
     ///
     /// # Errors
     /// The errors of all plugins.
-    pub fn load(&self, plan: Plan, components: &[PathBuf]) -> Result<Loaded, Vec<PluginError>> {
+    pub fn load(&self, plan: Plan, components: &[PathBuf]) -> Result<LoadedTopology, Vec<PluginError>> {
         let plugins = deploy::register(&self.host, &plan, components)?;
-        Ok(Loaded { plan, plugins })
+        Ok(LoadedTopology { plan, plugins })
     }
 
     /// Runs a case with a time limit. Blocks.
@@ -181,12 +181,14 @@ impl TestBed {
     /// It has no result.
     pub fn run(
         &self,
-        loaded: &Loaded,
+        loaded: &LoadedTopology,
         case: &Case,
         partitions: Partitions,
         deadline: Duration,
-    ) -> Result<Happened, CaseError> {
-        let Given::Events { subscriber, state, at_ns, events } = &case.given else { return Err(CaseError::NoCapsule) };
+    ) -> Result<CaseResult, CaseError> {
+        let CaseInput::Events { subscriber, state, at_ns, events } = &case.given else {
+            return Err(CaseError::NoCapsule);
+        };
         let (plan, plugins) = match subscriber {
             None => (loaded.plan.clone(), loaded.plugins.clone()),
             Some(only) => {
@@ -196,7 +198,7 @@ impl TestBed {
         };
         let plan = unhurried(plan, partitions);
         plugins.iter().for_each(Plugin::begin_afresh);
-        let handlers = plugins.into_iter().map(Impatient).collect();
+        let handlers = plugins.into_iter().map(ImpatientPlugin).collect();
         let may_refuse = case.expected.refused.is_some();
         let run = Run { whole: &loaded.plan, plan: &plan, deadline, began: Instant::now(), may_refuse };
         self.runtime.block_on(run.run(handlers, state, *at_ns, events, self.runtime.handle()))
@@ -208,7 +210,7 @@ impl TestBed {
     ///
     /// # Errors
     /// It has no result.
-    pub fn replay(&self, loaded: &Loaded, capsule: &Capsule) -> Result<Happened, CaseError> {
+    pub fn replay(&self, loaded: &LoadedTopology, capsule: &Capsule) -> Result<CaseResult, CaseError> {
         let other = || CaseError::OtherSubscriber { subscriber: capsule.subscriber.clone() };
         let mut subscribers = loaded.plan.subscribers().zip(&loaded.plugins);
         let is_it = |((_, plan), _): &((SubscriberIndex, &SubscriberPlan), &Plugin)| plan.label() == capsule.subscriber;
@@ -222,9 +224,9 @@ impl TestBed {
             };
             return Err(CaseError::NotInCapsule { what });
         }
-        let mut happened = Happened::default();
+        let mut happened = CaseResult::default();
         happened.topics.extend(plan.ports.iter().map(|(_, topic)| (*topic, Vec::new())));
-        let failed = |failure: CapsuleFailure, event: String| Failed {
+        let failed = |failure: CapsuleFailure, event: String| CaseFailure {
             subscriber: index,
             event,
             kind: failure.kind,
@@ -234,12 +236,12 @@ impl TestBed {
         };
         let event = Event::decode(&capsule.event).map(|event| event.id).unwrap_or_default();
         let handled = match replayed.outcome {
-            Outcome::Handled(handled) => handled,
-            Outcome::Reproduced => {
+            ReplayOutcome::Handled(handled) => handled,
+            ReplayOutcome::Reproduced => {
                 happened.failures.push(failed(capsule.failure.clone(), event));
                 return Ok(happened);
             }
-            Outcome::FailedOtherwise(failure) => {
+            ReplayOutcome::FailedOtherwise(failure) => {
                 happened.failures.push(failed(failure, event));
                 return Ok(happened);
             }
@@ -288,7 +290,7 @@ impl TestBed {
     ) -> Result<Result<Vec<(usize, Bytes)>, String>, CaseError> {
         let engine = MemoryEngine::default();
         engine.hold_clock(capsule.append_time_ns);
-        let handlers = vec![Impatient(plugin.clone())];
+        let handlers = vec![ImpatientPlugin(plugin.clone())];
         let tree = Tree::start(engine.clone(), &alone(plan, index), handlers, self.runtime.handle()).await?;
         let committed = tree.subscriber(&capsule.subscriber).map(|of| of.would_commit(capsule, outputs));
         tree.drain(DRAIN).await;
@@ -297,7 +299,7 @@ impl TestBed {
     }
 }
 
-impl Loaded {
+impl LoadedTopology {
     /// The checked topology that the cases run on.
     pub fn plan(&self) -> &Plan {
         &self.plan
@@ -311,9 +313,9 @@ impl Loaded {
 
 /// A plugin whose requested retry pauses are ignored.
 #[derive(Clone)]
-struct Impatient(Plugin);
+struct ImpatientPlugin(Plugin);
 
-impl Handler for Impatient {
+impl Handler for ImpatientPlugin {
     fn digest(&self) -> [u8; 32] {
         *self.0.digest().as_bytes()
     }
@@ -380,7 +382,7 @@ fn unhurried(mut plan: Plan, partitions: Partitions) -> Plan {
 }
 
 /// The end of a case.
-struct Ended {
+struct CaseEnd {
     /// Halted subscribers.
     halted: Vec<String>,
     refused: Vec<(String, String)>,
@@ -401,22 +403,22 @@ struct Run<'p> {
 impl Run<'_> {
     async fn run(
         &self,
-        handlers: Vec<Impatient>,
+        handlers: Vec<ImpatientPlugin>,
         state: &State,
         at_ns: u64,
         events: &[GivenEvent],
         runtime: &Handle,
-    ) -> Result<Happened, CaseError> {
+    ) -> Result<CaseResult, CaseError> {
         let engine = MemoryEngine::default();
         engine.hold_clock(at_ns);
         let tree = Tree::start(engine.clone(), self.plan, handlers, runtime).await?;
         let ran = self.events(&tree, &engine, state, at_ns, events).await;
         // Ended lanes have committed everything; and none may continue after the case.
         tree.drain(DRAIN).await;
-        let Ended { halted, refused } = ran?;
+        let CaseEnd { halted, refused } = ran?;
         let happened = self.happened(&tree, &engine, state, &halted).await;
         drop(engine.close().await);
-        Ok(Happened { refused, ..happened? })
+        Ok(CaseResult { refused, ..happened? })
     }
 
     /// Publishes the given events, and waits until everything is handled.
@@ -427,7 +429,7 @@ impl Run<'_> {
         state: &State,
         at_ns: u64,
         events: &[GivenEvent],
-    ) -> Result<Ended, CaseError> {
+    ) -> Result<CaseEnd, CaseError> {
         for (subscriber, buckets) in state {
             let entries: Vec<StateEntry> = buckets
                 .iter()
@@ -466,7 +468,7 @@ impl Run<'_> {
             return Err(CaseError::Stopped { subscriber, last_failure });
         }
         let halted = subscribers.into_iter().filter(|status| status.lanes.contains(&LaneState::Halted));
-        Ok(Ended { halted: halted.map(|status| status.name).collect(), refused })
+        Ok(CaseEnd { halted: halted.map(|status| status.name).collect(), refused })
     }
 
     /// Waits until everything is handled. If only delayed events are left, time advances to the next of them, up to
@@ -493,8 +495,8 @@ impl Run<'_> {
         engine: &MemoryEngine,
         given: &State,
         halted: &[String],
-    ) -> Result<Happened, CaseError> {
-        let mut happened = Happened::default();
+    ) -> Result<CaseResult, CaseError> {
+        let mut happened = CaseResult::default();
         let topics: Vec<_> = self.plan.topics.iter().map(|topic| (topic.label(), topic)).collect();
         let specs = topics.iter().map(|(name, topic)| TopicSpec {
             name: name.clone(),
@@ -516,14 +518,14 @@ impl Run<'_> {
             let label = subscriber.label();
             let Some((index, _)) = self.whole.subscribers().find(|(_, known)| known.label() == label) else { continue };
             let given = given.get(&index);
-            let mut merged = Merged::default();
+            let mut merged = MergedState::default();
             let asked = tree.subscriber(&label).map_err(ControlError::from)?;
             for partition in 0..asked.partitions() {
                 merged.add(kept(&asked, partition)?, given);
             }
             happened.state.insert(index, merged.buckets);
             let mut failed = |found: Vec<FailedEvent>, end: End| {
-                happened.failures.extend(found.into_iter().map(|event| Failed {
+                happened.failures.extend(found.into_iter().map(|event| CaseFailure {
                     subscriber: index,
                     event: event.id,
                     kind: event.failure,
@@ -567,7 +569,7 @@ fn kept(subscriber: &Subscriber<MemoryEngine>, partition: u32) -> Result<Buckets
     }
 }
 
-async fn read_all(engine: &MemoryEngine, label: &str, partition: PartitionId) -> Result<Vec<Sent>, CaseError> {
+async fn read_all(engine: &MemoryEngine, label: &str, partition: PartitionId) -> Result<Vec<TopicEvent>, CaseError> {
     let unreadable = |reason: String| CaseError::Unreadable { topic: label.to_owned(), reason };
     let (mut all, mut from) = (Vec::new(), 0);
     loop {
@@ -581,10 +583,10 @@ async fn read_all(engine: &MemoryEngine, label: &str, partition: PartitionId) ->
 }
 
 /// Decodes a stored event.
-fn sent(record: &[u8]) -> Result<Sent, String> {
+fn sent(record: &[u8]) -> Result<TopicEvent, String> {
     let record = Record::parse(record).map_err(|error| error.to_string())?;
     let event = Event::decode(record.event).map_err(|error| error.to_string())?;
-    Ok(Sent { key: record.key.to_owned(), event })
+    Ok(TopicEvent { key: record.key.to_owned(), event })
 }
 
 /// A value as a handler stores it: strings as text, others as JSON, `null` as absent.

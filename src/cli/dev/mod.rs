@@ -13,23 +13,23 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use self::reapply::reapply;
 use super::args::BusArgs;
-use super::input::{self, Form, Source, Watcher};
+use super::input::{self, Form, InputSource, Watcher};
 use super::live::Live;
 use super::load::World;
 use super::signals::{Interruption, Signals};
-use super::tree::{self, Shown, plural};
+use super::tree::{self, NodeFilter, plural};
 use super::words::plain;
 use super::{Exit, Failure, Outcome, components, run, say};
-use crate::api::{Policy, Proposal, Published, Snapshot};
-use crate::app::{Opened, Options, Progress, Running, StartError, StartFiles};
-use crate::client::{Client, Read};
+use crate::api::{Policy, Proposal, PublishReceipt, Snapshot};
+use crate::app::{OpenBus, Options, Progress, RunningBus, StartError, StartFiles};
+use crate::client::{Client, ReadRequest};
 use crate::deploy::{self, Watch};
 use crate::effects::create_new_private;
 use crate::model::{Event, EventView};
 use crate::server;
 use crate::telemetry::{self, LogFormat};
 use crate::toolchain;
-use crate::topology::{self, Plan, PluginSource, Runs, SubscriberPlan};
+use crate::topology::{self, Plan, PluginSource, SubscriberKind, SubscriberPlan};
 
 /// How often it is looked whether everything is handled.
 const SETTLED_EVERY: Duration = Duration::from_millis(10);
@@ -51,7 +51,7 @@ const FAILURES_SHOWN: usize = 20;
   wattle dev topologies/orders.yaml
   wattle dev topologies/orders.yaml --input topologies/orders.ndjson --once
   wattle dev topologies/ --input shop/orders=orders.ndjson --input shop/log=log.ndjson")]
-pub(super) struct Args {
+pub(super) struct DevArgs {
     /// Topology files or directories
     #[arg(required = true, value_name = "TOPOLOGY")]
     topologies: Vec<PathBuf>,
@@ -76,12 +76,12 @@ pub(super) struct Args {
     log_format: LogFormat,
 }
 
-pub(super) fn run(args: &Args) -> Outcome {
+pub(super) fn run(args: &DevArgs) -> Outcome {
     telemetry::start(args.log_format).map_err(|error| Failure::new(Exit::Usage, error))?;
     let sources = components::sources(&args.topologies)?;
     let plan = components::alone(&sources)?;
     let inputs = inputs(args, &plan)?;
-    let Built { components, of_folders, from } = build_all(&plan)?;
+    let BuildResult { components, of_folders, from } = build_all(&plan)?;
     components::hold(&args.topologies, &plan, &components)?;
     let mut signals = Signals::listen()?;
     let data = Data::new(args.data.as_deref())?;
@@ -98,7 +98,7 @@ pub(super) fn run(args: &Args) -> Outcome {
             for (topic, source) in &inputs {
                 let sum = {
                     let (form, others) = (Form::CloudEvents, Interruption::none());
-                    input::publish(&client, topic, source, form, others, &mut Unwatched).await?
+                    input::publish(&client, topic, source, form, others, &mut NoWatcher).await?
                 };
                 tracing::info!(topic, events = sum.events, duplicates = sum.duplicates, "published the input");
             }
@@ -133,14 +133,14 @@ pub(super) fn run(args: &Args) -> Outcome {
 }
 
 /// Waits until nothing is on its way anywhere.
-async fn settled(running: &Running) {
+async fn settled(running: &RunningBus) {
     while !running.tree().is_at_rest() {
         tokio::time::sleep(SETTLED_EVERY).await;
     }
 }
 
 /// What to publish, and where to.
-fn inputs(args: &Args, plan: &Plan) -> Result<Vec<(String, Source)>, Failure> {
+fn inputs(args: &DevArgs, plan: &Plan) -> Result<Vec<(String, InputSource)>, Failure> {
     let roots: Vec<String> = plan.topics.iter().filter(|topic| topic.is_root()).map(|topic| topic.label()).collect();
     let mut inputs = Vec::new();
     for input in &args.input {
@@ -170,26 +170,26 @@ fn inputs(args: &Args, plan: &Plan) -> Result<Vec<(String, Source)>, Failure> {
             }
             Err(error) => return Err(Failure::new(Exit::Usage, format!("cannot read `{file}` (--input): {error}"))),
         }
-        inputs.push((topic, Source::from_argument(path)));
+        inputs.push((topic, InputSource::from_argument(path)));
     }
     Ok(inputs)
 }
 
 /// The sources of plugins: each folder, and those that it depends on.
-type BuiltFrom = BTreeMap<PathBuf, Vec<PathBuf>>;
+type SourceFolders = BTreeMap<PathBuf, Vec<PathBuf>>;
 
 /// Build results.
-struct Built {
+struct BuildResult {
     /// The component of each subscriber, in the plan's order.
     components: Vec<PathBuf>,
     /// The component of each folder.
     of_folders: BTreeMap<PathBuf, PathBuf>,
-    from: BuiltFrom,
+    from: SourceFolders,
 }
 
 /// Builds every plugin folder.
-fn build_all(plan: &Plan) -> Result<Built, Failure> {
-    let mut from = BuiltFrom::new();
+fn build_all(plan: &Plan) -> Result<BuildResult, Failure> {
+    let mut from = SourceFolders::new();
     let bar = match io::stderr().is_terminal() {
         true => ProgressBar::new_spinner(),
         false => ProgressBar::hidden(),
@@ -212,12 +212,12 @@ fn build_all(plan: &Plan) -> Result<Built, Failure> {
     bar.finish_and_clear();
     // Folders that do not build are the work's failure, not a fault of the configuration.
     let components = built.map_err(|failure| Failure { exit: Exit::Failed, ..failure })?;
-    Ok(Built { components, of_folders: all, from })
+    Ok(BuildResult { components, of_folders: all, from })
 }
 
 /// Builds plugin folders of the topology that runs whose sources change, or those of what they depend on, for as long
 /// as this is polled. Components that are files are watched; for uploaded ones, the build result is proposed here.
-async fn rebuild(running: &Running, mut from: BuiltFrom) {
+async fn rebuild(running: &RunningBus, mut from: SourceFolders) {
     let mut topology = running.reloader().topology();
     let mut watch = Watch::default();
     let mut followed = topology.borrow_and_update().folders.clone();
@@ -263,10 +263,10 @@ async fn rebuild(running: &Running, mut from: BuiltFrom) {
 }
 
 /// Proposes the build result of a folder to the subscribers whose component was uploaded.
-async fn propose(running: &Running, topology: &Proposal, (folder, wasm): (&PathBuf, &Path)) {
+async fn propose(running: &RunningBus, topology: &Proposal, (folder, wasm): (&PathBuf, &Path)) {
     let is_of_folder = |of: &SubscriberPlan| {
         let is_uploaded = topology.components.get(&of.label()).is_some_and(|component| component.file().is_none());
-        is_uploaded && of.runs == Runs::Plugin(PluginSource::Folder(folder.clone()))
+        is_uploaded && of.runs == SubscriberKind::Plugin(PluginSource::Folder(folder.clone()))
     };
     for subscriber in running.tree().plan().subscribers.iter().filter(|of| is_of_folder(of)).map(SubscriberPlan::label)
     {
@@ -279,18 +279,18 @@ async fn propose(running: &Running, topology: &Proposal, (folder, wasm): (&PathB
 /// Starts the bus with exactly what the files say of their namespaces. Where no address is given and the default port
 /// is taken, another one will do.
 fn start(
-    args: &Args,
+    args: &DevArgs,
     sources: &[topology::Source],
     built: &BTreeMap<PathBuf, PathBuf>,
     data: &Data,
-) -> Result<Running, Failure> {
+) -> Result<RunningBus, Failure> {
     let secrets = components::secret_folders(&args.bus.secrets, sources)?;
     let options = |listen: SocketAddr| -> Options {
         let secrets = secrets.clone();
         Options { allow_loss: true, secrets, ..args.bus.options(data.folder.clone(), listen) }
     };
     let listen = args.bus.listen_or_default();
-    let open = |listen| Opened::open(&options(listen), &log_progress);
+    let open = |listen| OpenBus::open(&options(listen), &log_progress);
     let opened = match open(listen) {
         Err(StartError::Server(server::StartError::Bind { source, .. }))
             if source.kind() == io::ErrorKind::AddrInUse && args.bus.listen.is_none() =>
@@ -316,12 +316,12 @@ fn log_progress(progress: Progress) {
     }
 }
 
-struct Unwatched;
+struct NoWatcher;
 
-impl Watcher for Unwatched {
+impl Watcher for NoWatcher {
     fn published(&mut self, _: u64, _: u64) {}
 
-    fn places(&mut self, _: &Published) -> Result<(), Failure> {
+    fn places(&mut self, _: &PublishReceipt) -> Result<(), Failure> {
         Ok(())
     }
 
@@ -331,11 +331,11 @@ impl Watcher for Unwatched {
 }
 
 /// Shows the tree for as long as this is polled.
-async fn show(running: &Running) {
+async fn show(running: &RunningBus) {
     if io::stderr().is_terminal() {
         let mut live = Live::new();
         loop {
-            live.draw(&tree::lines(&running.tree().snapshot(), Shown::WithoutEmptyDeadLetters));
+            live.draw(&tree::lines(&running.tree().snapshot(), NodeFilter::WithoutEmptyDeadLetters));
             tokio::time::sleep(DRAW_EVERY).await;
         }
     }
@@ -368,7 +368,7 @@ async fn failures(client: &Client, snapshot: &Snapshot) -> Result<Vec<Failures>,
     for topic in snapshot.topics.iter().filter(|topic| topic.is_dead_letters && topic.events() > 0) {
         // They are written, and may not be durable yet: the bus shows them when they are.
         let limit = Some(topic.events().min(FAILURES_SHOWN as u64));
-        let read = Read { topic: topic.name.clone(), limit, follow: true, ..Read::default() };
+        let read = ReadRequest { topic: topic.name.clone(), limit, follow: true, ..ReadRequest::default() };
         let mut reading = client.read(read).await?;
         let mut shown = Vec::new();
         while let Some(events) = reading.next().await? {
@@ -394,7 +394,7 @@ fn words(key: &str, event: &[u8]) -> String {
 /// Prints the counts of every node and the failures.
 fn report(snapshot: &Snapshot, failures: &[Failures]) -> Outcome {
     let mut out = anstream::stdout().lock();
-    write!(out, "{}", tree::text(snapshot, Shown::All))?;
+    write!(out, "{}", tree::text(snapshot, NodeFilter::All))?;
     if failures.is_empty() {
         writeln!(out, "\nno failures")?;
     }

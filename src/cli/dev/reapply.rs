@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::super::{changes, components, load};
 use crate::api::Changes;
-use crate::app::Running;
+use crate::app::RunningBus;
 use crate::deploy::Watch;
 use crate::telemetry;
 use crate::toolchain;
@@ -15,7 +15,7 @@ use crate::topology::Source;
 /// Applies the files each time that they say something else, for as long as this is polled. `built` has the component
 /// of each folder that was built.
 pub(super) async fn reapply(
-    running: &Running,
+    running: &RunningBus,
     topologies: &[PathBuf],
     mut said: Vec<Source>,
     mut built: BTreeMap<PathBuf, PathBuf>,
@@ -59,7 +59,7 @@ pub(super) async fn reapply(
 }
 
 /// The schema files of what runs.
-fn schemas(running: &Running) -> BTreeSet<PathBuf> {
+fn schemas(running: &RunningBus) -> BTreeSet<PathBuf> {
     let plan = running.tree().plan();
     plan.topics.iter().filter_map(|topic| topic.schema.as_ref()).map(|schema| schema.path().to_owned()).collect()
 }
@@ -78,7 +78,7 @@ fn tell_left_behind(before: &[Source], now: &[Source]) {
 
 /// Applies files as a start does: nodes of their namespaces that they do not declare go. Else the reason, in words.
 async fn apply(
-    running: &Running,
+    running: &RunningBus,
     sources: &[Source],
     built: &mut BTreeMap<PathBuf, PathBuf>,
 ) -> Result<Changes, String> {

@@ -4,10 +4,10 @@ use std::io::Write;
 
 use serde_json::json;
 
-use super::{FilterArgs, Listed, Of};
+use super::{FailedEventArgs, FilterArgs, ListKind};
 use crate::api::reason::UNKNOWN_SUBSCRIBER;
 use crate::api::{Reason, SubscriberStatus, Times};
-use crate::cli::moves::Standing;
+use crate::cli::moves::StoppedPartitions;
 use crate::cli::table::Table;
 use crate::cli::tree::plural;
 use crate::cli::{ClientArgs, Failure, Outcome, Output, block_on, say};
@@ -29,14 +29,14 @@ use crate::client::{Client, ClientError};
   wattle dead redrive validate --reason trap
   wattle dead drop validate --older-than 30d"
 )]
-pub(in crate::cli) struct Args {
+pub(in crate::cli) struct DeadArgs {
     #[command(subcommand)]
-    command: Command,
+    command: DeadCommand,
 }
 
 #[derive(Debug, Clone, clap::Subcommand)]
-enum Command {
-    List(List),
+enum DeadCommand {
+    List(ListLetters),
     Show(Show),
     Redrive(Redrive),
     Drop(Drop),
@@ -52,7 +52,7 @@ enum Command {
   wattle dead list validate
   wattle dead list validate --older-than 1d -n 20
   wattle dead list -o json | jq -r 'select(.failure == \"trap\") | [.subscriber, .count, .reason] | @tsv'")]
-struct List {
+struct ListLetters {
     /// Subscriber, as NAMESPACE/NAME, or NAME if only one namespace has it [default: all]
     subscriber: Option<String>,
 
@@ -74,7 +74,7 @@ struct List {
   wattle dead show validate -o json | jq .event.data")]
 struct Show {
     #[command(flatten)]
-    of: Of,
+    of: FailedEventArgs,
 
     /// Stop after N events
     #[arg(short = 'n', long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
@@ -92,7 +92,7 @@ struct Show {
   wattle dead redrive validate --all")]
 struct Redrive {
     #[command(flatten)]
-    of: Of,
+    of: FailedEventArgs,
 
     /// Select every dead letter
     #[arg(long)]
@@ -106,39 +106,40 @@ struct Redrive {
   wattle dead drop validate --all")]
 struct Drop {
     #[command(flatten)]
-    of: Of,
+    of: FailedEventArgs,
 
     /// Select every dead letter
     #[arg(long)]
     all: bool,
 }
 
-pub(in crate::cli) fn run(args: &Args) -> Outcome {
+pub(in crate::cli) fn run(args: &DeadArgs) -> Outcome {
     match &args.command {
-        Command::List(list) => block_on(async {
-            let List { subscriber, count, filter, client: ClientArgs { server, output } } = list;
+        DeadCommand::List(list) => block_on(async {
+            let ListLetters { subscriber, count, filter, client: ClientArgs { server, output } } = list;
             let (client, count) = (server.connect().await?, count.unwrap_or(u64::MAX));
             match subscriber {
                 None => reasons(&client, filter, count, *output).await,
                 Some(subscriber) => {
                     let mut letters = client.dead_letters(subscriber, filter.filter(false));
-                    super::list(subscriber, &mut letters, Listed::Dead, count, *output).await
+                    super::list(subscriber, &mut letters, ListKind::Dead, count, *output).await
                 }
             }
         }),
-        Command::Show(Show { of: Of { subscriber, filter, client: ClientArgs { server, output } }, count }) => {
-            block_on(async {
-                let mut letters = server.connect().await?.dead_letters(subscriber, filter.filter(false));
-                super::show(subscriber, &mut letters, Listed::Dead, count.unwrap_or(u64::MAX), *output).await
-            })
-        }
-        Command::Redrive(Redrive { of, all }) => {
+        DeadCommand::Show(Show {
+            of: FailedEventArgs { subscriber, filter, client: ClientArgs { server, output } },
+            count,
+        }) => block_on(async {
+            let mut letters = server.connect().await?.dead_letters(subscriber, filter.filter(false));
+            super::show(subscriber, &mut letters, ListKind::Dead, count.unwrap_or(u64::MAX), *output).await
+        }),
+        DeadCommand::Redrive(Redrive { of, all }) => {
             of.filter.check(*all, "dead letters")?;
-            of.changed(block_on(redrive(of))?, Listed::Dead, ("redriven", "redrove"))
+            of.changed(block_on(redrive(of))?, ListKind::Dead, ("redriven", "redrove"))
         }
-        Command::Drop(Drop { of, all }) => {
+        DeadCommand::Drop(Drop { of, all }) => {
             of.filter.check(*all, "dead letters")?;
-            of.changed(block_on(drop(of))?, Listed::Dead, ("dropped", "dropped"))
+            of.changed(block_on(drop(of))?, ListKind::Dead, ("dropped", "dropped"))
         }
     }
 }
@@ -198,7 +199,7 @@ async fn reasons(client: &Client, filter: &FilterArgs, count: u64, output: Outpu
     Ok(out.flush()?)
 }
 
-async fn redrive(of: &Of) -> Result<u64, Failure> {
+async fn redrive(of: &FailedEventArgs) -> Result<u64, Failure> {
     let client = of.client.server.connect().await?;
     let (mut redriven, mut from, mut is_said) = (0, None, false);
     loop {
@@ -207,7 +208,7 @@ async fn redrive(of: &Of) -> Result<u64, Failure> {
         match done.next {
             None => {
                 if redriven > 0 {
-                    Standing::of(&client, &of.subscriber).await.say(&of.subscriber);
+                    StoppedPartitions::of(&client, &of.subscriber).await.say(&of.subscriber);
                 }
                 return Ok(redriven);
             }
@@ -226,7 +227,7 @@ async fn redrive(of: &Of) -> Result<u64, Failure> {
     }
 }
 
-async fn drop(of: &Of) -> Result<u64, Failure> {
+async fn drop(of: &FailedEventArgs) -> Result<u64, Failure> {
     let client = of.client.server.connect().await?;
     let (mut dropped, mut from) = (0, None);
     loop {

@@ -12,7 +12,7 @@ use super::tree::plural;
 use super::words::json_out;
 use super::{ClientArgs, Exit, Failure, Outcome, Output, args};
 use crate::api::{FailedEvent, Filter};
-use crate::client::{Failed, Listing};
+use crate::client::{FailedEvents, Listing};
 use crate::model::json::{Members, member, to_json};
 use crate::model::{self, Event};
 
@@ -21,7 +21,7 @@ pub(super) mod parked;
 
 /// Events of a subscriber, and the bus.
 #[derive(Debug, Clone, clap::Args)]
-struct Of {
+struct FailedEventArgs {
     /// Subscriber, as NAMESPACE/NAME, or NAME if only one namespace has it
     subscriber: String,
 
@@ -32,15 +32,15 @@ struct Of {
     client: ClientArgs,
 }
 
-impl Of {
+impl FailedEventArgs {
     /// Prints how many events were changed, by a key of JSON and a verb; refuses an id that none of them has.
-    fn changed(&self, count: u64, what: Listed, (key, verb): (&str, &str)) -> Outcome {
+    fn changed(&self, count: u64, what: ListKind, (key, verb): (&str, &str)) -> Outcome {
         self.filter.found(count, &self.subscriber, what)?;
         let mut out = anstream::stdout().lock();
         match self.client.output {
             Output::Json => writeln!(out, "{}", json!({ key: count }))?,
             Output::Text => {
-                let noun = if what == Listed::Dead { "dead letter" } else { "event" };
+                let noun = if what == ListKind::Dead { "dead letter" } else { "event" };
                 writeln!(out, "{verb} {}", plural(count, noun))?;
             }
         }
@@ -79,7 +79,7 @@ impl FilterArgs {
     }
 
     /// Refuses an id that none of them has.
-    fn found(&self, count: u64, subscriber: &str, what: Listed) -> Result<(), Failure> {
+    fn found(&self, count: u64, subscriber: &str, what: ListKind) -> Result<(), Failure> {
         let Some(id) = self.id.as_ref().filter(|_| count == 0) else { return Ok(()) };
         let has_more = FilterArgs { id: None, ..self.clone() }.filter(false) != Filter::default();
         let more = if has_more { " and all else that was asked for" } else { "" };
@@ -118,7 +118,7 @@ pub(super) fn exact_time(time_ns: u64) -> Option<String> {
 
 /// Kinds of lists.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Listed {
+pub(super) enum ListKind {
     /// Events that are parked.
     Parked,
     /// Events that wait, parked or not.
@@ -127,7 +127,7 @@ pub(super) enum Listed {
     Dead,
 }
 
-impl Listed {
+impl ListKind {
     /// The whole retry queue, or only parked events.
     pub(super) fn waiting(all: bool) -> Self {
         if all { Self::Waiting } else { Self::Parked }
@@ -218,12 +218,12 @@ fn row(event: &FailedEvent) -> Vec<String> {
 /// Lists at most `count` events, and their number.
 pub(super) async fn list(
     subscriber: &str,
-    events: &mut Listing<Failed>,
-    what: Listed,
+    events: &mut Listing<FailedEvents>,
+    what: ListKind,
     count: u64,
     output: Output,
 ) -> Result<(), Failure> {
-    let header: &[&str] = if what == Listed::Dead {
+    let header: &[&str] = if what == ListKind::Dead {
         &["ID", "KEY", "PARTITION", "ATTEMPTS", "FAILED", "REASON"]
     } else {
         &["ID", "KEY", "PARTITION", "ATTEMPTS", "SINCE", "STATE", "REASON"]
@@ -245,8 +245,8 @@ pub(super) async fn list(
         let more = if has_more { ", and there are more" } else { "" };
         match (found, what) {
             (0, _) => writeln!(out, "no {}s", what.word())?,
-            (_, Listed::Waiting) => writeln!(out, "{}, {parked} of them parked{more}", plural(found, what.word()))?,
-            (_, Listed::Parked | Listed::Dead) => writeln!(out, "{}{more}", plural(found, what.word()))?,
+            (_, ListKind::Waiting) => writeln!(out, "{}, {parked} of them parked{more}", plural(found, what.word()))?,
+            (_, ListKind::Parked | ListKind::Dead) => writeln!(out, "{}{more}", plural(found, what.word()))?,
         }
     }
     Ok(out.flush()?)
@@ -255,8 +255,8 @@ pub(super) async fn list(
 /// Shows at most `count` events whole.
 pub(super) async fn show(
     subscriber: &str,
-    events: &mut Listing<Failed>,
-    what: Listed,
+    events: &mut Listing<FailedEvents>,
+    what: ListKind,
     count: u64,
     output: Output,
 ) -> Result<(), Failure> {

@@ -1,7 +1,7 @@
 //! `wattle parked`: the retry queue of a subscriber.
 
-use super::{Listed, Of};
-use crate::cli::moves::Standing;
+use super::{FailedEventArgs, ListKind};
+use crate::cli::moves::StoppedPartitions;
 use crate::cli::{Outcome, block_on};
 
 /// List, release and drop parked events
@@ -19,13 +19,13 @@ use crate::cli::{Outcome, block_on};
   wattle parked release inventory --reason 'no connection'
   wattle parked drop inventory --key order-17"
 )]
-pub(in crate::cli) struct Args {
+pub(in crate::cli) struct ParkedArgs {
     #[command(subcommand)]
-    command: Command,
+    command: ParkedCommand,
 }
 
 #[derive(Debug, Clone, clap::Subcommand)]
-enum Command {
+enum ParkedCommand {
     /// List parked events
     #[command(after_help = "Examples:
   wattle parked list inventory
@@ -59,7 +59,7 @@ enum Command {
 #[derive(Debug, Clone, clap::Args)]
 struct Listing {
     #[command(flatten)]
-    of: Of,
+    of: FailedEventArgs,
 
     /// Include events of the retry queue that are not parked: they wait for their next attempt or for another event
     /// of their key
@@ -75,7 +75,7 @@ struct Listing {
 #[derive(Debug, Clone, clap::Args)]
 struct Change {
     #[command(flatten)]
-    of: Of,
+    of: FailedEventArgs,
 
     /// Select every parked event
     #[arg(long)]
@@ -87,37 +87,37 @@ struct Change {
     retry_queue: bool,
 }
 
-pub(in crate::cli) fn run(args: &Args) -> Outcome {
+pub(in crate::cli) fn run(args: &ParkedArgs) -> Outcome {
     match &args.command {
-        Command::List(Listing { of, all, count }) => block_on(async {
+        ParkedCommand::List(Listing { of, all, count }) => block_on(async {
             let mut events = of.client.server.connect().await?.waiting(&of.subscriber, of.filter.filter(!all));
-            let (what, count) = (Listed::waiting(*all), count.unwrap_or(u64::MAX));
+            let (what, count) = (ListKind::waiting(*all), count.unwrap_or(u64::MAX));
             super::list(&of.subscriber, &mut events, what, count, of.client.output).await
         }),
-        Command::Show(Listing { of, all, count }) => block_on(async {
+        ParkedCommand::Show(Listing { of, all, count }) => block_on(async {
             let mut events = of.client.server.connect().await?.waiting(&of.subscriber, of.filter.filter(!all));
-            let (what, count) = (Listed::waiting(*all), count.unwrap_or(u64::MAX));
+            let (what, count) = (ListKind::waiting(*all), count.unwrap_or(u64::MAX));
             super::show(&of.subscriber, &mut events, what, count, of.client.output).await
         }),
-        Command::Release(Change { of, all, retry_queue }) => {
+        ParkedCommand::Release(Change { of, all, retry_queue }) => {
             of.filter.check(*all, "parked events")?;
             let released = block_on(async {
                 let client = of.client.server.connect().await?;
                 let released = client.release(&of.subscriber, of.filter.filter(!retry_queue)).await?;
                 if released > 0 {
-                    Standing::of(&client, &of.subscriber).await.say(&of.subscriber);
+                    StoppedPartitions::of(&client, &of.subscriber).await.say(&of.subscriber);
                 }
                 Ok(released)
             })?;
-            of.changed(released, Listed::waiting(*retry_queue), ("released", "released"))
+            of.changed(released, ListKind::waiting(*retry_queue), ("released", "released"))
         }
-        Command::Drop(Change { of, all, retry_queue }) => {
+        ParkedCommand::Drop(Change { of, all, retry_queue }) => {
             of.filter.check(*all, "parked events")?;
             let dropped = block_on(async {
                 let client = of.client.server.connect().await?;
                 Ok(client.drop_waiting(&of.subscriber, of.filter.filter(!retry_queue)).await?)
             })?;
-            of.changed(dropped, Listed::waiting(*retry_queue), ("dropped", "dropped"))
+            of.changed(dropped, ListKind::waiting(*retry_queue), ("dropped", "dropped"))
         }
     }
 }

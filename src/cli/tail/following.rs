@@ -14,7 +14,7 @@ use std::time::Duration;
 use super::super::{Failure, ServerArg, say};
 use super::Print;
 use super::last::topic_of;
-use crate::client::{Client, ClientError, Position, Read, Received, Start};
+use crate::client::{Client, ClientError, Position, ReadRequest, ReceivedEvent, Start};
 
 /// Pause before a connection is tried again for the first time, and the longest one.
 const TRIED_FIRST_AFTER: Duration = Duration::from_millis(100);
@@ -29,7 +29,7 @@ struct Places {
 }
 
 impl Places {
-    async fn new(client: &Client, read: &Read) -> Result<Self, ClientError> {
+    async fn new(client: &Client, read: &ReadRequest) -> Result<Self, ClientError> {
         let mut places = Self { at: BTreeMap::new(), since: None };
         match &read.start {
             Start::Earliest => {}
@@ -51,18 +51,18 @@ impl Places {
     }
 
     /// What to read now.
-    fn read(&self, read: &Read, is_first: bool, left: Option<u64>) -> Read {
+    fn read(&self, read: &ReadRequest, is_first: bool, left: Option<u64>) -> ReadRequest {
         let start = match &read.start {
             Start::Earliest | Start::Time(_) if is_first => read.start.clone(),
             // A topic that the bus does not know, which it is to say.
             _ if self.at.is_empty() && is_first => read.start.clone(),
             _ => Start::Positions(self.at.values().copied().collect()),
         };
-        Read { start, limit: left, ..read.clone() }
+        ReadRequest { start, limit: left, ..read.clone() }
     }
 
     /// Those of the events that are to be printed, which are behind their partition's place from now on.
-    fn pass(&mut self, mut events: Vec<Received>) -> Vec<Received> {
+    fn pass(&mut self, mut events: Vec<ReceivedEvent>) -> Vec<ReceivedEvent> {
         if let Some(since) = self.since {
             events.retain(|event| self.at.contains_key(&event.partition) || event.append_time >= since);
         }
@@ -75,7 +75,12 @@ impl Places {
 }
 
 /// Reads without end, or until its limit.
-pub(super) async fn read(server: &ServerArg, client: Client, read: Read, print: Print<'_>) -> Result<(), Failure> {
+pub(super) async fn read(
+    server: &ServerArg,
+    client: Client,
+    read: ReadRequest,
+    print: Print<'_>,
+) -> Result<(), Failure> {
     let mut places = Places::new(&client, &read).await?;
     let (mut left, mut client, mut is_first, mut pause) = (read.limit, Some(client), true, TRIED_FIRST_AFTER);
     loop {

@@ -14,16 +14,16 @@ use std::collections::{BTreeMap, VecDeque};
 use super::super::Failure;
 use crate::api::TopicStatus;
 use crate::api::reason;
-use crate::client::{Client, ClientError, Position, Read, Received, Start};
+use crate::client::{Client, ClientError, Position, ReadRequest, ReceivedEvent, Start};
 use crate::model::Offset;
 
 /// How often the search starts over because retention removed events.
 const BEGUN_MAX: usize = 5;
 
 /// The events that were found.
-pub(super) struct Last {
+pub(super) struct LastEvents {
     /// In the order in which they were appended.
-    pub(super) events: Vec<Received>,
+    pub(super) events: Vec<ReceivedEvent>,
     /// Behind everything that was looked at, of each partition.
     pub(super) ends: Vec<Position>,
 }
@@ -34,7 +34,7 @@ struct Window {
     end: Offset,
     from: Offset,
     /// The last of its events that match.
-    found: VecDeque<Received>,
+    found: VecDeque<ReceivedEvent>,
 }
 
 /// The topic that a name stands for, where it is clear.
@@ -45,7 +45,7 @@ pub(super) fn topic_of<'t>(topics: &'t [TopicStatus], name: &str) -> Option<&'t 
 }
 
 /// The last `count` events that are asked for.
-pub(super) async fn read(client: &Client, read: &Read, count: u64) -> Result<Last, Failure> {
+pub(super) async fn read(client: &Client, read: &ReadRequest, count: u64) -> Result<LastEvents, Failure> {
     let mut begun = 1;
     loop {
         match once(client, read, count).await {
@@ -57,14 +57,14 @@ pub(super) async fn read(client: &Client, read: &Read, count: u64) -> Result<Las
     }
 }
 
-async fn once(client: &Client, read: &Read, count: u64) -> Result<Last, ClientError> {
+async fn once(client: &Client, read: &ReadRequest, count: u64) -> Result<LastEvents, ClientError> {
     let topics = client.topics().await?;
     let Some(topic) = topic_of(&topics, &read.topic) else {
         // The bus says what is wrong with the name.
-        let nothing = Read { start: Start::Latest, follow: false, limit: None, ..read.clone() };
+        let nothing = ReadRequest { start: Start::Latest, follow: false, limit: None, ..read.clone() };
         let mut reading = client.read(nothing).await?;
         reading.next().await?;
-        return Ok(Last { events: Vec::new(), ends: Vec::new() });
+        return Ok(LastEvents { events: Vec::new(), ends: Vec::new() });
     };
     let mut windows = BTreeMap::new();
     for (partition, bounds) in (0..).zip(&topic.partitions) {
@@ -83,7 +83,7 @@ async fn once(client: &Client, read: &Read, count: u64) -> Result<Last, ClientEr
         };
         let positions = open.iter().filter_map(at).collect();
         let start = Start::Positions(positions);
-        let look = Read { partitions: open.clone(), start, follow: false, limit: None, ..read.clone() };
+        let look = ReadRequest { partitions: open.clone(), start, follow: false, limit: None, ..read.clone() };
         for partition in &open {
             windows.entry(*partition).and_modify(|window| window.found.clear());
         }
@@ -114,5 +114,5 @@ async fn once(client: &Client, read: &Read, count: u64) -> Result<Last, ClientEr
     events.sort_by_key(|event| event.append_time);
     let more = events.len().saturating_sub(usize::try_from(count).unwrap_or(usize::MAX));
     events.drain(..more);
-    Ok(Last { events, ends })
+    Ok(LastEvents { events, ends })
 }

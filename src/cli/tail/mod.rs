@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use super::words::{self, plain};
 use super::{Exit, Failure, Outcome, ServerArg, args, block_on, reader};
-use crate::client::{Read, Received, Start};
+use crate::client::{ReadRequest, ReceivedEvent, Start};
 use crate::model::json::{self, Members};
 use crate::model::{Event, Time};
 
@@ -30,7 +30,7 @@ use crate::model::{Event, Time};
   wattle tail orders --from 10m --type order.paid what came in the last ten minutes
   wattle tail orders --from earliest -n 10        the first ten
   wattle tail parcels --key order-17 -o data | jq .address")]
-pub(super) struct Args {
+pub(super) struct TailArgs {
     /// Topic, as NAMESPACE/NAME, or NAME if only one namespace has it
     topic: String,
 
@@ -62,7 +62,7 @@ pub(super) struct Args {
 
     /// Output format
     #[arg(short, long, value_enum, default_value_t)]
-    output: Output,
+    output: TailOutput,
 
     #[command(flatten)]
     server: ServerArg,
@@ -70,7 +70,7 @@ pub(super) struct Args {
 
 /// How events are printed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
-enum Output {
+enum TailOutput {
     /// Event and position as JSON
     #[default]
     Json,
@@ -102,16 +102,16 @@ pub(super) fn start(text: &str) -> Result<Start, String> {
     jiff::Timestamp::now().checked_sub(ago).map(Start::Time).map_err(|_| "that is too long ago".to_owned())
 }
 
-pub(super) fn run(args: &Args) -> Outcome {
+pub(super) fn run(args: &TailArgs) -> Outcome {
     let default = if args.follow { Start::Latest } else { Start::Earliest };
     // Data is the bytes themselves; text is made safe where it is put together.
     let out: Box<dyn Write> = match args.output {
-        Output::Json => words::json_out(),
-        Output::Data | Output::Wide => Box::new(std::io::stdout()),
+        TailOutput::Json => words::json_out(),
+        TailOutput::Data | TailOutput::Wide => Box::new(std::io::stdout()),
     };
     let mut printer = Printer { topic: &args.topic, output: args.output, out: BufWriter::new(out) };
-    let mut print = |events: &[Received]| printer.print(events);
-    let read = Read {
+    let mut print = |events: &[ReceivedEvent]| printer.print(events);
+    let read = ReadRequest {
         topic: args.topic.clone(),
         partitions: args.partition.clone(),
         start: args.from.clone().unwrap_or(default),
@@ -129,7 +129,7 @@ pub(super) fn run(args: &Args) -> Outcome {
                 let last = last::read(&client, &read, count).await?;
                 print(&last.events)?;
                 if args.follow {
-                    let read = Read { start: Start::Positions(last.ends), limit: None, ..read };
+                    let read = ReadRequest { start: Start::Positions(last.ends), limit: None, ..read };
                     following::read(&args.server, client, read, &mut print).await?;
                 }
             }
@@ -152,11 +152,11 @@ pub(super) fn run(args: &Args) -> Outcome {
 }
 
 /// The output of events.
-type Print<'p> = &'p mut dyn FnMut(&[Received]) -> Result<(), Failure>;
+type Print<'p> = &'p mut dyn FnMut(&[ReceivedEvent]) -> Result<(), Failure>;
 
 /// A line of JSON.
 #[derive(Serialize)]
-struct Line<'a> {
+struct EventLine<'a> {
     topic: &'a str,
     partition: u32,
     offset: u64,
@@ -168,14 +168,14 @@ struct Line<'a> {
 
 struct Printer<'a, W> {
     topic: &'a str,
-    output: Output,
+    output: TailOutput,
     out: W,
 }
 
 impl<W: Write> Printer<'_, W> {
-    fn print(&mut self, events: &[Received]) -> Result<(), Failure> {
+    fn print(&mut self, events: &[ReceivedEvent]) -> Result<(), Failure> {
         for received in events {
-            let Received { partition, offset, key, .. } = received;
+            let ReceivedEvent { partition, offset, key, .. } = received;
             let event = Event::decode(&received.event).map_err(|error| {
                 Failure::failed(format!(
                     "the event at partition {partition}, offset {offset} of {}: {error}",
@@ -184,8 +184,8 @@ impl<W: Write> Printer<'_, W> {
             })?;
             let data = || event.data.as_ref().map_or(&[][..], |data| data.as_bytes());
             match self.output {
-                Output::Json => {
-                    let line = Line {
+                TailOutput::Json => {
+                    let line = EventLine {
                         topic: self.topic,
                         partition: *partition,
                         offset: *offset,
@@ -196,8 +196,8 @@ impl<W: Write> Printer<'_, W> {
                     };
                     serde_json::to_writer(&mut self.out, &line).map_err(std::io::Error::from)?;
                 }
-                Output::Data => self.out.write_all(data())?,
-                Output::Wide => {
+                TailOutput::Data => self.out.write_all(data())?,
+                TailOutput::Wide => {
                     let data = match std::str::from_utf8(data()) {
                         Ok(text) => plain(text),
                         Err(_) => format!("({} bytes that are no text)", data().len()),
@@ -235,10 +235,10 @@ mod tests {
         }
     }
 
-    fn printed(output: Output, data: Option<Data>) -> String {
+    fn printed(output: TailOutput, data: Option<Data>) -> String {
         let mut event = Event { id: "a\n".into(), source: "/s".into(), r#type: "t".into(), data, ..Event::default() };
         event.attributes.insert("datacontenttype".into(), Attribute::String("text/plain".into()));
-        let received = Received {
+        let received = ReceivedEvent {
             partition: 3,
             offset: 17,
             epoch: 1,
@@ -254,16 +254,16 @@ mod tests {
     #[test]
     fn events_are_printed_whole_as_data_or_for_people() {
         let text = || Some(Data::Text("é\n".to_owned()));
-        assert_eq!(printed(Output::Data, text()), "é\n\n");
-        assert_eq!(printed(Output::Data, None), "\n");
-        let wide = printed(Output::Wide, text());
+        assert_eq!(printed(TailOutput::Data, text()), "é\n\n");
+        assert_eq!(printed(TailOutput::Data, None), "\n");
+        let wide = printed(TailOutput::Wide, text());
         assert_eq!(
             wide, "2026-01-31T12:00:00.123Z  3:17  k\\u{1b}[2J  a\\n  t  é\\n\n",
             "nothing that a terminal obeys"
         );
-        let binary = printed(Output::Wide, Some(Data::Binary(vec![0xff, 0].into())));
+        let binary = printed(TailOutput::Wide, Some(Data::Binary(vec![0xff, 0].into())));
         assert!(binary.ends_with("  (2 bytes that are no text)\n"), "{binary}");
-        let json: serde_json::Value = serde_json::from_str(&printed(Output::Json, text())).unwrap();
+        let json: serde_json::Value = serde_json::from_str(&printed(TailOutput::Json, text())).unwrap();
         assert_eq!((&json["offset"], &json["event"]["data"]), (&17.into(), &"é\n".into()));
     }
 }

@@ -17,11 +17,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::api::{Component, Digest, Proposal};
 use crate::deploy::record::error::StoreError;
-use crate::deploy::record::file::{Unread, Written};
+use crate::deploy::record::file::{RecordError, RecordFormat};
 use crate::deploy::record::values::Values;
-use crate::dispatch::{Gone, RemovedTopic, Renames};
+use crate::dispatch::{RemovedSubscriber, RemovedTopic, Renames};
 use crate::engine::NameChanges;
-use crate::topology::kept::{KeptPath, KeptPlan};
+use crate::topology::kept::{PathRecord, PlanRecord};
 use crate::topology::{ConfigValue, Plan, SubscriberPlan};
 
 /// The version of records that this release writes, and the latest that it reads.
@@ -46,25 +46,25 @@ const RENAMED: [(&str, &str); 4] = [
 
 /// The topology that was applied last.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub(crate) struct Applied {
+pub(crate) struct AppliedTopology {
     pub(crate) plan: Plan,
     /// The component of each subscriber, in order.
     pub(crate) components: Vec<Component>,
     /// Removed subscribers whose positions and state are stored.
-    pub(crate) retired: BTreeSet<Retired>,
+    pub(crate) retired: BTreeSet<RetiredSubscriber>,
     /// Removed subscribers whose deletion has begun and may have been interrupted: a new subscriber with the same name
     /// begins empty.
-    pub(crate) forgetting: BTreeSet<Retired>,
+    pub(crate) forgetting: BTreeSet<RetiredSubscriber>,
     /// Renames of this topology.
-    pub(super) renamed: Renamed,
+    pub(super) renamed: NamesByNumber,
     /// The content of the last start's files: unchanged files propose nothing.
-    pub(super) seen: Option<Seen>,
+    pub(super) seen: Option<FilesFingerprint>,
 }
 
 /// The content of files.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
-pub(super) enum Seen {
+pub(super) enum FilesFingerprint {
     /// The salted hash of their bytes.
     Files(String),
     /// The form in which an earlier release rendered them, with the version of its records.
@@ -74,7 +74,7 @@ pub(super) enum Seen {
 /// Names by the engine's numbers.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Renamed {
+pub(super) struct NamesByNumber {
     pub(super) topics: BTreeMap<u32, String>,
     pub(super) subscribers: BTreeMap<u32, String>,
 }
@@ -82,7 +82,7 @@ pub(super) struct Renamed {
 /// A removed subscriber.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Retired {
+pub struct RetiredSubscriber {
     /// Its full name.
     pub name: String,
     /// The full name of its input topic.
@@ -94,47 +94,47 @@ pub struct Retired {
 /// The stored form.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Kept {
+struct AppliedRecord {
     version: u32,
     /// The earliest version of a reader.
     reader: u32,
-    plan: KeptPlan,
-    components: Vec<KeptComponent>,
-    retired: BTreeSet<Retired>,
+    plan: PlanRecord,
+    components: Vec<ComponentRecord>,
+    retired: BTreeSet<RetiredSubscriber>,
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
-    forgetting: BTreeSet<Retired>,
-    pub(super) renamed: Renamed,
-    pub(super) seen: Option<Seen>,
+    forgetting: BTreeSet<RetiredSubscriber>,
+    pub(super) renamed: NamesByNumber,
+    pub(super) seen: Option<FilesFingerprint>,
 }
 
 /// The stored form of a component: a path alone, as in earlier versions, or a digest.
 #[derive(Serialize, Deserialize)]
 #[serde(untagged)]
-enum KeptComponent {
-    File(KeptPath),
-    Stored(KeptDigest),
+enum ComponentRecord {
+    File(PathRecord),
+    Stored(DigestRecord),
 }
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct KeptDigest {
+struct DigestRecord {
     stored: Digest,
 }
 
-impl From<&Component> for KeptComponent {
+impl From<&Component> for ComponentRecord {
     fn from(component: &Component) -> Self {
         match component {
             Component::File(path) => Self::File(path.as_path().into()),
-            Component::Stored(digest) => Self::Stored(KeptDigest { stored: *digest }),
+            Component::Stored(digest) => Self::Stored(DigestRecord { stored: *digest }),
         }
     }
 }
 
-impl From<KeptComponent> for Component {
-    fn from(kept: KeptComponent) -> Self {
+impl From<ComponentRecord> for Component {
+    fn from(kept: ComponentRecord) -> Self {
         match kept {
-            KeptComponent::File(path) => Self::File(path.into()),
-            KeptComponent::Stored(KeptDigest { stored }) => Self::Stored(stored),
+            ComponentRecord::File(path) => Self::File(path.into()),
+            ComponentRecord::Stored(DigestRecord { stored }) => Self::Stored(stored),
         }
     }
 }
@@ -142,14 +142,14 @@ impl From<KeptComponent> for Component {
 /// The stored form in versions 0 and 1.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Old {
+struct AppliedRecordV1 {
     topology: Proposal,
     #[serde(default)]
-    retired: BTreeSet<Retired>,
+    retired: BTreeSet<RetiredSubscriber>,
     #[serde(default)]
-    forgetting: BTreeSet<Retired>,
+    forgetting: BTreeSet<RetiredSubscriber>,
     #[serde(default)]
-    pub(super) renamed: Renamed,
+    pub(super) renamed: NamesByNumber,
     #[serde(default)]
     pub(super) seen: Option<Digest>,
     /// The version of the record that stored it.
@@ -200,7 +200,7 @@ impl Proposal {
     }
 }
 
-impl Written for Applied {
+impl RecordFormat for AppliedTopology {
     const FILE: &'static str = "topology";
     const MAGIC: &'static str = "wattle topology v2 ";
     const OLD_MAGIC: &'static str = "wattle topology v1 ";
@@ -212,10 +212,10 @@ impl Written for Applied {
 
     fn text(&self, values: &Values) -> Result<String, String> {
         let seal = |text: &str| values.seal(text.as_bytes());
-        let kept = Kept {
+        let kept = AppliedRecord {
             version: VERSION,
             reader: VERSION,
-            plan: KeptPlan::of(&self.plan, &seal),
+            plan: PlanRecord::of(&self.plan, &seal),
             components: self.components.iter().map(Into::into).collect(),
             retired: self.retired.clone(),
             forgetting: self.forgetting.clone(),
@@ -225,11 +225,11 @@ impl Written for Applied {
         serde_json::to_string_pretty(&kept).map_err(|error| error.to_string())
     }
 
-    fn parse(text: &str, values: &Values) -> Result<Self, Unread> {
-        let Kept { plan, components, retired, forgetting, renamed, seen, .. } = serde_json::from_str(text)?;
-        let plan = plan.read(&|sealed| values.open(sealed).cloned()).map_err(|error| Unread(error.to_string()))?;
+    fn parse(text: &str, values: &Values) -> Result<Self, RecordError> {
+        let AppliedRecord { plan, components, retired, forgetting, renamed, seen, .. } = serde_json::from_str(text)?;
+        let plan = plan.read(&|sealed| values.open(sealed).cloned()).map_err(|error| RecordError(error.to_string()))?;
         if components.len() != plan.subscribers.len() {
-            return Err(Unread("it has not one component for each subscriber".to_owned()));
+            return Err(RecordError("it has not one component for each subscriber".to_owned()));
         }
         Ok(Self {
             plan,
@@ -241,16 +241,16 @@ impl Written for Applied {
         })
     }
 
-    fn parse_old(text: &str) -> Result<Self, Unread> {
-        let Old { topology, retired, forgetting, renamed, seen, version } = serde_json::from_str(text)?;
+    fn parse_old(text: &str) -> Result<Self, RecordError> {
+        let AppliedRecordV1 { topology, retired, forgetting, renamed, seen, version } = serde_json::from_str(text)?;
         let topology = if version == 0 { topology.as_of(1) } else { topology };
-        let (plan, components) = topology.with_keys_of_now().read().map_err(|error| Unread(error.to_string()))?;
-        let seen = seen.map(|digest| Seen::Rendered { digest, version });
+        let (plan, components) = topology.with_keys_of_now().read().map_err(|error| RecordError(error.to_string()))?;
+        let seen = seen.map(|digest| FilesFingerprint::Rendered { digest, version });
         Ok(Self { plan, components, retired, forgetting, renamed, seen })
     }
 
     fn is_sealed(&self) -> bool {
-        matches!(self.seen, Some(Seen::Files(_))) || !self.variables().is_empty()
+        matches!(self.seen, Some(FilesFingerprint::Files(_))) || !self.variables().is_empty()
     }
 
     fn variables(&self) -> BTreeSet<String> {
@@ -263,7 +263,7 @@ impl Written for Applied {
     }
 }
 
-impl Applied {
+impl AppliedTopology {
     /// The components of its subscribers by full name.
     pub(crate) fn components_by_name(&self) -> BTreeMap<String, Component> {
         by_name(&self.plan, &self.components)
@@ -272,8 +272,8 @@ impl Applied {
     /// A digest of the applied topology: the same as long as the same is applied, over all starts. Values of variables
     /// cannot be guessed from it.
     pub(crate) fn revision(&self, values: &Values) -> String {
-        let plan = KeptPlan::of(&self.plan, &|text| values.seal(text.as_bytes()));
-        let components: Vec<KeptComponent> = self.components.iter().map(Into::into).collect();
+        let plan = PlanRecord::of(&self.plan, &|text| values.seal(text.as_bytes()));
+        let components: Vec<ComponentRecord> = self.components.iter().map(Into::into).collect();
         let mut hasher = blake3::Hasher::new_derive_key("wattle topology revision 1");
         hasher.update(&serde_json::to_vec(&(plan, components)).unwrap_or_default()); // its keys are strings
         hasher.finalize().to_hex().chars().take(REVISION_DIGITS).collect()
@@ -288,10 +288,10 @@ impl Applied {
     ) -> Self {
         let (mut retired, mut forgetting) = (known(before, old, new), forgotten(before, &Renames::of(old, new)));
         for subscriber in &new.subscribers {
-            retired.remove(&Retired::of(new, subscriber));
-            forgetting.remove(&Retired::of(new, subscriber)); // it has started again, empty
+            retired.remove(&RetiredSubscriber::of(new, subscriber));
+            forgetting.remove(&RetiredSubscriber::of(new, subscriber)); // it has started again, empty
         }
-        let renamed = Renamed {
+        let renamed = NamesByNumber {
             topics: names.topics.into_iter().map(|(number, name)| (number.0, name)).collect(),
             subscribers: names.subscribers.into_iter().map(|(number, name)| (number.0, name)).collect(),
         };
@@ -308,7 +308,10 @@ impl Applied {
             name.map(|(_, name)| name.clone())
         };
         let all = std::mem::take(&mut self.retired).into_iter().chain(std::mem::take(&mut self.forgetting));
-        let of_gone = |retired: Retired| Retired { from: gone(&retired.from).unwrap_or(retired.from), ..retired };
+        let of_gone = |retired: RetiredSubscriber| RetiredSubscriber {
+            from: gone(&retired.from).unwrap_or(retired.from),
+            ..retired
+        };
         self.forgetting = all.map(of_gone).collect();
         let names = topics.iter().flat_map(|topic| &topic.names);
         self.renamed.topics.extend(names.map(|(number, name)| (number.0, name.clone())));
@@ -322,15 +325,15 @@ impl Applied {
 
     /// The same record after files with this hash were read.
     pub(super) fn saw(&self, sealed: String) -> Self {
-        Self { seen: Some(Seen::Files(sealed)), ..self.clone() }
+        Self { seen: Some(FilesFingerprint::Files(sealed)), ..self.clone() }
     }
 
     /// Whether files are unchanged since the last start, given the possible hashes.
     pub(super) fn has_seen(&self, own: &Proposal, sealed: &[String]) -> bool {
         match &self.seen {
             None => false,
-            Some(Seen::Files(seen)) => sealed.contains(seen),
-            Some(Seen::Rendered { digest, version }) => own.as_of(*version).digest() == *digest,
+            Some(FilesFingerprint::Files(seen)) => sealed.contains(seen),
+            Some(FilesFingerprint::Rendered { digest, version }) => own.as_of(*version).digest() == *digest,
         }
     }
 
@@ -342,29 +345,33 @@ impl Applied {
 }
 
 /// All existing and remembered subscribers, by their names in `new`.
-fn known(applied: Option<&Applied>, old: &Plan, new: &Plan) -> BTreeSet<Retired> {
+fn known(applied: Option<&AppliedTopology>, old: &Plan, new: &Plan) -> BTreeSet<RetiredSubscriber> {
     let renames = Renames::of(old, new);
     let retired = applied.into_iter().flat_map(|applied| &applied.retired);
-    let mut known: BTreeSet<_> =
-        retired.map(|gone| Retired { from: renames.new_topic(&gone.from).to_owned(), ..gone.clone() }).collect();
+    let mut known: BTreeSet<_> = retired
+        .map(|gone| RetiredSubscriber { from: renames.new_topic(&gone.from).to_owned(), ..gone.clone() })
+        .collect();
     let old = renames.follow(old);
-    known.extend(old.subscribers.iter().map(|subscriber| Retired::of(&old, subscriber)));
+    known.extend(old.subscribers.iter().map(|subscriber| RetiredSubscriber::of(&old, subscriber)));
     known
 }
 
 /// Subscribers marked for deletion, by the new names of their topics.
-fn forgotten(applied: Option<&Applied>, renames: &Renames) -> BTreeSet<Retired> {
+fn forgotten(applied: Option<&AppliedTopology>, renames: &Renames) -> BTreeSet<RetiredSubscriber> {
     let forgetting = applied.into_iter().flat_map(|applied| &applied.forgetting);
-    forgetting.map(|gone| Retired { from: renames.new_topic(&gone.from).to_owned(), ..gone.clone() }).collect()
+    forgetting
+        .map(|gone| RetiredSubscriber { from: renames.new_topic(&gone.from).to_owned(), ..gone.clone() })
+        .collect()
 }
 
 /// Why subscribers cannot get their names in another plan.
-pub(crate) fn taken(applied: Option<&Applied>, old: &Plan, new: &Plan) -> Vec<String> {
+pub(crate) fn taken(applied: Option<&AppliedTopology>, old: &Plan, new: &Plan) -> Vec<String> {
     let renames = Renames::of(old, new);
     let retired = applied.into_iter().flat_map(|applied| applied.retired.iter().chain(&applied.forgetting));
-    let is_taken =
-        |gone: &&Retired| renames.subscribers().contains_key(&gone.name) || renames.topic(&gone.from).is_some();
-    let word = |Retired { name, from, .. }: &Retired| {
+    let is_taken = |gone: &&RetiredSubscriber| {
+        renames.subscribers().contains_key(&gone.name) || renames.topic(&gone.from).is_some()
+    };
+    let word = |RetiredSubscriber { name, from, .. }: &RetiredSubscriber| {
         let taken = if renames.topic(from).is_some() { from } else { name };
         format!(
             "`{taken}` cannot be a new name yet: the position and state of `{name}`, a removed subscriber of {from}, \
@@ -374,13 +381,13 @@ pub(crate) fn taken(applied: Option<&Applied>, old: &Plan, new: &Plan) -> Vec<St
     retired.filter(is_taken).map(word).collect()
 }
 
-impl From<Retired> for Gone {
-    fn from(Retired { name, from, partitions }: Retired) -> Self {
+impl From<RetiredSubscriber> for RemovedSubscriber {
+    fn from(RetiredSubscriber { name, from, partitions }: RetiredSubscriber) -> Self {
         Self { name, from, partitions }
     }
 }
 
-impl Retired {
+impl RetiredSubscriber {
     pub(crate) fn of(plan: &Plan, subscriber: &SubscriberPlan) -> Self {
         let from = &plan[subscriber.from];
         Self { name: subscriber.label(), from: from.label(), partitions: from.partitions }
@@ -390,9 +397,9 @@ impl Retired {
 /// Whether subscribers of a plan are new: neither in the other plan nor remembered.
 pub(crate) fn news<'a>(
     old: &Plan,
-    applied: Option<&Applied>,
+    applied: Option<&AppliedTopology>,
     new: &'a Plan,
 ) -> impl Fn(&SubscriberPlan) -> bool + Send + Sync + use<'a> {
     let known = known(applied, old, new);
-    move |subscriber| !known.contains(&Retired::of(new, subscriber))
+    move |subscriber| !known.contains(&RetiredSubscriber::of(new, subscriber))
 }

@@ -21,11 +21,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::api::Digest;
 use crate::deploy::record::error::StoreError;
-use crate::deploy::record::file::{Unread, Written};
+use crate::deploy::record::file::{RecordError, RecordFormat};
 use crate::deploy::record::values::Values;
 use crate::model::call::Limits;
 use crate::topology::ConfigValue;
-use crate::topology::kept::KeptPath;
+use crate::topology::kept::PathRecord;
 use crate::wasm::PluginSpec;
 
 /// Maximum number of stored versions of a subscriber, in addition to those that run or ran last.
@@ -48,25 +48,25 @@ pub(crate) struct Record {
     /// The earliest version of a reader.
     #[serde(default)]
     reader: u32,
-    pub(crate) subscribers: BTreeMap<String, Decided>,
+    pub(crate) subscribers: BTreeMap<String, Decisions>,
 }
 
 /// The decisions about a subscriber.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct Decided {
+pub(crate) struct Decisions {
     /// The stable version.
     pub(crate) proven: Digest,
     /// The candidate, while a trial runs.
     #[serde(default)]
-    pub(crate) tried: Option<Tried>,
+    pub(crate) tried: Option<Candidate>,
     /// No version may replace the stable one.
     #[serde(default)]
     pub(crate) is_pinned: bool,
     /// The file and the topology as last read: unchanged ones propose nothing. `None` if unknown: then the next content
     /// counts as read.
     #[serde(default)]
-    pub(crate) looked_at: Option<Said>,
+    pub(crate) looked_at: Option<SourceDigests>,
     /// Instead of `looked_at` in records of format 1: the version that both made at that time.
     #[serde(default, skip_serializing)]
     seen: Option<Digest>,
@@ -75,13 +75,13 @@ pub(crate) struct Decided {
     pub(crate) before: Vec<Digest>,
     /// All stored versions, the latest last.
     #[serde(default)]
-    pub(crate) kept: Vec<Kept>,
+    pub(crate) kept: Vec<VersionRecord>,
 }
 
 /// The parts of a version by their source.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct Said {
+pub(crate) struct SourceDigests {
     /// The component in the file; `None` if it cannot be read.
     pub(crate) component: Option<Digest>,
     /// The digest of the settings in the topology.
@@ -91,7 +91,7 @@ pub(crate) struct Said {
 /// A candidate version.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct Tried {
+pub(crate) struct Candidate {
     pub(crate) version: Digest,
     /// Only the first N lanes call it.
     #[serde(default)]
@@ -101,12 +101,12 @@ pub(crate) struct Tried {
 /// A stored version, with all of its parts except secrets.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct Kept {
+pub(crate) struct VersionRecord {
     pub(crate) version: Digest,
     /// The digest of the component.
     pub(crate) wasm: Digest,
     pub(crate) config: BTreeMap<String, Value>,
-    pub(crate) limits: KeptLimits,
+    pub(crate) limits: LimitsRecord,
     pub(crate) ports: Vec<String>,
     /// Its origin, as a message.
     #[serde(default)]
@@ -122,7 +122,7 @@ pub(crate) struct Kept {
 impl Record {
     /// Converts a record of format 1.
     pub(crate) fn upgraded_from_v1(self) -> Self {
-        let now = |(name, decided): (String, Decided)| (name, decided.upgraded_from_v1());
+        let now = |(name, decided): (String, Decisions)| (name, decided.upgraded_from_v1());
         Self { subscribers: self.subscribers.into_iter().map(now).collect(), ..self }
     }
 
@@ -132,7 +132,7 @@ impl Record {
     }
 }
 
-impl Written for Record {
+impl RecordFormat for Record {
     const FILE: &'static str = "record";
     const MAGIC: &'static str = "wattle plugins v2 ";
     const OLD_MAGIC: &'static str = "wattle plugins v1 ";
@@ -152,18 +152,18 @@ impl Written for Record {
         serde_json::to_string_pretty(&kept).map_err(|error| error.to_string())
     }
 
-    fn parse(text: &str, values: &Values) -> Result<Self, Unread> {
+    fn parse(text: &str, values: &Values) -> Result<Self, RecordError> {
         let mut record = Self { version: 0, reader: 0, ..serde_json::from_str(text)? };
         for value in record.values_mut() {
             if let Value::Variable { text, written } = value {
-                let missing = || Unread(format!("what `{written}` stands for is not kept any more"));
+                let missing = || RecordError(format!("what `{written}` stands for is not kept any more"));
                 *text = values.open(text).cloned().ok_or_else(missing)?;
             }
         }
         Ok(record)
     }
 
-    fn parse_old(text: &str) -> Result<Self, Unread> {
+    fn parse_old(text: &str) -> Result<Self, RecordError> {
         Ok(serde_json::from_str::<Self>(text)?.upgraded_from_v1())
     }
 
@@ -188,12 +188,12 @@ pub(crate) enum Value {
         #[serde(rename = "sealed")]
         text: String,
     },
-    SecretFile(KeptPath),
+    SecretFile(PathRecord),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct KeptLimits {
+pub(crate) struct LimitsRecord {
     memory_bytes: u64,
     time_ns: u64,
     output_bytes: u64,
@@ -201,7 +201,7 @@ pub(crate) struct KeptLimits {
     log_lines_per_second: u32,
 }
 
-impl From<Limits> for KeptLimits {
+impl From<Limits> for LimitsRecord {
     fn from(limits: Limits) -> Self {
         let Limits { memory_bytes, time, output_bytes, handles, log_lines_per_second } = limits;
         let time_ns = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
@@ -209,14 +209,14 @@ impl From<Limits> for KeptLimits {
     }
 }
 
-impl From<KeptLimits> for Limits {
-    fn from(limits: KeptLimits) -> Self {
-        let KeptLimits { memory_bytes, time_ns, output_bytes, handles, log_lines_per_second } = limits;
+impl From<LimitsRecord> for Limits {
+    fn from(limits: LimitsRecord) -> Self {
+        let LimitsRecord { memory_bytes, time_ns, output_bytes, handles, log_lines_per_second } = limits;
         Self { memory_bytes, time: Duration::from_nanos(time_ns), output_bytes, handles, log_lines_per_second }
     }
 }
 
-impl Kept {
+impl VersionRecord {
     /// A version with the configuration from which it was made.
     pub(crate) fn new(
         spec: &PluginSpec,
@@ -254,9 +254,9 @@ impl Kept {
     }
 
     /// The parts of the version by their source.
-    pub(crate) fn said(&self) -> Said {
+    pub(crate) fn said(&self) -> SourceDigests {
         let settings = Digest::of_settings(self.told(), &self.limits.into(), &self.ports);
-        Said { component: Some(self.wasm), settings }
+        SourceDigests { component: Some(self.wasm), settings }
     }
 
     pub(crate) fn config_values(&self) -> BTreeMap<String, ConfigValue> {
@@ -269,9 +269,9 @@ impl Kept {
     }
 }
 
-impl Decided {
+impl Decisions {
     /// The first version of a subscriber.
-    pub(crate) fn first(kept: Kept) -> Self {
+    pub(crate) fn first(kept: VersionRecord) -> Self {
         let (proven, looked_at) = (kept.version, Some(kept.said()));
         Self { proven, tried: None, is_pinned: false, looked_at, seen: None, before: Vec::new(), kept: vec![kept] }
     }
@@ -279,11 +279,11 @@ impl Decided {
     /// Converts from format 1, in which the digest of a version depended on the values of secrets.
     fn upgraded_from_v1(mut self) -> Self {
         let seen = self.seen.take().and_then(|seen| self.find(seen));
-        self.looked_at = seen.map(Kept::said);
+        self.looked_at = seen.map(VersionRecord::said);
         let renamed: BTreeMap<Digest, Digest> = self.kept.iter().map(|kept| (kept.version, kept.digest())).collect();
         let now = |version: Digest| renamed.get(&version).copied().unwrap_or(version);
         self.proven = now(self.proven);
-        self.tried = self.tried.map(|tried| Tried { version: now(tried.version), ..tried });
+        self.tried = self.tried.map(|tried| Candidate { version: now(tried.version), ..tried });
         self.tried = self.tried.filter(|tried| tried.version != self.proven);
         for before in std::mem::take(&mut self.before).into_iter().map(now) {
             self.before.retain(|earlier| *earlier != before);
@@ -292,7 +292,7 @@ impl Decided {
         let proven = self.proven;
         self.before.retain(|before| *before != proven);
         for kept in std::mem::take(&mut self.kept) {
-            self.keep(Kept { version: now(kept.version), ..kept });
+            self.keep(VersionRecord { version: now(kept.version), ..kept });
         }
         self
     }
@@ -307,7 +307,7 @@ impl Decided {
     }
 
     /// The component that the present file and topology propose with the present settings.
-    pub(crate) fn proposed(&self, said: Said) -> Option<Digest> {
+    pub(crate) fn proposed(&self, said: SourceDigests) -> Option<Digest> {
         let before = self.looked_at.filter(|_| !self.is_pinned)?;
         match said.component.filter(|component| before.component != Some(*component)) {
             Some(component) => Some(component),
@@ -317,13 +317,13 @@ impl Decided {
     }
 
     /// Whether the file proposes something, and not only the topology.
-    pub(crate) fn is_of_file(&self, said: Said) -> bool {
+    pub(crate) fn is_of_file(&self, said: SourceDigests) -> bool {
         said.component.is_some() && self.looked_at.and_then(|before| before.component) != said.component
     }
 
     /// If the last decided version has other settings than these, which are applied: why, and what to do.
     pub(crate) fn other_settings(&self, settings: Digest, subscriber: &str) -> Option<String> {
-        let has = |kept: &&Kept| kept.said().settings == settings;
+        let has = |kept: &&VersionRecord| kept.said().settings == settings;
         if self.find(self.newest()).is_none_or(|kept| has(&kept)) {
             return None;
         }
@@ -367,9 +367,9 @@ impl Decided {
     }
 
     /// Remembers the present file and topology as read. A file that cannot be read is read again later.
-    pub(crate) fn look_at(&mut self, said: Said) {
+    pub(crate) fn look_at(&mut self, said: SourceDigests) {
         let component = said.component.or(self.looked_at.and_then(|before| before.component));
-        self.looked_at = Some(Said { component, ..said });
+        self.looked_at = Some(SourceDigests { component, ..said });
     }
 
     /// The component that was decided last.
@@ -377,7 +377,7 @@ impl Decided {
         self.find(self.newest()).map(|kept| kept.wasm)
     }
 
-    pub(crate) fn find(&self, version: Digest) -> Option<&Kept> {
+    pub(crate) fn find(&self, version: Digest) -> Option<&VersionRecord> {
         self.kept.iter().find(|kept| kept.version == version)
     }
 
@@ -397,14 +397,14 @@ impl Decided {
     }
 
     /// Stores a version as the latest.
-    fn keep(&mut self, kept: Kept) {
+    fn keep(&mut self, kept: VersionRecord) {
         self.kept.retain(|other| other.version != kept.version);
         self.kept.push(kept);
     }
 
     /// Makes a version the candidate.
-    pub(crate) fn try_version(&mut self, kept: Kept, lanes: Option<u32>) {
-        self.tried = Some(Tried { version: kept.version, lanes });
+    pub(crate) fn try_version(&mut self, kept: VersionRecord, lanes: Option<u32>) {
+        self.tried = Some(Candidate { version: kept.version, lanes });
         self.keep(kept);
         self.forget();
     }
@@ -439,7 +439,7 @@ impl Decided {
     }
 
     /// As [`Self::prove`], for a version that is not stored yet.
-    pub(crate) fn replace(&mut self, kept: Kept) {
+    pub(crate) fn replace(&mut self, kept: VersionRecord) {
         let version = kept.version;
         self.keep(kept);
         self.prove(version);

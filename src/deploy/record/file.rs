@@ -20,7 +20,7 @@ pub(crate) const NEW: &str = ".new";
 pub(crate) const WASM: &str = ".wasm";
 
 /// Why a component was not stored, and whether it may have been nevertheless.
-pub(crate) struct NotKept {
+pub(crate) struct StoreFailure {
     pub(super) error: StoreError,
     pub(super) is_unknown: bool,
 }
@@ -30,7 +30,7 @@ pub(super) fn failed(what: &'static str) -> impl Fn(io::Error) -> StoreError {
 }
 
 /// The format of a record.
-pub(crate) trait Written: Sized + PartialEq {
+pub(crate) trait RecordFormat: Sized + PartialEq {
     const FILE: &'static str;
     /// The beginning of its file.
     const MAGIC: &'static str;
@@ -42,10 +42,10 @@ pub(crate) trait Written: Sized + PartialEq {
     /// As JSON, without the values of variables.
     fn text(&self, values: &Values) -> Result<String, String>;
 
-    fn parse(text: &str, values: &Values) -> Result<Self, Unread>;
+    fn parse(text: &str, values: &Values) -> Result<Self, RecordError>;
 
     /// Parses the previous format.
-    fn parse_old(text: &str) -> Result<Self, Unread>;
+    fn parse_old(text: &str) -> Result<Self, RecordError>;
 
     /// The error for damage, with advice.
     fn damaged(why: String) -> StoreError;
@@ -61,9 +61,9 @@ pub(crate) trait Written: Sized + PartialEq {
 
 /// Why a record cannot be read.
 #[derive(Debug)]
-pub(crate) struct Unread(pub(crate) String);
+pub(crate) struct RecordError(pub(crate) String);
 
-impl From<serde_json::Error> for Unread {
+impl From<serde_json::Error> for RecordError {
     fn from(error: serde_json::Error) -> Self {
         Self(error.to_string())
     }
@@ -84,8 +84,8 @@ pub(super) fn text_of(magic: &str, body: &str) -> String {
 }
 
 /// Parses a record.
-pub(super) fn parse<R: Written>(bytes: &[u8], values: &Values) -> Result<R, StoreError> {
-    let damaged = |Unread(why)| R::damaged(why);
+pub(super) fn parse<R: RecordFormat>(bytes: &[u8], values: &Values) -> Result<R, StoreError> {
+    let damaged = |RecordError(why)| R::damaged(why);
     if bytes.starts_with(R::OLD_MAGIC.as_bytes()) {
         return R::parse_old(body(R::OLD_MAGIC, bytes).map_err(R::damaged)?).map_err(damaged);
     }
@@ -111,7 +111,7 @@ pub(super) fn body<'b>(magic: &str, bytes: &'b [u8]) -> Result<&'b str, String> 
 }
 
 /// Replaces a file, durably. If that fails before the rename, nothing is left.
-pub(super) fn write(disk: &dyn Disk, name: &str, bytes: &[u8]) -> Result<(), NotKept> {
+pub(super) fn write(disk: &dyn Disk, name: &str, bytes: &[u8]) -> Result<(), StoreFailure> {
     let new = format!("{name}{NEW}");
     let aside = || {
         match disk.remove(&new) {
@@ -132,13 +132,13 @@ pub(super) fn write(disk: &dyn Disk, name: &str, bytes: &[u8]) -> Result<(), Not
     let named = aside().map_err(failed("write a file")).and_then(|()| renamed().map_err(failed("rename a file")));
     if let Err(error) = named {
         let _ = disk.remove(&new); // it would only take room, which may be the problem
-        return Err(NotKept { error, is_unknown: false });
+        return Err(StoreFailure { error, is_unknown: false });
     }
     sync_folder(disk)
 }
 
-pub(super) fn sync_folder(disk: &dyn Disk) -> Result<(), NotKept> {
-    disk.sync_folder().map_err(|error| NotKept { error: failed("sync the folder")(error), is_unknown: true })
+pub(super) fn sync_folder(disk: &dyn Disk) -> Result<(), StoreFailure> {
+    disk.sync_folder().map_err(|error| StoreFailure { error: failed("sync the folder")(error), is_unknown: true })
 }
 
 pub(super) fn read(disk: &dyn Disk, name: &str) -> io::Result<Vec<u8>> {

@@ -5,14 +5,14 @@
 use std::collections::BTreeMap;
 
 use crate::api::{Component, Proposal};
-use crate::deploy::record::applied::{Applied, Renamed, Seen, by_name};
+use crate::deploy::record::applied::{AppliedTopology, FilesFingerprint, NamesByNumber, by_name};
 use crate::deploy::record::error::StoreError;
 use crate::deploy::record::proposal::ProposalError;
 use crate::deploy::record::store::Store;
 use crate::dispatch::{PrepareError, Renames, rename};
 use crate::engine::{Engine, NameChanges};
 use crate::model::{SubscriberId, TopicId};
-use crate::topology::{Merged, Plan, Said, SubscriberPlan};
+use crate::topology::{FilesDigest, MergedPlan, Plan, SubscriberPlan};
 
 /// The files of a start.
 #[derive(Debug, Clone)]
@@ -24,12 +24,12 @@ pub struct Files {
     /// Their declarations alone.
     pub own: Proposal,
     /// The digest of their bytes.
-    pub said: Said,
+    pub said: FilesDigest,
 }
 
 impl Files {
     /// Files that declare all of a plan.
-    pub fn whole(plan: Plan, components: Vec<Component>, said: Said) -> Self {
+    pub fn whole(plan: Plan, components: Vec<Component>, said: FilesDigest) -> Self {
         let own = Proposal::of(&plan, &components);
         Self { plan, components, own, said }
     }
@@ -40,9 +40,9 @@ impl Files {
     /// The subscribers with unknown components.
     pub fn on(
         applied: Option<&(Plan, Vec<Component>)>,
-        merged: Merged,
+        merged: MergedPlan,
         components: BTreeMap<String, Component>,
-        (said, prune): (Said, bool),
+        (said, prune): (FilesDigest, bool),
     ) -> Result<Self, ProposalError> {
         let own = Proposal { prune, ..Proposal::of_files(&merged, components) };
         let known = applied.map(|(plan, components)| by_name(plan, components)).unwrap_or_default();
@@ -81,16 +81,16 @@ impl Store {
     }
 
     /// Whether files from which no plan can be made now are unchanged since the last start.
-    pub fn has_seen(&self, said: Said, prune: bool) -> bool {
+    pub fn has_seen(&self, said: FilesDigest, prune: bool) -> bool {
         match self.applied().map(|applied| &applied.seen) {
-            Some(Some(Seen::Files(seen))) => self.sealed(said, prune).contains(seen),
+            Some(Some(FilesFingerprint::Files(seen))) => self.sealed(said, prune).contains(seen),
             _ => false,
         }
     }
 
     /// What stands for what files say, first as it is remembered, then as it may have been: to prune is something to
     /// say, not to prune is nothing new, nor is a key that has another name now.
-    fn sealed(&self, said: Said, prune: bool) -> Vec<String> {
+    fn sealed(&self, said: FilesDigest, prune: bool) -> Vec<String> {
         let both = [said.as_bytes(), said.with_former_keys()];
         let with_prune = both.iter().map(|said| [said.as_slice(), b"prune"].concat());
         let without = both.iter().filter(|_| !prune).map(|said| said.to_vec());
@@ -115,7 +115,7 @@ impl Store {
     /// # Errors
     /// [`PrepareError`].
     pub async fn follow<E: Engine>(&self, engine: &E) -> Result<(), PrepareError> {
-        let Some(Applied { plan, renamed: Renamed { topics, subscribers }, .. }) = self.applied() else {
+        let Some(AppliedTopology { plan, renamed: NamesByNumber { topics, subscribers }, .. }) = self.applied() else {
             return Ok(());
         };
         if topics.is_empty() && subscribers.is_empty() {

@@ -42,7 +42,7 @@ impl StoreInspection {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::deploy::record::decided::Decided;
+    use crate::deploy::record::decided::Decisions;
     use crate::deploy::record::store::tests::kept;
     use crate::effects::MemoryDisk;
 
@@ -52,7 +52,7 @@ mod tests {
         let mut store = Store::open(disk.clone(), Arc::new(SystemClock)).unwrap();
         let first = kept(b"first");
         store.keep(first.wasm, b"first").unwrap();
-        store.change(|subscribers| drop(subscribers.insert("a".into(), Decided::first(first.clone())))).unwrap();
+        store.change(|subscribers| drop(subscribers.insert("a".into(), Decisions::first(first.clone())))).unwrap();
         let whole = StoreInspection { subscribers: 1, components: 1, ..StoreInspection::default() };
         assert_eq!(StoreInspection::of(disk.clone()), whole);
         let file = disk.contents().into_keys().find(|name| name.ends_with(".wasm")).unwrap();

@@ -7,8 +7,8 @@ use std::path::Path;
 
 use crate::api::{Base, Component, Node, Proposal};
 use crate::topology::{
-    Code, ConfigValue, Diagnostic, Found, Merged, Plan, PluginSource, Runs, Source, SubscriberPlan, Surroundings,
-    check_on, documents,
+    Code, ConfigValue, Diagnostic, MergedPlan, PathKind, Plan, PluginSource, Source, SubscriberKind, SubscriberPlan,
+    Surroundings, check_on, documents,
 };
 
 /// Why there is no plan of what is proposed.
@@ -24,7 +24,7 @@ pub enum ProposalError {
 
 /// A proposal combined with the applied topology.
 #[derive(Debug, Clone)]
-pub(crate) struct Proposed {
+pub(crate) struct MergedProposal {
     pub(crate) plan: Plan,
     /// The component of each subscriber, in order.
     pub(crate) components: Vec<Component>,
@@ -37,19 +37,19 @@ pub(crate) struct Proposed {
 impl Proposal {
     /// A plan with absolute paths, and the component of each subscriber, in order.
     pub fn of<C: Clone + Into<Component>>(plan: &Plan, components: &[C]) -> Self {
-        let whole = Merged::whole(plan.clone());
+        let whole = MergedPlan::whole(plan.clone());
         let names = plan.subscribers.iter().map(SubscriberPlan::label);
         let components = names.zip(components.iter().cloned().map(Into::into)).collect();
         Self { documents: documents(plan), ..Self::of_files(&whole, components) }
     }
 
     /// The declarations of files, with absolute paths, and the components of their subscribers by full name.
-    pub fn of_files(merged: &Merged, components: BTreeMap<String, Component>) -> Self {
+    pub fn of_files(merged: &MergedPlan, components: BTreeMap<String, Component>) -> Self {
         let plan = &merged.plan;
         let topics = plan.topics.iter().filter(|topic| merged.topics.contains(&topic.label()));
         let schemas = topics.filter_map(|topic| topic.schema.as_ref());
         let folder = |subscriber: &SubscriberPlan| match &subscriber.runs {
-            Runs::Plugin(PluginSource::Folder(path)) => Some(path.clone()),
+            SubscriberKind::Plugin(PluginSource::Folder(path)) => Some(path.clone()),
             _ => None,
         };
         let subscribers = plan.subscribers.iter().filter(|of| merged.subscribers.contains(&of.label()));
@@ -68,7 +68,7 @@ impl Proposal {
     /// # Errors
     /// [`ProposalError::Unreadable`].
     pub fn read(&self) -> Result<(Plan, Vec<Component>), ProposalError> {
-        let Proposed { plan, components, .. } = self.read_on(&Plan::default(), &BTreeMap::new())?;
+        let MergedProposal { plan, components, .. } = self.read_on(&Plan::default(), &BTreeMap::new())?;
         Ok((plan, components))
     }
 
@@ -77,15 +77,17 @@ impl Proposal {
         &self,
         applied: &Plan,
         known: &BTreeMap<String, Component>,
-    ) -> Result<Proposed, ProposalError> {
+    ) -> Result<MergedProposal, ProposalError> {
         let source = |(number, text): (usize, &String)| Source {
             path: format!("applied-{number}.yaml").into(),
             text: text.clone(),
         };
         let sources: Vec<_> = self.documents.iter().enumerate().map(source).collect();
-        let (merged, problems) = check_on(&sources, &Alone(self), &Base::of(applied, |_| true), self.prune);
+        let (merged, problems) =
+            check_on(&sources, &ProposalSurroundings(self), &Base::of(applied, |_| true), self.prune);
         let Some(merged) = merged else { return Err(unreadable(&problems)) };
-        let Merged { mut plan, subscribers, missing_topics, missing_subscribers, .. } = merged.with_applied(applied);
+        let MergedPlan { mut plan, subscribers, missing_topics, missing_subscribers, .. } =
+            merged.with_applied(applied);
         for subscriber in &mut plan.subscribers {
             let name = subscriber.label();
             for (setting, value) in &mut subscriber.config {
@@ -106,7 +108,7 @@ impl Proposal {
         let of = |node| move |name| (node, name);
         let missing = missing_topics.into_iter().map(of(Node::Topic));
         let missing = missing.chain(missing_subscribers.into_iter().map(of(Node::Subscriber))).collect();
-        Ok(Proposed { plan, components, missing, refused_secrets: Vec::new() })
+        Ok(MergedProposal { plan, components, missing, refused_secrets: Vec::new() })
     }
 }
 
@@ -127,15 +129,15 @@ fn unreadable(problems: &[Diagnostic]) -> ProposalError {
 }
 
 /// The environment of a proposal: nothing outside of it is read.
-struct Alone<'a>(&'a Proposal);
+struct ProposalSurroundings<'a>(&'a Proposal);
 
-impl Surroundings for Alone<'_> {
+impl Surroundings for ProposalSurroundings<'_> {
     fn variable(&self, _: &str) -> Option<String> {
         None
     }
 
-    fn at(&self, path: &Path) -> Found {
-        if self.0.folders.contains(path) { Found::Folder { manifest: true } } else { Found::File }
+    fn at(&self, path: &Path) -> PathKind {
+        if self.0.folders.contains(path) { PathKind::Folder { manifest: true } } else { PathKind::File }
     }
 
     fn text(&self, path: &Path, _: usize) -> Result<String, String> {
@@ -155,7 +157,7 @@ pub fn rooted(mut plan: Plan, at: &Path) -> Plan {
         topic.schema = topic.schema.take().map(|schema| schema.rooted(at));
     }
     for subscriber in &mut plan.subscribers {
-        if let Runs::Plugin(PluginSource::Folder(path) | PluginSource::Wasm(path)) = &mut subscriber.runs {
+        if let SubscriberKind::Plugin(PluginSource::Folder(path) | PluginSource::Wasm(path)) = &mut subscriber.runs {
             *path = at.join(&*path);
         }
     }

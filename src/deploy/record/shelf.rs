@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::api::Digest;
 use crate::deploy::record::error::StoreError;
-use crate::deploy::record::file::{NotKept, WASM, failed, read, sync_folder, write};
+use crate::deploy::record::file::{StoreFailure, WASM, failed, read, sync_folder, write};
 use crate::effects::Disk;
 
 /// Writes components one at a time.
@@ -38,14 +38,14 @@ impl Shelf {
     }
 
     /// Stores a component durably, unless it exists.
-    pub(crate) fn put(&self, wasm: Digest, bytes: &[u8]) -> Result<(), NotKept> {
+    pub(crate) fn put(&self, wasm: Digest, bytes: &[u8]) -> Result<(), StoreFailure> {
         let _one_at_a_time = self.one_at_a_time.lock().unwrap_or_else(PoisonError::into_inner);
         let name = name_of(wasm);
         match read(&*self.disk, &name) {
             // its name may not be durable yet
             Ok(there) if Digest::of(&there) == wasm => sync_folder(&*self.disk),
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                Err(NotKept { error: failed("read a component")(error), is_unknown: false })
+                Err(StoreFailure { error: failed("read a component")(error), is_unknown: false })
             }
             Ok(_) | Err(_) => write(&*self.disk, &name, bytes),
         }

@@ -14,17 +14,17 @@
 //! Promises: a change of the record happens or not, whatever crashes when. The components in the record exist: they are
 //! made durable before it and removed only after a record without them is durable. After a write with an unknown result
 //! nothing more is changed: everything continues to run, and the next start finds out. Damage is reported and never
-//! repaired. A write that fails earlier leaves nothing behind. Readers never wait for writes ([`Shown`]), and records
-//! never wait for components ([`Shelf`]). Must not know: who decides, what a component does.
+//! repaired. A write that fails earlier leaves nothing behind. Readers never wait for writes ([`StoreView`]), and
+//! records never wait for components ([`Shelf`]). Must not know: who decides, what a component does.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use crate::api::{Component, Digest};
-use crate::deploy::record::applied::Applied;
-use crate::deploy::record::decided::{Decided, Record};
+use crate::deploy::record::applied::AppliedTopology;
+use crate::deploy::record::decided::{Decisions, Record};
 use crate::deploy::record::error::StoreError;
-use crate::deploy::record::file::{NEW, NotKept, WASM, Written, body, failed, parse, read, text_of, write};
+use crate::deploy::record::file::{NEW, RecordFormat, StoreFailure, WASM, body, failed, parse, read, text_of, write};
 use crate::deploy::record::shelf::{Shelf, name_of};
 use crate::deploy::record::uploads::Uploads;
 use crate::deploy::record::values::Values;
@@ -39,18 +39,18 @@ const VALUES_MAGIC: &str = "wattle values v1 ";
 
 /// The stored data as of the last change, for readers.
 #[derive(Clone, Default)]
-pub(crate) struct Shown(Arc<RwLock<Arc<AllKept>>>);
+pub(crate) struct StoreView(Arc<RwLock<Arc<StoreContent>>>);
 
 /// The decided versions, the applied topology, and its revision.
-pub(crate) type AllKept = (Record, Option<Applied>, Arc<str>);
+pub(crate) type StoreContent = (Record, Option<AppliedTopology>, Arc<str>);
 
-impl Shown {
+impl StoreView {
     /// The present data.
-    pub(crate) fn now(&self) -> Arc<AllKept> {
+    pub(crate) fn now(&self) -> Arc<StoreContent> {
         self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    fn show(&self, record: &Record, topology: Option<&Applied>, revision: &Arc<str>) {
+    fn show(&self, record: &Record, topology: Option<&AppliedTopology>, revision: &Arc<str>) {
         let shown = Arc::new((record.clone(), topology.cloned(), revision.clone()));
         *self.0.write().unwrap_or_else(PoisonError::into_inner) = shown;
     }
@@ -62,9 +62,9 @@ pub struct Store {
     /// The clock of all times that it stores.
     clock: Arc<dyn Clock>,
     shelf: Shelf,
-    shown: Shown,
+    shown: StoreView,
     record: Record,
-    topology: Option<Applied>,
+    topology: Option<AppliedTopology>,
     /// The revision of the applied topology.
     revision: Arc<str>,
     /// The values of variables as on the disk, or a new salt that is not stored yet.
@@ -86,7 +86,7 @@ impl std::fmt::Debug for Store {
     }
 }
 
-fn revision_of(applied: Option<&Applied>, values: &Values) -> Arc<str> {
+fn revision_of(applied: Option<&AppliedTopology>, values: &Values) -> Arc<str> {
     applied.map(|applied| applied.revision(values)).unwrap_or_default().into()
 }
 
@@ -113,11 +113,11 @@ impl Store {
         let values = values.map(|bytes| values_of(&bytes).map_err(|why| StoreError::DamagedValues { why }));
         let values = values.transpose()?.unwrap_or_default();
         let record: Record = record.map(|bytes| parse(&bytes, &values)).transpose()?.unwrap_or_default();
-        let topology: Option<Applied> = topology.map(|bytes| parse(&bytes, &values)).transpose()?;
-        let of_topology = topology.iter().flat_map(Written::variables).collect();
+        let topology: Option<AppliedTopology> = topology.map(|bytes| parse(&bytes, &values)).transpose()?;
+        let of_topology = topology.iter().flat_map(RecordFormat::variables).collect();
         let named = BTreeMap::from([(RECORD, record.variables()), (TOPOLOGY, of_topology)]);
         let shelf = Shelf { disk: disk.clone(), one_at_a_time: Arc::default() };
-        let (shown, to_be_named, is_full, poison) = (Shown::default(), BTreeMap::new(), false, None);
+        let (shown, to_be_named, is_full, poison) = (StoreView::default(), BTreeMap::new(), false, None);
         let revision = revision_of(topology.as_ref(), &values);
         let mut store = Self {
             disk,
@@ -152,7 +152,7 @@ impl Store {
             disk: disk.clone(),
             clock: clock.clone(),
             shelf: shelf.clone(),
-            shown: Shown::default(),
+            shown: StoreView::default(),
             record: self.record_by(renames),
             topology: topology.clone(),
             revision: revision.clone(),
@@ -182,7 +182,7 @@ impl Store {
     }
 
     /// The stored data, for readers.
-    pub(crate) fn shown(&self) -> Shown {
+    pub(crate) fn shown(&self) -> StoreView {
         self.shown.clone()
     }
 
@@ -218,15 +218,15 @@ impl Store {
     }
 
     /// The topology that was applied last.
-    pub(crate) fn applied(&self) -> Option<&Applied> {
+    pub(crate) fn applied(&self) -> Option<&AppliedTopology> {
         self.topology.as_ref()
     }
 
     /// Records another applied topology, durably and atomically.
-    pub(crate) fn apply(&mut self, applied: Applied) -> Result<(), StoreError> {
+    pub(crate) fn apply(&mut self, applied: AppliedTopology) -> Result<(), StoreError> {
         self.check()?;
         // compared as written: plans are equal even if one has the name of a variable and the other its value
-        let text = |applied: &Applied| applied.text(&self.values);
+        let text = |applied: &AppliedTopology| applied.text(&self.values);
         if self.topology.as_ref().is_some_and(|before| text(before) == text(&applied)) {
             return Ok(());
         }
@@ -246,7 +246,7 @@ impl Store {
     }
 
     /// Replaces a record durably, after a check that it can be parsed. The values in it are stored before.
-    fn write_record<R: Written>(&mut self, record: &R) -> Result<(), StoreError> {
+    fn write_record<R: RecordFormat>(&mut self, record: &R) -> Result<(), StoreError> {
         let unwritable = |why| StoreError::Unwritable { file: R::FILE, why };
         let variables = record.variables();
         let values = self.values.with(self.variables().chain(variables.iter().cloned()));
@@ -302,7 +302,7 @@ impl Store {
     }
 
     /// Changes the decision about one subscriber, as [`Self::change`]. Does nothing without a decision.
-    pub(crate) fn decide(&mut self, subscriber: &str, change: impl FnOnce(&mut Decided)) -> Result<(), StoreError> {
+    pub(crate) fn decide(&mut self, subscriber: &str, change: impl FnOnce(&mut Decisions)) -> Result<(), StoreError> {
         self.change(|subscribers| {
             if let Some(decided) = subscribers.get_mut(subscriber) {
                 change(decided);
@@ -311,7 +311,7 @@ impl Store {
     }
 
     /// The decision about a subscriber.
-    pub(crate) fn decided(&self, subscriber: &str) -> Option<&Decided> {
+    pub(crate) fn decided(&self, subscriber: &str) -> Option<&Decisions> {
         self.record.subscribers.get(subscriber)
     }
 
@@ -331,8 +331,8 @@ impl Store {
     }
 
     /// Reports the result of storing a component.
-    pub(crate) fn kept(&mut self, wasm: Digest, put: Result<(), NotKept>) -> Result<(), StoreError> {
-        let Err(NotKept { error, is_unknown }) = put else { return Ok(()) };
+    pub(crate) fn kept(&mut self, wasm: Digest, put: Result<(), StoreFailure>) -> Result<(), StoreError> {
+        let Err(StoreFailure { error, is_unknown }) = put else { return Ok(()) };
         if is_unknown {
             self.poison = Some(error.to_string());
         }
@@ -363,7 +363,7 @@ impl Store {
     }
 
     /// Changes decisions, durably and atomically. Removes components that are no longer used.
-    pub(crate) fn change(&mut self, change: impl FnOnce(&mut BTreeMap<String, Decided>)) -> Result<(), StoreError> {
+    pub(crate) fn change(&mut self, change: impl FnOnce(&mut BTreeMap<String, Decisions>)) -> Result<(), StoreError> {
         self.check()?;
         let mut next = self.record.clone();
         change(&mut next.subscribers);
@@ -412,7 +412,7 @@ impl Store {
 
     /// Replaces a file, durably.
     fn write(&mut self, name: &str, bytes: &[u8]) -> Result<(), StoreError> {
-        write(&*self.disk, name, bytes).map_err(|NotKept { error, is_unknown }| {
+        write(&*self.disk, name, bytes).map_err(|StoreFailure { error, is_unknown }| {
             if is_unknown {
                 self.poison = Some(error.to_string());
             }
@@ -430,12 +430,12 @@ pub(super) mod tests {
     use std::io;
 
     use super::*;
-    use crate::deploy::record::decided::Kept;
+    use crate::deploy::record::decided::VersionRecord;
     use crate::effects::{MemoryDisk, SystemClock};
     use crate::topology::ConfigValue;
     use crate::wasm::PluginSpec;
 
-    pub(in crate::deploy::record) fn kept(wasm: &[u8]) -> Kept {
+    pub(in crate::deploy::record) fn kept(wasm: &[u8]) -> VersionRecord {
         let spec = PluginSpec {
             subscriber: "s".into(),
             wasm: wasm.to_vec(),
@@ -444,7 +444,7 @@ pub(super) mod tests {
             ports: Vec::new(),
             limits: crate::model::call::Limits::default(),
         };
-        Kept::new(&spec, &BTreeMap::<String, ConfigValue>::new(), ("test", 1))
+        VersionRecord::new(&spec, &BTreeMap::<String, ConfigValue>::new(), ("test", 1))
     }
 
     #[test]
@@ -454,9 +454,9 @@ pub(super) mod tests {
         for (kept, wasm) in [&first, &second] {
             store.keep(kept.wasm, *wasm).unwrap();
         }
-        let name = |store: &mut Store, subscriber: &str, kept: &Kept| {
+        let name = |store: &mut Store, subscriber: &str, kept: &VersionRecord| {
             store
-                .change(|subscribers| drop(subscribers.insert(subscriber.into(), Decided::first(kept.clone()))))
+                .change(|subscribers| drop(subscribers.insert(subscriber.into(), Decisions::first(kept.clone()))))
                 .unwrap();
             store.release(kept.wasm);
         };
@@ -489,7 +489,7 @@ pub(super) mod tests {
             let component = kept(b"first");
             store.keep(component.wasm, b"first").unwrap_err();
             let record =
-                |store: &mut Store| store.change(|of| drop(of.insert("a".into(), Decided::first(component.clone()))));
+                |store: &mut Store| store.change(|of| drop(of.insert("a".into(), Decisions::first(component.clone()))));
             record(&mut store).unwrap_err();
             disk.clear_fault();
             assert!(disk.contents().is_empty(), "{at}: {:?}", disk.contents().keys());
@@ -505,7 +505,7 @@ pub(super) mod tests {
         let [first, second] = [b"first", b"secon"].map(|wasm| (kept(wasm), wasm));
         store.keep(first.0.wasm, first.1).unwrap();
         store.keep(second.0.wasm, second.1).unwrap();
-        store.change(|subscribers| drop(subscribers.insert("a".into(), Decided::first(first.0.clone())))).unwrap();
+        store.change(|subscribers| drop(subscribers.insert("a".into(), Decisions::first(first.0.clone())))).unwrap();
         store.keep(second.0.wasm, second.1).unwrap(); // by another caller at the same time
         store.release(first.0.wasm);
         store.release(second.0.wasm);

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 
 use crate::api::Digest;
 use crate::deploy::record::error::StoreError;
-use crate::deploy::record::file::NotKept;
+use crate::deploy::record::file::StoreFailure;
 use crate::deploy::record::shelf::{Shelf, name_of};
 use crate::deploy::record::store::Store;
 
@@ -50,7 +50,7 @@ impl Store {
         &mut self,
         component: Digest,
         bytes: u64,
-        (put, now_ns): (Result<(), NotKept>, u64),
+        (put, now_ns): (Result<(), StoreFailure>, u64),
     ) -> Result<(), StoreError> {
         self.uploads.end(bytes);
         self.kept(component, put)?;
@@ -107,9 +107,11 @@ impl Store {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
     use crate::deploy::record::uploads::HELD_FOR;
-    use crate::effects::MemoryDisk;
+    use crate::effects::{MemoryDisk, SystemClock};
     use crate::limits::COMPONENT_BYTES_MAX;
 
     const HOUR_NS: u64 = HELD_FOR.as_nanos() as u64;
@@ -155,7 +157,7 @@ mod tests {
         }
         assert_eq!(store.missing(&[component(0)], 0), [component(0)], "it is not durable yet");
         assert!(store.begin_upload(component(16), COMPONENT_BYTES_MAX, 0).is_err());
-        let failed = NotKept { error: StoreError::NoRoom, is_unknown: false };
+        let failed = StoreFailure { error: StoreError::NoRoom, is_unknown: false };
         store.end_upload(component(0), COMPONENT_BYTES_MAX, (Err(failed), 0)).unwrap_err();
         assert!(store.begin_upload(component(16), COMPONENT_BYTES_MAX, 0).unwrap().is_some());
         assert!(store.to_be_named.len() == 16 && store.uploads.is_empty());

@@ -14,10 +14,10 @@ use tokio_util::task::TaskTracker;
 use crate::api::Proposal;
 use crate::deploy::compile::Compile;
 use crate::deploy::error::ReloadError;
-use crate::deploy::record::decided::Decided;
+use crate::deploy::record::decided::Decisions;
 use crate::deploy::record::history::History;
-use crate::deploy::record::store::{AllKept, Shown, Store};
-use crate::deploy::reloader::queue::{Place, Queue};
+use crate::deploy::record::store::{Store, StoreContent, StoreView};
+use crate::deploy::reloader::queue::{Queue, QueuePlace};
 use crate::deploy::secrets::SecretFolders;
 use crate::dispatch::{NameError, Subscriber, Tree};
 use crate::effects::Clock;
@@ -26,7 +26,7 @@ use crate::topology::{Plan, SubscriberPlan};
 
 /// The versions of a running tree. Cheap to clone.
 pub struct Reloader<E, C> {
-    pub(crate) shared: Arc<Shared<E, C>>,
+    pub(crate) shared: Arc<ReloaderInner<E, C>>,
 }
 
 impl<E, C> Clone for Reloader<E, C> {
@@ -35,13 +35,13 @@ impl<E, C> Clone for Reloader<E, C> {
     }
 }
 
-pub(crate) struct Shared<E, C> {
+pub(crate) struct ReloaderInner<E, C> {
     pub(crate) tree: Tree<E>,
     pub(crate) compiler: C,
     /// The clock of the store.
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) store: Mutex<Store>,
-    pub(crate) shown: Shown,
+    pub(crate) shown: StoreView,
     /// Every subscriber since the start; none is removed, so that indices are stable.
     pub(crate) subjects: RwLock<Vec<Arc<Subject>>>,
     /// Held while a topology is applied.
@@ -117,7 +117,7 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
     }
 
     /// The stored data, for readers: without waiting for the disk.
-    pub(crate) fn shown(&self) -> Arc<AllKept> {
+    pub(crate) fn shown(&self) -> Arc<StoreContent> {
         self.shared.shown.now()
     }
 
@@ -216,7 +216,7 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
     pub(crate) fn is_still(&self, subject: &Subject, expected: Option<&str>) -> Result<(), ReloadError> {
         let Some(expected) = expected else { return Ok(()) };
         let shown = self.shown();
-        match shown.0.subscribers.get(&subject.name).map(Decided::newest) {
+        match shown.0.subscribers.get(&subject.name).map(Decisions::newest) {
             Some(is) if !is.to_string().starts_with(expected) => {
                 Err(ReloadError::Moved { subscriber: subject.name.clone(), expected: expected.to_owned(), is })
             }
@@ -229,7 +229,7 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
     pub(super) async fn turn_of<'a>(
         &self,
         subject: &'a Subject,
-        place: &Place<'_>,
+        place: &QueuePlace<'_>,
     ) -> Result<Turn<'a, ()>, ReloadError> {
         let superseded = || ReloadError::Superseded { subscriber: subject.name.clone() };
         let turn = place.turn(&subject.turn).await.ok_or_else(superseded)?;

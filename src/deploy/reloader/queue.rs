@@ -9,7 +9,7 @@ use tokio::sync::watch::Sender;
 use tokio::sync::{Mutex, MutexGuard};
 
 #[derive(Debug, Default)]
-struct Waiting {
+struct QueueState {
     /// Number of reloads so far.
     count: u64,
     /// The numbers of reloads in the queue.
@@ -19,24 +19,24 @@ struct Waiting {
 }
 
 #[derive(Debug, Default)]
-pub(crate) struct Queue(Sender<Waiting>);
+pub(crate) struct Queue(Sender<QueueState>);
 
 /// A place in the queue, until it is dropped.
 #[derive(Debug)]
-pub(crate) struct Place<'a> {
+pub(crate) struct QueuePlace<'a> {
     queue: &'a Queue,
     number: u64,
 }
 
 impl Queue {
-    pub(crate) fn join(&self) -> Place<'_> {
+    pub(crate) fn join(&self) -> QueuePlace<'_> {
         let mut number = 0;
         self.0.send_modify(|waiting| {
             waiting.count += 1;
             number = waiting.count;
             waiting.there.insert(number);
         });
-        Place { queue: self, number }
+        QueuePlace { queue: self, number }
     }
 
     /// Length of the queue, including the running reload.
@@ -45,12 +45,12 @@ impl Queue {
     }
 }
 
-impl Place<'_> {
+impl QueuePlace<'_> {
     /// Waits until there is no newer reload. `None` if a newer one has succeeded.
     pub(crate) async fn turn<'t>(&self, turn: &'t Mutex<()>) -> Option<MutexGuard<'t, ()>> {
         let mut waiting = self.queue.0.subscribe();
-        let is_next = |waiting: &Waiting| waiting.there.last() == Some(&self.number);
-        let is_superseded = |waiting: &Waiting| waiting.done > self.number;
+        let is_next = |waiting: &QueueState| waiting.there.last() == Some(&self.number);
+        let is_superseded = |waiting: &QueueState| waiting.done > self.number;
         loop {
             // the queue exists as long as its places
             waiting.wait_for(|waiting| is_next(waiting) || is_superseded(waiting)).await.ok()?;
@@ -71,7 +71,7 @@ impl Place<'_> {
     }
 }
 
-impl Drop for Place<'_> {
+impl Drop for QueuePlace<'_> {
     fn drop(&mut self) {
         self.queue.0.send_modify(|waiting| {
             waiting.there.remove(&self.number);

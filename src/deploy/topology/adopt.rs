@@ -13,20 +13,20 @@
 //! files are, who starts the bus.
 
 use crate::api::{Changes, Component, Digest};
-use crate::deploy::record::applied::{Applied, news, taken};
+use crate::deploy::record::applied::{AppliedTopology, news, taken};
 use crate::deploy::record::files::Files;
 use crate::deploy::record::store::Store;
 use crate::deploy::topology::error::TopologyError;
 use crate::deploy::versions::snapshot::snapshot_where_nothing_runs;
 use crate::deploy::versions::source;
-use crate::deploy::versions::start::Replaced;
+use crate::deploy::versions::start::Replacement;
 use crate::dispatch::{PrepareError, Renames, changes_of, prepare, unremembered, untouched};
 use crate::engine::Engine;
 use crate::topology::Plan;
 
 /// The topology that a start runs instead of its files.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Instead {
+pub struct StartTopology {
     /// The plan that was applied last.
     pub plan: Plan,
     /// The component of each subscriber, in order.
@@ -35,7 +35,7 @@ pub struct Instead {
     pub refused: Vec<String>,
 }
 
-impl Instead {
+impl StartTopology {
     /// Whether the files say the same: an uploaded component may be that of a file. Reads those.
     pub fn is_same(&self, files: &Files) -> bool {
         let is_same = |(applied, file): (&Component, &Component)| match (applied, file) {
@@ -57,9 +57,9 @@ pub async fn instead<E: Engine>(
     store: &Store,
     files: &Files,
     allow_loss: bool,
-) -> Result<Option<Instead>, TopologyError> {
+) -> Result<Option<StartTopology>, TopologyError> {
     if let Some((plan, components)) = store.applied_since(files) {
-        return Ok(Some(Instead { plan, components, refused: Vec::new() }));
+        return Ok(Some(StartTopology { plan, components, refused: Vec::new() }));
     }
     let Some((applied, components)) = store.topology() else { return Ok(None) };
     store.follow(engine).await?;
@@ -69,7 +69,7 @@ pub async fn instead<E: Engine>(
         Err(_) => {
             let losses = changes.losses.into_iter().filter(|_| !allow_loss);
             let refused = changes.refusals.into_iter().chain(losses).collect();
-            Ok(Some(Instead { plan: applied, components, refused }))
+            Ok(Some(StartTopology { plan: applied, components, refused }))
         }
     }
 }
@@ -100,7 +100,7 @@ pub async fn adopt<E: Engine>(
     store: &mut Store,
     plan: &Plan,
     components: &[Component],
-    (allow_loss, replaced): (bool, &[Replaced]),
+    (allow_loss, replaced): (bool, &[Replacement]),
 ) -> Result<(), TopologyError> {
     store.follow(engine).await?;
     let applied = store.topology().map(|(plan, _)| plan);
@@ -123,7 +123,7 @@ pub async fn adopt<E: Engine>(
             prepare(engine, &old, plan, |subscriber| new.contains(&subscriber.label())).await?
         }
     };
-    let next = Applied::next(store.applied(), &old, (plan, components), names);
+    let next = AppliedTopology::next(store.applied(), &old, (plan, components), names);
     store.apply(next)?;
     store.hide_variables(plan)?;
     Ok(store.follow(engine).await?)

@@ -22,15 +22,15 @@ use std::sync::{Arc, PoisonError};
 use crate::api::{Changes, Component, Proposal};
 use crate::deploy::compile::Compile;
 use crate::deploy::error::{PluginError, ReloadError};
-use crate::deploy::record::applied::{Applied, news};
+use crate::deploy::record::applied::{AppliedTopology, news};
 use crate::deploy::reloader::Reloader;
 use crate::deploy::topology::adopt::permit;
 use crate::deploy::topology::changes::tell_notes;
 use crate::deploy::topology::error::{TopologyError, first_of};
 use crate::deploy::versions::placeholder::Loadable;
 use crate::deploy::versions::snapshot::snapshot_where_it_does_not_run;
-use crate::deploy::versions::start::{self, Change, Chosen, Replaced};
-use crate::dispatch::{NameError, Renames, Starts};
+use crate::deploy::versions::start::{self, Change, Choices, Replacement};
+use crate::dispatch::{InitialVersions, NameError, Renames};
 use crate::engine::{ApplyError, Engine};
 use crate::topology::{Plan, SubscriberPlan};
 
@@ -44,7 +44,7 @@ enum CallError {
 }
 
 /// The compiled versions, and the versions that they replace.
-type Ready<H> = (Chosen<H>, Vec<Replaced>);
+type ReadyVersions<H> = (Choices<H>, Vec<Replacement>);
 
 impl<E: Engine, C: Compile> Reloader<E, C> {
     /// Applies a topology on top of the applied one. If the caller goes away, the work continues to its end, unless it
@@ -112,7 +112,7 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
         let mut changes = looked.await.map_err(|_| TopologyError::Closed)?;
         permit(&changes, allow_loss)?;
         let (chosen, replaced) = self.choose(&plan, &components, &affected, &renames).await?;
-        let Chosen { starts, mut notes, changes: mut versions } = chosen;
+        let Choices { starts, mut notes, changes: mut versions } = chosen;
         tell_notes(&mut changes, &affected, &notes);
         let started: HashSet<String> = tree.started_by(&plan).into_iter().collect();
         // The lanes of these continue, and call another version.
@@ -159,7 +159,7 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
             let topology = (|| {
                 store.rename(&called)?;
                 start::decide(&mut store, first)?;
-                let next = Applied::next(store.applied(), &old, (&decided, &files), names);
+                let next = AppliedTopology::next(store.applied(), &old, (&decided, &files), names);
                 store.apply(next)
             })();
             if let Err(error) = topology {
@@ -216,7 +216,7 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
     }
 
     /// Makes the lanes of a subscriber that continues call its new version.
-    async fn call(&self, subscriber: &str, starts: Starts<Loadable<C::Handler>>) -> Result<(), CallError> {
+    async fn call(&self, subscriber: &str, starts: InitialVersions<Loadable<C::Handler>>) -> Result<(), CallError> {
         let running = self.shared.tree.subscriber(subscriber)?;
         match starts.on_trial {
             Some((handler, terms)) => running.versions().run_on_trial(handler, terms).await.map(drop)?,
@@ -232,7 +232,7 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
         components: &[Component],
         affected: &[String],
         renames: &Renames,
-    ) -> Result<Ready<C::Handler>, TopologyError> {
+    ) -> Result<ReadyVersions<C::Handler>, TopologyError> {
         let (plan, components, affected) = (plan.clone(), components.to_vec(), affected.to_vec());
         let (reloader, renames) = (self.clone(), renames.clone());
         let work = move || reloader.chosen(&plan, &components, &affected, &renames);
@@ -247,7 +247,7 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
         components: &[Component],
         affected: &[String],
         renames: &Renames,
-    ) -> Result<Ready<C::Handler>, Vec<PluginError>> {
+    ) -> Result<ReadyVersions<C::Handler>, Vec<PluginError>> {
         let (view, compiler) = (self.store().view(renames), &self.shared.compiler);
         let chosen = start::choose(&view, compiler, plan, components, affected)?;
         let replaced = chosen.changes.iter().filter_map(|(name, change)| change.replaces(&view, name)).collect();

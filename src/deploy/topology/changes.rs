@@ -2,10 +2,10 @@
 
 use std::sync::PoisonError;
 
-use crate::api::{Base, Change, Changes, Component, Node, Proposal, What};
+use crate::api::{Base, Change, ChangeKind, Changes, Component, Node, Proposal};
 use crate::deploy::compile::Compile;
-use crate::deploy::record::applied::{Retired, news, taken};
-use crate::deploy::record::proposal::Proposed;
+use crate::deploy::record::applied::{RetiredSubscriber, news, taken};
+use crate::deploy::record::proposal::MergedProposal;
 use crate::deploy::reloader::Reloader;
 use crate::deploy::secrets::SecretFolders;
 use crate::deploy::topology::error::TopologyError;
@@ -37,7 +37,7 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
         let proposed = self.proposed(proposal)?;
         let mut changes = self.looked_at(&proposed);
         if changes.refusals.is_empty() {
-            let Proposed { plan, components, .. } = &proposed;
+            let MergedProposal { plan, components, .. } = &proposed;
             let renames = Renames::of(&self.shared.tree.plan(), plan);
             let affected = self.affected(plan, components, &renames);
             match self.chosen(plan, components, &affected, &renames) {
@@ -49,9 +49,9 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
     }
 
     /// A proposal combined with the applied topology.
-    pub(super) fn proposed(&self, proposal: &Proposal) -> Result<Proposed, TopologyError> {
+    pub(super) fn proposed(&self, proposal: &Proposal) -> Result<MergedProposal, TopologyError> {
         let secrets = self.shared.secrets.read().unwrap_or_else(PoisonError::into_inner).clone();
-        let admitted = |mut proposed: Proposed, applied: &Plan| Proposed {
+        let admitted = |mut proposed: MergedProposal, applied: &Plan| MergedProposal {
             refused_secrets: secrets.admit(&mut proposed.plan, applied),
             ..proposed
         };
@@ -75,7 +75,10 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
     }
 
     /// The changes that a plan would make.
-    pub(super) fn looked_at(&self, Proposed { plan, components, missing, refused_secrets }: &Proposed) -> Changes {
+    pub(super) fn looked_at(
+        &self,
+        MergedProposal { plan, components, missing, refused_secrets }: &MergedProposal,
+    ) -> Changes {
         let mut changes = self.changes_to(plan);
         match refused_secrets.as_slice() {
             [] => self.tell_versions(&mut changes, plan, components),
@@ -129,8 +132,13 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
         // a new component alone is no change of the plan
         let is_told = |name: &String| changes.changes.iter().any(|of| of.node == Node::Subscriber && of.name == *name);
         let untold: Vec<_> = affected.into_iter().filter(|name| !is_told(name)).collect();
-        let change =
-            |name| Change { node: Node::Subscriber, name, renamed_from: None, what: What::Changed, words: Vec::new() };
+        let change = |name| Change {
+            node: Node::Subscriber,
+            name,
+            renamed_from: None,
+            what: ChangeKind::Changed,
+            words: Vec::new(),
+        };
         if !untold.is_empty() {
             changes.changes.extend(untold.into_iter().map(change));
             changes.changes.sort_by(|a, b| (a.node, &a.name).cmp(&(b.node, &b.name)));
@@ -147,11 +155,13 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
         changes.refusals.extend(taken(shown.1.as_ref(), &old, plan));
         let is_new = news(&old, shown.1.as_ref(), plan);
         let renames = Renames::of(&old, plan);
-        for change in changes.changes.iter_mut().filter(|change| matches!(change.what, What::Added | What::Moved)) {
+        for change in
+            changes.changes.iter_mut().filter(|change| matches!(change.what, ChangeKind::Added | ChangeKind::Moved))
+        {
             let is_it = |of: &&SubscriberPlan| change.node == Node::Subscriber && of.label() == change.name;
             if let Some(subscriber) = plan.subscribers.iter().find(is_it).filter(|subscriber| !is_new(subscriber)) {
-                let back = Retired::of(plan, subscriber);
-                let known_as = Retired { from: renames.old_topic(&back.from).to_owned(), ..back.clone() };
+                let back = RetiredSubscriber::of(plan, subscriber);
+                let known_as = RetiredSubscriber { from: renames.old_topic(&back.from).to_owned(), ..back.clone() };
                 change.comes_back(&back.from, tree.lag_of(&known_as.into()));
             }
         }

@@ -6,16 +6,16 @@ use tokio::sync::watch;
 
 use crate::api::{Changes, Garbage};
 use crate::deploy::compile::Compile;
-use crate::deploy::record::applied::{Applied, Retired};
+use crate::deploy::record::applied::{AppliedTopology, RetiredSubscriber};
 use crate::deploy::reloader::Reloader;
 use crate::deploy::topology::adopt::permit;
 use crate::deploy::topology::error::TopologyError;
-use crate::dispatch::{Kept, RemovedTopic};
+use crate::dispatch::{RemovedTopic, RetainedData};
 use crate::engine::Engine;
 
 impl<E: Engine, C: Compile> Reloader<E, C> {
     /// Removed subscribers that are remembered.
-    pub fn retired(&self) -> Vec<Retired> {
+    pub fn retired(&self) -> Vec<RetiredSubscriber> {
         self.shown().1.iter().flat_map(|applied| applied.retired.iter().cloned()).collect()
     }
 
@@ -27,8 +27,9 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
         let _alone = self.shared.applying.lock().await;
         let mut found = self.looked_for_garbage().await?.0;
         // including those whose deletion was interrupted
-        let begun: Vec<Retired> = self.shown().1.iter().flat_map(|applied| applied.forgetting.clone()).collect();
-        found.extend(begun.into_iter().map(|gone| Garbage::subscriber(gone, Kept::default())));
+        let begun: Vec<RetiredSubscriber> =
+            self.shown().1.iter().flat_map(|applied| applied.forgetting.clone()).collect();
+        found.extend(begun.into_iter().map(|gone| Garbage::subscriber(gone, RetainedData::default())));
         Ok(found)
     }
 
@@ -67,17 +68,18 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
         // including those whose deletion was interrupted before
         let known = found.iter().map(|garbage| garbage.name.clone()).collect::<HashSet<_>>();
         let all = self.forget_all().await?.into_iter().filter(|gone| !known.contains(&gone.name));
-        found.extend(all.map(|gone| Garbage::subscriber(gone, Kept::default())));
+        found.extend(all.map(|gone| Garbage::subscriber(gone, RetainedData::default())));
         Ok(found)
     }
 
     /// Deletes all marked subscribers, including those of an interrupted deletion. An apply waits meanwhile.
-    async fn forget_all(&self) -> Result<Vec<Retired>, TopologyError> {
-        let all: Vec<Retired> = self.shown().1.iter().flat_map(|applied| applied.forgetting.iter().cloned()).collect();
+    async fn forget_all(&self) -> Result<Vec<RetiredSubscriber>, TopologyError> {
+        let all: Vec<RetiredSubscriber> =
+            self.shown().1.iter().flat_map(|applied| applied.forgetting.iter().cloned()).collect();
         for gone in &all {
             self.shared.tree.forget(&gone.clone().into()).await?;
         }
-        self.change_applied(Applied::forgot).await?;
+        self.change_applied(AppliedTopology::forgot).await?;
         self.shared.forgotten.send_modify(|count| *count += 1);
         Ok(all)
     }
@@ -115,7 +117,7 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
 
     async fn change_applied(
         &self,
-        change: impl FnOnce(Applied) -> Applied + Send + 'static,
+        change: impl FnOnce(AppliedTopology) -> AppliedTopology + Send + 'static,
     ) -> Result<(), TopologyError> {
         self.on_disk(|reloader| {
             let mut store = reloader.store();

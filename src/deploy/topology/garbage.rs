@@ -3,8 +3,8 @@
 use std::fmt;
 
 use crate::api::{Garbage, Node};
-use crate::deploy::record::applied::Retired;
-use crate::dispatch::{Kept, RemovedTopic};
+use crate::deploy::record::applied::RetiredSubscriber;
+use crate::dispatch::{RemovedTopic, RetainedData};
 use crate::model::units::show_size;
 
 impl Garbage {
@@ -13,8 +13,11 @@ impl Garbage {
         Self { node, name, from: None, events: *events, handled: 0, bytes: *bytes, entries: 0, snapshots: 0 }
     }
 
-    pub(crate) fn subscriber(gone: Retired, Kept { handled, behind, entries, snapshots }: Kept) -> Self {
-        let (node, Retired { name, from, .. }) = (Node::Subscriber, gone);
+    pub(crate) fn subscriber(
+        gone: RetiredSubscriber,
+        RetainedData { handled, behind, entries, snapshots }: RetainedData,
+    ) -> Self {
+        let (node, RetiredSubscriber { name, from, .. }) = (Node::Subscriber, gone);
         Self { node, name, from: Some(from), events: behind, handled, bytes: 0, entries, snapshots }
     }
 }

@@ -2,14 +2,14 @@
 //!
 //! Promises: a stored version runs without a trial. A pinned subscriber keeps its version until `unpin`.
 
-use crate::api::{Component, DeployOutcome, Digest, Policy, Reloaded, Unpinned};
+use crate::api::{Component, DeployOutcome, Deployment, Digest, Policy, UnpinResult};
 use crate::deploy::compile::Compile;
 use crate::deploy::error::ReloadError;
-use crate::deploy::record::decided::Decided;
+use crate::deploy::record::decided::Decisions;
 use crate::deploy::reloader::Reloader;
 use crate::deploy::versions::deploy::not_called;
 use crate::deploy::versions::{shown_time, source};
-use crate::dispatch::{Called, NameError, Renames};
+use crate::dispatch::{CurrentVersions, NameError, Renames};
 use crate::engine::Engine;
 
 impl<E: Engine, C: Compile> Reloader<E, C> {
@@ -46,7 +46,7 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
             });
             let (version, is_trial) = looked.await?;
             let now_ns = reloader.shared.clock.now_ns();
-            let change = move |decided: &mut Decided| match is_trial {
+            let change = move |decided: &mut Decisions| match is_trial {
                 true => decided.take_back_trial(WHY, now_ns),
                 false => drop(decided.take_back_proven(WHY, now_ns)),
             };
@@ -92,7 +92,7 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
                     }
                 })
                 .await?;
-            let pin = move |decided: &mut Decided| {
+            let pin = move |decided: &mut Decisions| {
                 decided.prove(version);
                 decided.is_pinned = true;
             };
@@ -107,13 +107,13 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
     ///
     /// # Errors
     /// [`ReloadError`]; then it is still pinned.
-    pub async fn unpin(&self, subscriber: &str) -> Result<Unpinned, ReloadError> {
+    pub async fn unpin(&self, subscriber: &str) -> Result<UnpinResult, ReloadError> {
         let (index, _) = self.subject(subscriber)?;
         let reloader = self.clone();
         self.whole(async move {
             let subject = reloader.at(index)?;
             let _turn = reloader.to_begin(reloader.own_turn(&subject)).await?;
-            let (name, unpin) = (subject.name.clone(), |decided: &mut Decided| decided.is_pinned = false);
+            let (name, unpin) = (subject.name.clone(), |decided: &mut Decisions| decided.is_pinned = false);
             reloader.blocking(move |reloader| Ok(reloader.store().decide(&name, unpin)?)).await?;
             let (plan, named) = (subject.plan(), reloader.component_of(&subject.name));
             let proposed = reloader.blocking(move |reloader| {
@@ -131,12 +131,12 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
             };
             Ok(match tried {
                 Ok(tried) => {
-                    let is_tried = |it: &Reloaded| matches!(it.outcome, DeployOutcome::Tried | DeployOutcome::Runs);
-                    Unpinned { tries: tried.filter(is_tried).map(|it| it.version), refused: None }
+                    let is_tried = |it: &Deployment| matches!(it.outcome, DeployOutcome::Tried | DeployOutcome::Runs);
+                    UnpinResult { tries: tried.filter(is_tried).map(|it| it.version), refused: None }
                 }
                 Err(error) => {
                     reloader.note(&subject, Some(format!("keeping the previous version: {error}")));
-                    Unpinned { tries: None, refused: Some(error.to_string()) }
+                    UnpinResult { tries: None, refused: Some(error.to_string()) }
                 }
             })
         })
@@ -154,11 +154,11 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
         index: usize,
         version: Digest,
         why: &'static str,
-        change: impl FnOnce(&mut Decided) + Send + 'static,
+        change: impl FnOnce(&mut Decisions) + Send + 'static,
     ) -> Result<(), ReloadError> {
         let subject = self.at(index)?;
         let running = self.running(&subject)?;
-        let Called { proven, tried, .. } = running.versions().called();
+        let CurrentVersions { proven, tried, .. } = running.versions().called();
         let (plan, name, is_proven) = (subject.plan(), subject.name.clone(), proven == version.to_string());
         let handler = self
             .blocking(move |reloader| {
@@ -188,7 +188,7 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
 }
 
 /// The version with this prefix.
-fn one(decided: &Decided, subscriber: String, prefix: String) -> Result<Digest, ReloadError> {
+fn one(decided: &Decisions, subscriber: String, prefix: String) -> Result<Digest, ReloadError> {
     let found: Vec<_> = decided
         .kept
         .iter()

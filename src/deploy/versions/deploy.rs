@@ -13,13 +13,13 @@
 use std::path::Path;
 use std::time::Duration;
 
-use crate::api::{Component, DeployOutcome, Digest, Policy, Reloaded};
+use crate::api::{Component, DeployOutcome, Deployment, Digest, Policy};
 use crate::deploy::compile::Compile;
-use crate::deploy::error::{KeptError, ReloadError};
-use crate::deploy::record::decided::{Kept, Said};
+use crate::deploy::error::{ReloadError, StoredVersionError};
+use crate::deploy::record::decided::{SourceDigests, VersionRecord};
 use crate::deploy::reloader::{Reloader, Subject};
 use crate::deploy::versions::{cause, source, start, terms};
-use crate::dispatch::Called;
+use crate::dispatch::CurrentVersions;
 use crate::engine::{ApplyError, Engine};
 use crate::model::call::Handler as _;
 use crate::topology::SubscriberPlan;
@@ -30,13 +30,13 @@ pub(super) struct Proposal {
     spec: PluginSpec,
     cause: String,
     /// Its source, if that is a file or the topology.
-    said: Option<Said>,
+    said: Option<SourceDigests>,
     policy: Policy,
 }
 
 /// The proposal of a file.
-enum Looked {
-    Nothing(Reloaded),
+enum FileProposal {
+    Nothing(Deployment),
     New(Box<Proposal>),
 }
 
@@ -51,7 +51,7 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
         wasm: Vec<u8>,
         policy: Policy,
         cause: &str,
-    ) -> Result<Reloaded, ReloadError> {
+    ) -> Result<Deployment, ReloadError> {
         let (index, _) = self.subject(subscriber)?;
         let (reloader, how) = (self.clone(), (policy, cause.to_owned()));
         self.whole(async move { reloader.deployed(index, move |_| Ok(wasm), how, None).await }).await
@@ -65,7 +65,7 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
         read: impl FnOnce(&Self) -> Result<Vec<u8>, ReloadError> + Send + 'static,
         (policy, cause): (Policy, String),
         expected: Option<String>,
-    ) -> Result<Reloaded, ReloadError> {
+    ) -> Result<Deployment, ReloadError> {
         let subject = self.at(index)?;
         let place = subject.queue.join();
         let _turn = self.to_begin(self.turn_of(&subject, &place)).await?;
@@ -81,7 +81,7 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
     ///
     /// # Errors
     /// [`ReloadError`]; the previous version continues to run.
-    pub async fn propose(&self, subscriber: &str, file: &Path, policy: Policy) -> Result<Reloaded, ReloadError> {
+    pub async fn propose(&self, subscriber: &str, file: &Path, policy: Policy) -> Result<Deployment, ReloadError> {
         let (index, _) = self.subject(subscriber)?;
         let (reloader, file) = (self.clone(), file.to_owned());
         self.whole(async move {
@@ -91,12 +91,12 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
             let plan = subject.plan();
             let looked = reloader.blocking(move |reloader| reloader.look_at_file(&plan, &file, policy)).await;
             let reloaded = match looked {
-                Ok(Looked::Nothing(reloaded)) => Ok(reloaded),
-                Ok(Looked::New(proposal)) => reloader.reload(index, *proposal).await,
+                Ok(FileProposal::Nothing(reloaded)) => Ok(reloaded),
+                Ok(FileProposal::New(proposal)) => reloader.reload(index, *proposal).await,
                 Err(error) => Err(error),
             };
             match &reloaded {
-                Ok(Reloaded { outcome: DeployOutcome::Tried | DeployOutcome::Runs, .. }) => place.is_done(),
+                Ok(Deployment { outcome: DeployOutcome::Tried | DeployOutcome::Runs, .. }) => place.is_done(),
                 Ok(_) => {}
                 Err(error) => reloader.note(&subject, Some(format!("keeping the previous version: {error}"))),
             }
@@ -106,11 +106,11 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
     }
 
     /// The proposal of a plugin's file. Blocks.
-    fn look_at_file(&self, plan: &SubscriberPlan, file: &Path, policy: Policy) -> Result<Looked, ReloadError> {
+    fn look_at_file(&self, plan: &SubscriberPlan, file: &Path, policy: Policy) -> Result<FileProposal, ReloadError> {
         let wasm = source::read(&plan.label(), file).map_err(|error| ReloadError::Source(vec![error]))?;
         let component = Digest::of(&wasm);
         Ok(match self.proposal_now(plan, Some((file.to_owned().into(), wasm)), policy)? {
-            Some(proposal) => Looked::New(proposal.into()),
+            Some(proposal) => FileProposal::New(proposal.into()),
             None => {
                 let shown = self.shown();
                 let decided = shown.0.subscribers.get(&plan.label());
@@ -119,7 +119,7 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
                     Some(decided) => (decided.newest(), DeployOutcome::Unchanged),
                     None => (source::version(plan, &component), DeployOutcome::Ignored),
                 };
-                Looked::Nothing(Reloaded { version, outcome, notice: None })
+                FileProposal::Nothing(Deployment { version, outcome, notice: None })
             }
         })
     }
@@ -133,7 +133,7 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
     ) -> Result<Option<Proposal>, ReloadError> {
         let name = plan.label();
         let component = named.as_ref().map(|(_, wasm)| Digest::of(wasm));
-        let said = Said { component, settings: source::settings(plan) };
+        let said = SourceDigests { component, settings: source::settings(plan) };
         let mut store = self.store();
         let (proposed, is_of_file) = match store.decided(&name) {
             None => (component, true),
@@ -148,7 +148,7 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
         let cause = named.as_ref().filter(|_| is_of_file).map(|(named, _)| cause(named));
         let wasm = match named {
             Some((_, wasm)) if component == Some(proposed) => wasm,
-            _ => store.component(proposed).map_err(KeptError::Store)?,
+            _ => store.component(proposed).map_err(StoredVersionError::Store)?,
         };
         drop(store);
         let cause = cause.unwrap_or_else(|| super::OTHER_SETTINGS.to_owned());
@@ -157,7 +157,7 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
     }
 
     /// The caller must hold [`Subject::turn`].
-    pub(super) async fn reload(&self, index: usize, proposal: Proposal) -> Result<Reloaded, ReloadError> {
+    pub(super) async fn reload(&self, index: usize, proposal: Proposal) -> Result<Deployment, ReloadError> {
         let subject = self.at(index)?;
         let (version, said, settings) = (proposal.spec.digest(), proposal.said, proposal.spec.settings());
         let name = subject.name.clone();
@@ -176,7 +176,7 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
                 (DeployOutcome::Unchanged | DeployOutcome::OnTrial, Some(outcome)) => outcome,
                 (outcome, _) => outcome,
             };
-            return Ok(Reloaded { version, outcome, notice: None });
+            return Ok(Deployment { version, outcome, notice: None });
         }
         let Proposal { spec, cause, said, policy } = proposal;
         // A component has up to 64 MiB, and the remaining room is reserved for work that frees some.
@@ -187,7 +187,7 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
         tracing::info!(subscriber, digest, cause, "compiling a new version");
         self.note(&subject, Some(format!("compiling {digest}")));
         let decided_as = (cause.as_str(), self.shared.clock.now_ns());
-        let (kept, wasm) = (Kept::new(&spec, &subject.plan().config, decided_as), spec.wasm.clone());
+        let (kept, wasm) = (VersionRecord::new(&spec, &subject.plan().config, decided_as), spec.wasm.clone());
         let compiled = self.blocking(move |reloader| Ok(reloader.shared.compiler.compile_beside(spec)?));
         let handler = self.unless_closing(compiled).await.inspect_err(|error| {
             self.note(&subject, Some(format!("{digest} is refused, keeping the previous version: {error}")));
@@ -243,7 +243,7 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
         if let Some(notice) = &notice {
             tracing::warn!(subscriber, "{notice}");
         }
-        Ok(Reloaded { version, outcome, notice })
+        Ok(Deployment { version, outcome, notice })
     }
 
     /// The result for a version that needs no compilation. If it is the stable one while another is the candidate, the
@@ -252,7 +252,7 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
         &self,
         subscriber: &str,
         version: Digest,
-        said: Option<Said>,
+        said: Option<SourceDigests>,
     ) -> Result<Option<DeployOutcome>, ReloadError> {
         let mut store = self.store();
         let now_ns = store.clock().now_ns();
@@ -281,13 +281,13 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
     }
 
     /// A stored version, compiled in the background. Blocks.
-    pub(super) fn kept(&self, plan: &SubscriberPlan, version: Digest) -> Result<C::Handler, KeptError> {
+    pub(super) fn kept(&self, plan: &SubscriberPlan, version: Digest) -> Result<C::Handler, StoredVersionError> {
         let spec = {
             let store = self.store();
-            let decided = store.decided(&plan.label()).ok_or(KeptError::Unknown { version })?;
+            let decided = store.decided(&plan.label()).ok_or(StoredVersionError::Unknown { version })?;
             start::kept_spec(&store, plan, decided, version)?
         };
-        self.shared.compiler.compile_beside(spec).map_err(KeptError::Refused)
+        self.shared.compiler.compile_beside(spec).map_err(StoredVersionError::Refused)
     }
 
     /// Loads the decided versions of subscribers whose lanes halt because they could not be loaded at the start.
@@ -311,7 +311,7 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
     async fn align(&self, index: usize, is_stale: bool) -> Result<Option<DeployOutcome>, ReloadError> {
         let subject = self.at(index)?;
         let running = self.running(&subject)?;
-        let Called { proven, tried, .. } = running.versions().called();
+        let CurrentVersions { proven, tried, .. } = running.versions().called();
         let (plan, name) = (subject.plan(), subject.name.clone());
         let found = self.blocking(move |reloader| {
             let Some(decided) = reloader.store().decided(&name).cloned() else { return Ok(None) };

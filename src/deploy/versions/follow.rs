@@ -15,7 +15,7 @@ use crate::api::{Component, Policy, Proposal};
 use crate::deploy::compile::Compile;
 use crate::deploy::error::{PluginError, ReloadError};
 use crate::deploy::reloader::Reloader;
-use crate::deploy::watch::{Changed, Watch};
+use crate::deploy::watch::{PathChange, Watch};
 use crate::engine::Engine;
 
 impl<E: Engine, C: Compile> Reloader<E, C> {
@@ -51,7 +51,7 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
                         Err(_) => return,
                     },
                 };
-                for Changed { path, is_gone } in changed {
+                for PathChange { path, is_gone } in changed {
                     for (subscriber, file) in files.iter().filter(|(_, file)| **file == path) {
                         match is_gone {
                             true => tracing::warn!(

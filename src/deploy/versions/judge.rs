@@ -22,7 +22,7 @@ use crate::dispatch::{Trial, Verdict};
 use crate::engine::Engine;
 
 /// The result of a trial that had enough.
-enum Passed {
+enum TrialResult {
     Proven,
     Widened(Arc<Trial>),
     Over,
@@ -58,10 +58,10 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
                     Verdict::Over => return,
                     Verdict::Failed(failure) => return self.take_back(&subject, &trial, &failure.to_string()).await,
                     Verdict::Enough if Instant::now() >= passes => match self.passes(&subject, &trial).await {
-                        Passed::Proven => return,
-                        Passed::Widened(next) => break next,
-                        Passed::Over => {} // meanwhile; its verdict says how
-                        Passed::NotKept => {
+                        TrialResult::Proven => return,
+                        TrialResult::Widened(next) => break next,
+                        TrialResult::Over => {} // meanwhile; its verdict says how
+                        TrialResult::NotKept => {
                             passes = Instant::now() + pause;
                             pause = (2 * pause).min(PAUSE_MAX);
                         }
@@ -137,12 +137,12 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
 
     /// Completes a trial with enough events: the candidate becomes stable, or is extended to all lanes. It cannot fail
     /// while that is stored.
-    async fn passes(&self, subject: &Subject, trial: &Arc<Trial>) -> Passed {
+    async fn passes(&self, subject: &Subject, trial: &Arc<Trial>) -> TrialResult {
         let _turn = subject.turn.lock().await;
-        let Ok(running) = self.running(subject) else { return Passed::Over };
+        let Ok(running) = self.running(subject) else { return TrialResult::Over };
         let versions = running.versions();
         if !versions.hold_trial(trial) {
-            return Passed::Over;
+            return TrialResult::Over;
         }
         let goes_on = trial.terms().lanes.is_some();
         let (name, version) = (subject.name.clone(), trial.version().to_owned());
@@ -162,22 +162,22 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
             Ok(None) => {
                 // it was not decided: there is nothing to store
                 versions.give_up_trial();
-                return Passed::Over;
+                return TrialResult::Over;
             }
             Err(error) => {
                 versions.release_trial(trial);
                 self.not_kept(subject, &error);
-                return Passed::NotKept;
+                return TrialResult::NotKept;
             }
         };
         if goes_on {
             tracing::info!(subscriber = subject.name, digest, "the canary has passed: all lanes try the version");
-            return versions.widen_trial(trial).map_or(Passed::Over, Passed::Widened);
+            return versions.widen_trial(trial).map_or(TrialResult::Over, TrialResult::Widened);
         }
         versions.pass_trial(trial); // it was held
         tracing::info!(subscriber = subject.name, digest, "the new version is stable");
         self.note(subject, Some(format!("{digest} is stable")));
-        Passed::Proven
+        TrialResult::Proven
     }
 
     /// Ends the trial of a candidate at once: it becomes stable, in all lanes. Returns the version.

@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::api::{KeptVersion, Standing, SubscriberStatus, Summary};
+use crate::api::{StoredVersion, SubscriberStatus, Summary, VersionRole};
 use crate::deploy::compile::Compile;
 use crate::deploy::error::ReloadError;
-use crate::deploy::record::decided::Kept;
+use crate::deploy::record::decided::VersionRecord;
 use crate::deploy::reloader::{Reloader, Subject};
 use crate::deploy::versions::source;
 use crate::engine::Engine;
@@ -53,24 +53,24 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
     ///
     /// # Errors
     /// [`ReloadError::Control`].
-    pub fn versions(&self, subscriber: &str) -> Result<Vec<KeptVersion>, ReloadError> {
+    pub fn versions(&self, subscriber: &str) -> Result<Vec<StoredVersion>, ReloadError> {
         let (_, subject) = self.subject(subscriber)?;
         let shown = self.shown();
         let Some(decided) = shown.0.subscribers.get(&subject.name) else { return Ok(Vec::new()) };
         let on_trial = self.running(&subject)?.versions().on_trial();
-        let trial = |kept: &Kept| on_trial.clone().filter(|trial| trial.digest == kept.version.to_string());
+        let trial = |kept: &VersionRecord| on_trial.clone().filter(|trial| trial.digest == kept.version.to_string());
         let back_to = match decided.tried {
             Some(_) => Some(decided.proven),
             None => decided.before.last().copied(),
         };
-        let version = |kept: &Kept| KeptVersion {
+        let version = |kept: &VersionRecord| StoredVersion {
             version: kept.version,
             wasm: kept.wasm,
             standing: match () {
-                () if decided.tried.is_some_and(|tried| tried.version == kept.version) => Standing::Tried,
-                () if decided.proven == kept.version => Standing::Proven,
-                () if kept.taken_back.is_some() => Standing::TakenBack,
-                () => Standing::Kept,
+                () if decided.tried.is_some_and(|tried| tried.version == kept.version) => VersionRole::Tried,
+                () if decided.proven == kept.version => VersionRole::Proven,
+                () if kept.taken_back.is_some() => VersionRole::TakenBack,
+                () => VersionRole::Kept,
             },
             is_next_back: back_to == Some(kept.version),
             cause: kept.cause.clone(),

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashSet};
 
 use crate::api::{Component, Digest};
-use crate::deploy::record::decided::Said;
+use crate::deploy::record::decided::SourceDigests;
 use crate::deploy::record::store::Store;
 use crate::deploy::versions::source::{held, of_deployed, ports, read, read_component, settings, settings_spec};
 use crate::deploy::versions::start::{NamedComponent, wasm_of};
@@ -24,7 +24,7 @@ pub(crate) fn affected(store: &Store, plan: &Plan, named: &[Component], started:
     let started: HashSet<&String> = started.iter().collect();
     let is_new = |subscriber: &SubscriberPlan, name: &str, component: &Component| {
         let Some((decided, digest)) = store.decided(name).zip(component.stored()) else { return false };
-        let said = Said { component: Some(digest), settings: settings(subscriber) };
+        let said = SourceDigests { component: Some(digest), settings: settings(subscriber) };
         decided.is_of_file(said) && decided.proposed(said).is_some()
     };
     let affected = |(subscriber, component): (&SubscriberPlan, &Component)| {
@@ -40,7 +40,7 @@ pub(crate) fn words(store: &Store, plan: &Plan, named: &[Component], only: &[Str
         let name = subscriber.label();
         let Some(decided) = store.decided(&name).filter(|_| only.contains(&name)) else { continue };
         let component = digest_of(&name, of);
-        let said = Said { component, settings: settings(subscriber) };
+        let said = SourceDigests { component, settings: settings(subscriber) };
         let short = |digest: Option<Digest>| digest.map(|digest| digest.short()).unwrap_or_default();
         let (before, proposed) = (decided.component(), decided.proposed(said));
         let is_other = decided.find(decided.newest()).is_some_and(|kept| kept.said().settings != said.settings);
@@ -93,7 +93,8 @@ pub(crate) fn misfits(store: &Store, plan: &Plan, named: &[Component], only: &[S
         // Unreadable components and secrets are reported elsewhere.
         let Ok(spec) = settings_spec(subscriber) else { continue };
         let of_file = read_component(store, &name, of).ok().map(NamedComponent::of);
-        let said = Said { component: of_file.as_ref().map(|file| file.digest), settings: settings(subscriber) };
+        let said =
+            SourceDigests { component: of_file.as_ref().map(|file| file.digest), settings: settings(subscriber) };
         let proposed = match store.decided(&name).filter(|_| only.contains(&name)) {
             None => said.component.filter(|_| only.contains(&name)),
             Some(decided) => decided.proposed(said),

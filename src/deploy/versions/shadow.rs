@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::api::ShadowReport;
 use crate::deploy::compile::Compile;
-use crate::deploy::error::{KeptError, ReloadError};
+use crate::deploy::error::{ReloadError, StoredVersionError};
 use crate::deploy::reloader::Reloader;
 use crate::deploy::versions::{source, start};
 use crate::dispatch::NameError;
@@ -54,7 +54,7 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
             let other = source::spec(&plan, wasm).map_err(ReloadError::Source)?;
             let compiler = &reloader.shared.compiler;
             let other = compiler.compile_beside(other)?;
-            let running = compiler.compile_beside(running).map_err(KeptError::Refused)?;
+            let running = compiler.compile_beside(running).map_err(StoredVersionError::Refused)?;
             Ok((running, other))
         });
         let (running, other) = compiled.await?;

@@ -5,11 +5,11 @@
 
 use std::time::Duration;
 
-use crate::api::{Digest, SnapshotInfo, TakenBy};
+use crate::api::{Digest, SnapshotCause, SnapshotInfo};
 use crate::deploy::compile::Compile;
 use crate::deploy::error::ReloadError;
 use crate::deploy::reloader::{Reloader, Subject};
-use crate::deploy::versions::start::Replaced;
+use crate::deploy::versions::start::Replacement;
 use crate::dispatch::snapshots::{KEPT_DEFAULT, take_where_nothing_runs};
 use crate::dispatch::{Renames, SnapshotError, Tree};
 use crate::engine::Engine;
@@ -59,7 +59,7 @@ fn told(subscriber: &str, version: Digest, taken: Result<Option<SnapshotInfo>, S
 pub(crate) async fn snapshot_where_nothing_runs<E: Engine>(
     engine: &E,
     names: (&Plan, &Renames),
-    replaced: &Replaced,
+    replaced: &Replacement,
 ) -> Option<String> {
     snapshot_before(replaced, async |subscriber, by| {
         take_where_nothing_runs(engine, names, subscriber, by, KEPT_DEFAULT).await
@@ -71,7 +71,7 @@ pub(crate) async fn snapshot_where_nothing_runs<E: Engine>(
 pub(crate) async fn snapshot_where_it_does_not_run<E: Engine>(
     tree: &Tree<E>,
     names: (&Plan, &Renames),
-    replaced: &Replaced,
+    replaced: &Replacement,
 ) -> Option<String> {
     snapshot_before(replaced, async |subscriber, by| {
         tree.take_where_it_does_not_run(names, subscriber, by, KEPT_DEFAULT).await
@@ -80,12 +80,12 @@ pub(crate) async fn snapshot_where_it_does_not_run<E: Engine>(
 }
 
 async fn snapshot_before(
-    replaced: &Replaced,
-    take: impl AsyncFnOnce(&str, (TakenBy, &str, &str)) -> Result<Option<SnapshotInfo>, SnapshotError>,
+    replaced: &Replacement,
+    take: impl AsyncFnOnce(&str, (SnapshotCause, &str, &str)) -> Result<Option<SnapshotInfo>, SnapshotError>,
 ) -> Option<String> {
-    let Replaced { subscriber, before, version } = replaced;
+    let Replacement { subscriber, before, version } = replaced;
     let (digest, note) = (before.to_string(), note(*version, Some(*before)));
-    let taken = take(subscriber, (TakenBy::Deploy, digest.as_str(), note.as_str())).await;
+    let taken = take(subscriber, (SnapshotCause::Deploy, digest.as_str(), note.as_str())).await;
     // Nothing runs that would wait for it, and the subscriber's next snapshot must find it complete.
     told(subscriber, *version, taken.map_err(|error| error.to_string()))
 }
@@ -105,7 +105,7 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
             }
             let note = note(version, runs);
             let running = self.running(subject)?;
-            Ok::<_, ReloadError>(Some(running.snapshots().take(TakenBy::Deploy, &note, KEPT_DEFAULT).await?))
+            Ok::<_, ReloadError>(Some(running.snapshots().take(SnapshotCause::Deploy, &note, KEPT_DEFAULT).await?))
         };
         in_time(&subject.name, version, taken).await
     }

@@ -18,7 +18,7 @@ use crate::deploy::secrets::SecretFolders;
 use crate::limits::COMPONENT_BYTES_MAX;
 use crate::model::call::Limits;
 use crate::topology::{ConfigSchema, ConfigValue, Plan, SubscriberPlan};
-use crate::wasm::{Hidden, Host, Plugin, PluginSpec, config_schema};
+use crate::wasm::{HiddenReason, Host, Plugin, PluginSpec, config_schema};
 
 /// Largest secret in bytes: certificates and keys fit, and a wrong path is detected.
 const SECRET_BYTES_MAX: u64 = 64 << 10;
@@ -54,7 +54,7 @@ pub(crate) fn of_deployed(mut errors: Vec<PluginError>, component: &Digest) -> V
 /// [`PluginError::Config`].
 pub(crate) fn held(spec: PluginSpec) -> Result<PluginSpec, Vec<PluginError>> {
     let declared = config_schema(&spec.wasm).and_then(|schema| schema.map(ConfigSchema::compile).transpose());
-    let is_secret = |name: &String| spec.hidden.get(name) == Some(&Hidden::Secret);
+    let is_secret = |name: &String| spec.hidden.get(name) == Some(&HiddenReason::Secret);
     let text = |(name, value): (&String, &String)| (name.clone(), Some(value.clone()).filter(|_| !is_secret(name)));
     let misfits = match declared {
         Ok(None) => Vec::new(),
@@ -99,11 +99,11 @@ fn told(subscriber: &SubscriberPlan) -> impl Iterator<Item = (&str, Option<&str>
 }
 
 /// The values of a configuration that must not be shown.
-pub(crate) fn hidden(values: &BTreeMap<String, ConfigValue>) -> BTreeMap<String, Hidden> {
+pub(crate) fn hidden(values: &BTreeMap<String, ConfigValue>) -> BTreeMap<String, HiddenReason> {
     let hidden = |(name, value): (&String, &ConfigValue)| match value {
         ConfigValue::Text(_) => None,
-        ConfigValue::Variable { .. } => Some((name.clone(), Hidden::Variable)),
-        ConfigValue::SecretFile(_) => Some((name.clone(), Hidden::Secret)),
+        ConfigValue::Variable { .. } => Some((name.clone(), HiddenReason::Variable)),
+        ConfigValue::SecretFile(_) => Some((name.clone(), HiddenReason::Secret)),
     };
     values.iter().filter_map(hidden).collect()
 }
@@ -236,13 +236,13 @@ pub fn read(subscriber: &str, path: &Path) -> Result<Vec<u8>, PluginError> {
     let (subscriber, path) = (subscriber.to_owned(), path.to_owned());
     match read_file(&path, COMPONENT_BYTES_MAX) {
         Ok(wasm) => Ok(wasm),
-        Err(Unread::TooLarge(bytes)) => Err(PluginError::TooLarge { subscriber, path, bytes }),
-        Err(Unread::Failed(error)) => Err(PluginError::Unreadable { subscriber, path, error }),
+        Err(FileReadError::TooLarge(bytes)) => Err(PluginError::TooLarge { subscriber, path, bytes }),
+        Err(FileReadError::Failed(error)) => Err(PluginError::Unreadable { subscriber, path, error }),
     }
 }
 
 /// Why a file was not read.
-enum Unread {
+enum FileReadError {
     /// Its size exceeds the maximum.
     TooLarge(u64),
     Failed(io::Error),
@@ -250,22 +250,22 @@ enum Unread {
 
 /// Reads a regular file, whose path clients may choose, with the permissions of the bus. Other kinds of files could be
 /// endless or block.
-fn read_file(path: &Path, bytes_max: u64) -> Result<Vec<u8>, Unread> {
+fn read_file(path: &Path, bytes_max: u64) -> Result<Vec<u8>, FileReadError> {
     let mut options = File::options();
     // returns at once for a pipe without a writer
     options.read(true).custom_flags(OFlags::NONBLOCK.bits().cast_signed());
-    let file = options.open(path).map_err(Unread::Failed)?;
-    let about = file.metadata().map_err(Unread::Failed)?;
+    let file = options.open(path).map_err(FileReadError::Failed)?;
+    let about = file.metadata().map_err(FileReadError::Failed)?;
     if !about.is_file() {
-        return Err(Unread::Failed(io::Error::new(io::ErrorKind::InvalidInput, "it is no regular file")));
+        return Err(FileReadError::Failed(io::Error::new(io::ErrorKind::InvalidInput, "it is no regular file")));
     }
     let (mut bytes, length) = (Vec::new(), about.len());
     if length > bytes_max {
-        return Err(Unread::TooLarge(length));
+        return Err(FileReadError::TooLarge(length));
     }
     // The file may grow meanwhile.
-    let count = file.take(bytes_max + 1).read_to_end(&mut bytes).map_err(Unread::Failed)? as u64;
-    if count > bytes_max { Err(Unread::TooLarge(count)) } else { Ok(bytes) }
+    let count = file.take(bytes_max + 1).read_to_end(&mut bytes).map_err(FileReadError::Failed)? as u64;
+    if count > bytes_max { Err(FileReadError::TooLarge(count)) } else { Ok(bytes) }
 }
 
 /// The configuration that the plugin can read, with secrets from their files.
@@ -298,8 +298,8 @@ pub(crate) fn config(
 /// The content of a file without the line break that editors add at the end.
 fn secret(path: &Path) -> Result<String, String> {
     let bytes = read_file(path, SECRET_BYTES_MAX).map_err(|why| match why {
-        Unread::TooLarge(bytes) => format!("{bytes} bytes are more than a secret may have ({SECRET_BYTES_MAX})"),
-        Unread::Failed(error) => error.to_string(),
+        FileReadError::TooLarge(bytes) => format!("{bytes} bytes are more than a secret may have ({SECRET_BYTES_MAX})"),
+        FileReadError::Failed(error) => error.to_string(),
     })?;
     let mut text = String::from_utf8(bytes).map_err(|_| "it is not UTF-8".to_owned())?;
     if text.ends_with('\n') {

@@ -15,8 +15,8 @@ use std::time::{Duration, Instant};
 
 use crate::api::{Component, Digest};
 use crate::deploy::compile::Compile;
-use crate::deploy::error::{KeptError, PluginError};
-use crate::deploy::record::decided::{Decided, Kept, Said};
+use crate::deploy::error::{PluginError, StoredVersionError};
+use crate::deploy::record::decided::{Decisions, SourceDigests, VersionRecord};
 use crate::deploy::record::error::StoreError;
 use crate::deploy::record::store::Store;
 use crate::deploy::versions::placeholder::{Loadable, Placeholder};
@@ -24,14 +24,14 @@ use crate::deploy::versions::source::{
     config, each, held, hidden, of_deployed, ports, read_component, settings, settings_spec, spec_of,
 };
 use crate::deploy::versions::terms;
-use crate::dispatch::Starts;
+use crate::dispatch::InitialVersions;
 use crate::model::call::Handler as _;
 use crate::topology::{ConfigValue, Plan, SubscriberPlan};
 use crate::wasm::PluginSpec;
 
 /// A version that replaces another when a bus starts.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Replaced {
+pub struct Replacement {
     /// The subscriber's full name.
     pub subscriber: String,
     /// The stable version.
@@ -71,18 +71,18 @@ pub enum Progress {
 
 /// The versions with which a bus starts.
 #[derive(Debug)]
-pub struct Begun<H> {
+pub struct StartedVersions<H> {
     /// The decided versions.
     pub store: Store,
     /// The versions by subscriber, in order.
-    pub starts: Vec<Starts<Loadable<H>>>,
+    pub starts: Vec<InitialVersions<Loadable<H>>>,
     /// A note for each subscriber.
     pub notes: Vec<Option<String>>,
 }
 
 /// The versions of one subscriber.
 struct Choice<H> {
-    starts: Starts<Loadable<H>>,
+    starts: InitialVersions<Loadable<H>>,
     note: Option<String>,
     change: Change,
 }
@@ -90,22 +90,22 @@ struct Choice<H> {
 pub(crate) enum Change {
     None,
     /// The proposed version already runs.
-    Seen(Said),
+    Seen(SourceDigests),
     /// The proposed version is the stable one, while another is the candidate.
-    Back(Said),
+    Back(SourceDigests),
     /// The first version.
-    First(Proposed),
+    First(ProposedVersion),
     /// A candidate in N lanes, or in all.
-    Try(Proposed, Option<u32>),
+    Try(ProposedVersion, Option<u32>),
     /// Replaces a version with which it cannot be compared.
-    Replace(Proposed),
+    Replace(ProposedVersion),
 }
 
 /// A version to decide on.
-pub(crate) struct Proposed {
-    pub(crate) kept: Kept,
+pub(crate) struct ProposedVersion {
+    pub(crate) kept: VersionRecord,
     wasm: Vec<u8>,
-    said: Said,
+    said: SourceDigests,
 }
 
 /// The component that the topology names: the content of a file, or a stored one.
@@ -122,14 +122,16 @@ impl NamedComponent {
 
 impl Change {
     /// Which version replaces which.
-    pub(crate) fn replaces(&self, store: &Store, subscriber: &str) -> Option<Replaced> {
-        let (Self::Try(Proposed { kept, .. }, _) | Self::Replace(Proposed { kept, .. })) = self else { return None };
+    pub(crate) fn replaces(&self, store: &Store, subscriber: &str) -> Option<Replacement> {
+        let (Self::Try(ProposedVersion { kept, .. }, _) | Self::Replace(ProposedVersion { kept, .. })) = self else {
+            return None;
+        };
         let before = store.decided(subscriber)?.proven;
-        Some(Replaced { subscriber: subscriber.to_owned(), before, version: kept.version })
+        Some(Replacement { subscriber: subscriber.to_owned(), before, version: kept.version })
     }
 }
 
-struct Beginning<'a, C> {
+struct StartContext<'a, C> {
     store: &'a Store,
     compiler: &'a C,
     now_ns: u64,
@@ -151,7 +153,7 @@ pub fn begin<C: Compile, P: Clone + Into<Component>>(
     plan: &Plan,
     components: &[P],
     progress: &(dyn Fn(Progress) + Sync),
-) -> Result<Begun<C::Handler>, BeginError> {
+) -> Result<StartedVersions<C::Handler>, BeginError> {
     let components: Vec<Component> = components.iter().cloned().map(Into::into).collect();
     begin_with(store, compiler, plan, &components, progress, |_, _| Ok::<_, BeginError>(()))
 }
@@ -166,14 +168,14 @@ pub fn begin_with<C: Compile, F: From<BeginError>>(
     plan: &Plan,
     named: &[Component],
     progress: &(dyn Fn(Progress) + Sync),
-    first: impl FnOnce(&mut Store, &[Replaced]) -> Result<(), F>,
-) -> Result<Begun<C::Handler>, F> {
+    first: impl FnOnce(&mut Store, &[Replacement]) -> Result<(), F>,
+) -> Result<StartedVersions<C::Handler>, F> {
     let renames = store.renames(plan);
     let is_applied = store.topology().is_some_and(|(applied, _)| applied == *plan);
     let choose_on = |store: &Store| {
         let view = store.view(&renames);
         let now_ns = view.clock().now_ns();
-        let beginning = Beginning { store: &view, compiler, now_ns, is_beside: false, is_applied, progress };
+        let beginning = StartContext { store: &view, compiler, now_ns, is_beside: false, is_applied, progress };
         beginning.choose_all(plan, named, None).map_err(BeginError::Plugins)
     };
     let mut chosen = choose_on(&store)?;
@@ -186,13 +188,13 @@ pub fn begin_with<C: Compile, F: From<BeginError>>(
         chosen = choose_on(&store)?;
         keep_all(&mut store, &chosen.changes).map_err(BeginError::from)?;
     }
-    let Chosen { starts, notes, changes } = chosen;
+    let Choices { starts, notes, changes } = chosen;
     let view = store.view(&renames);
     let replaced: Vec<_> =
         changes.iter().filter_map(|(subscriber, change)| change.replaces(&view, subscriber)).collect();
     first(&mut store, &replaced)?;
     decide(&mut store, changes).map_err(BeginError::from)?;
-    Ok(Begun { store, starts, notes })
+    Ok(StartedVersions { store, starts, notes })
 }
 
 /// Stores the components of changes, all or none.
@@ -207,8 +209,8 @@ fn keep_all(store: &mut Store, changes: &[(String, Change)]) -> Result<(), Store
 }
 
 /// Versions that can run, in the order of their subscribers. Nothing is decided yet.
-pub(crate) struct Chosen<H> {
-    pub(crate) starts: Vec<Starts<Loadable<H>>>,
+pub(crate) struct Choices<H> {
+    pub(crate) starts: Vec<InitialVersions<Loadable<H>>>,
     pub(crate) notes: Vec<Option<String>>,
     pub(crate) changes: Vec<(String, Change)>,
 }
@@ -220,9 +222,9 @@ pub(crate) fn choose<C: Compile>(
     plan: &Plan,
     named: &[Component],
     only: &[String],
-) -> Result<Chosen<C::Handler>, Vec<PluginError>> {
+) -> Result<Choices<C::Handler>, Vec<PluginError>> {
     let (now_ns, is_beside, is_applied) = (store.clock().now_ns(), true, false);
-    let beginning = Beginning { store, compiler, now_ns, is_beside, is_applied, progress: &|_| () };
+    let beginning = StartContext { store, compiler, now_ns, is_beside, is_applied, progress: &|_| () };
     beginning.choose_all(plan, named, Some(only))
 }
 
@@ -249,7 +251,7 @@ pub(crate) fn decide(store: &mut Store, changes: Vec<(String, Change)>) -> Resul
                 }
                 (Change::Seen(said), Some(decided)) => decided.look_at(said),
                 (Change::First(new) | Change::Try(new, _) | Change::Replace(new), None) => {
-                    subscribers.insert(subscriber, Decided::first(new.kept));
+                    subscribers.insert(subscriber, Decisions::first(new.kept));
                 }
                 (Change::Try(new, lanes), Some(decided)) => {
                     decided.look_at(new.said);
@@ -267,17 +269,17 @@ pub(crate) fn decide(store: &mut Store, changes: Vec<(String, Change)>) -> Resul
 }
 
 fn no_room(subscriber: &str) -> PluginError {
-    PluginError::Kept { subscriber: subscriber.to_owned(), error: KeptError::Store(StoreError::NoRoom) }
+    PluginError::Kept { subscriber: subscriber.to_owned(), error: StoredVersionError::Store(StoreError::NoRoom) }
 }
 
-impl<C: Compile> Beginning<'_, C> {
+impl<C: Compile> StartContext<'_, C> {
     /// Prepares the versions of a plan's subscribers: all of them, or those with these names.
     fn choose_all(
         &self,
         plan: &Plan,
         named: &[Component],
         only: Option<&[String]>,
-    ) -> Result<Chosen<C::Handler>, Vec<PluginError>> {
+    ) -> Result<Choices<C::Handler>, Vec<PluginError>> {
         let choices = each(plan, |index, subscriber| {
             if only.is_some_and(|only| !only.contains(&subscriber.label())) {
                 return None;
@@ -287,7 +289,7 @@ impl<C: Compile> Beginning<'_, C> {
                 None => Err(vec![PluginError::Missing { subscriber: subscriber.label() }]),
             })
         });
-        let mut chosen = Chosen { starts: Vec::new(), notes: Vec::new(), changes: Vec::new() };
+        let mut chosen = Choices { starts: Vec::new(), notes: Vec::new(), changes: Vec::new() };
         let mut errors = Vec::new();
         for (choice, subscriber) in choices.into_iter().zip(&plan.subscribers) {
             match choice {
@@ -311,13 +313,18 @@ impl<C: Compile> Beginning<'_, C> {
             }
             let spec = spec_of(subscriber, read_component(self.store, &name, named))?;
             let kept = self.kept(&spec, subscriber, named);
-            let new = Proposed { said: kept.said(), kept, wasm: spec.wasm.clone() };
+            let new = ProposedVersion { said: kept.said(), kept, wasm: spec.wasm.clone() };
             let proven = Loadable::Version(self.compile(spec, named)?);
-            return Ok(Choice { starts: Starts { proven, on_trial: None }, note: None, change: Change::First(new) });
+            return Ok(Choice {
+                starts: InitialVersions { proven, on_trial: None },
+                note: None,
+                change: Change::First(new),
+            });
         };
         let found = read_component(self.store, &name, named).map(NamedComponent::of);
         let spec = settings_spec(subscriber);
-        let said = Said { component: found.as_ref().ok().map(|found| found.digest), settings: settings(subscriber) };
+        let said =
+            SourceDigests { component: found.as_ref().ok().map(|found| found.digest), settings: settings(subscriber) };
         let (mut refused, mut found_file) = (Vec::new(), None);
         match found {
             Ok(found) => found_file = Some(found),
@@ -377,12 +384,13 @@ impl<C: Compile> Beginning<'_, C> {
         &self,
         subscriber: &SubscriberPlan,
         (named, file): (&Component, Option<&NamedComponent>),
-        decided: &Decided,
+        decided: &Decisions,
         spec: PluginSpec,
-        (component, said): (Digest, Said),
+        (component, said): (Digest, SourceDigests),
     ) -> Result<Option<Choice<C::Handler>>, Vec<PluginError>> {
         let name = subscriber.label();
-        let not_kept = |error| vec![PluginError::Kept { subscriber: name.clone(), error: KeptError::Store(error) }];
+        let not_kept =
+            |error| vec![PluginError::Kept { subscriber: name.clone(), error: StoredVersionError::Store(error) }];
         let wasm = wasm_of(self.store, component, file).map_err(not_kept)?;
         let spec = PluginSpec { wasm: wasm.clone(), ..spec };
         let version = spec.digest();
@@ -395,14 +403,14 @@ impl<C: Compile> Beginning<'_, C> {
         let is_of_file = decided.is_of_file(said);
         let kept = match is_of_file {
             true => self.kept(&spec, subscriber, named),
-            false => Kept::new(&spec, &subscriber.config, (super::OTHER_SETTINGS, self.now_ns)),
+            false => VersionRecord::new(&spec, &subscriber.config, (super::OTHER_SETTINGS, self.now_ns)),
         };
         let (handler, note) = (self.compile(spec, named)?, None);
         if version == decided.proven {
-            let starts = Starts { proven: Loadable::Version(handler), on_trial: None };
+            let starts = InitialVersions { proven: Loadable::Version(handler), on_trial: None };
             return Ok(Some(Choice { starts, note, change: Change::Back(said) }));
         }
-        let (digest, new) = (version.short(), Proposed { kept, wasm, said });
+        let (digest, new) = (version.short(), ProposedVersion { kept, wasm, said });
         Ok(Some(match self.load(subscriber, decided, decided.proven, file) {
             Ok(proven) => {
                 let what = if is_of_file { "the file of its plugin has changed" } else { super::OTHER_SETTINGS };
@@ -418,12 +426,12 @@ impl<C: Compile> Beginning<'_, C> {
                 let loses_ports = proven.declares_ports() && !handler.declares_ports();
                 let note = super::declares_no_outputs(version, &ports(subscriber)).filter(|_| loses_ports);
                 let (proven, handler) = (Loadable::Version(proven), Loadable::Version(handler));
-                let starts = Starts { proven, on_trial: Some((handler, terms)) };
+                let starts = InitialVersions { proven, on_trial: Some((handler, terms)) };
                 Choice { starts, note, change: Change::Try(new, lanes) }
             }
             Err(error) => {
                 tracing::warn!(subscriber = name, digest, %error, "the new version runs without a comparison");
-                let starts = Starts { proven: Loadable::Version(handler), on_trial: None };
+                let starts = InitialVersions { proven: Loadable::Version(handler), on_trial: None };
                 Choice { starts, note, change: Change::Replace(new) }
             }
         }))
@@ -433,9 +441,9 @@ impl<C: Compile> Beginning<'_, C> {
     fn decided(
         &self,
         subscriber: &SubscriberPlan,
-        decided: &Decided,
+        decided: &Decisions,
         file: Option<&NamedComponent>,
-    ) -> Result<(Starts<Loadable<C::Handler>>, Option<String>), KeptError> {
+    ) -> Result<(InitialVersions<Loadable<C::Handler>>, Option<String>), StoredVersionError> {
         let (proven, mut note) = match self.load(subscriber, decided, decided.proven, file) {
             Ok(handler) => (Loadable::Version(handler), None),
             Err(error) => {
@@ -460,16 +468,16 @@ impl<C: Compile> Beginning<'_, C> {
                 Err(error) => return Err(error),
             },
         };
-        Ok((Starts { proven, on_trial }, note))
+        Ok((InitialVersions { proven, on_trial }, note))
     }
 
     /// In place of the stable version, which cannot be loaded.
     fn placeholder(
         &self,
         subscriber: &SubscriberPlan,
-        decided: &Decided,
-        error: KeptError,
-    ) -> Result<Placeholder, KeptError> {
+        decided: &Decisions,
+        error: StoredVersionError,
+    ) -> Result<Placeholder, StoredVersionError> {
         let (subscriber, version) = (subscriber.label(), decided.proven);
         let component = decided.find(version).map(|kept| kept.wasm);
         let Some(component) = component.filter(|_| self.is_applied && error.is_repairable()) else {
@@ -488,14 +496,14 @@ impl<C: Compile> Beginning<'_, C> {
     fn load(
         &self,
         subscriber: &SubscriberPlan,
-        decided: &Decided,
+        decided: &Decisions,
         version: Digest,
         file: Option<&NamedComponent>,
-    ) -> Result<C::Handler, KeptError> {
+    ) -> Result<C::Handler, StoredVersionError> {
         let spec = kept_settings(subscriber, decided, version)?;
-        let component = decided.find(version).ok_or(KeptError::Unknown { version })?.wasm;
+        let component = decided.find(version).ok_or(StoredVersionError::Unknown { version })?.wasm;
         let wasm = wasm_of(self.store, component, file)?;
-        self.timed(PluginSpec { wasm, ..spec }).map_err(KeptError::Refused)
+        self.timed(PluginSpec { wasm, ..spec }).map_err(StoredVersionError::Refused)
     }
 
     fn compile(&self, spec: PluginSpec, named: &Component) -> Result<C::Handler, Vec<PluginError>> {
@@ -514,8 +522,8 @@ impl<C: Compile> Beginning<'_, C> {
         Ok(handler)
     }
 
-    fn kept(&self, spec: &PluginSpec, subscriber: &SubscriberPlan, named: &Component) -> Kept {
-        Kept::new(spec, &subscriber.config, (&super::cause(named), self.now_ns))
+    fn kept(&self, spec: &PluginSpec, subscriber: &SubscriberPlan, named: &Component) -> VersionRecord {
+        VersionRecord::new(spec, &subscriber.config, (&super::cause(named), self.now_ns))
     }
 }
 
@@ -531,20 +539,24 @@ pub(super) fn wasm_of(store: &Store, component: Digest, file: Option<&NamedCompo
 pub(crate) fn kept_spec(
     store: &Store,
     subscriber: &SubscriberPlan,
-    decided: &Decided,
+    decided: &Decisions,
     version: Digest,
-) -> Result<PluginSpec, KeptError> {
+) -> Result<PluginSpec, StoredVersionError> {
     let spec = kept_settings(subscriber, decided, version)?;
-    let component = decided.find(version).ok_or(KeptError::Unknown { version })?.wasm;
+    let component = decided.find(version).ok_or(StoredVersionError::Unknown { version })?.wasm;
     Ok(PluginSpec { wasm: store.component(component)?, ..spec })
 }
 
 /// As [`kept_spec`], without the component. Secrets are read from the files that the topology names.
-fn kept_settings(subscriber: &SubscriberPlan, decided: &Decided, version: Digest) -> Result<PluginSpec, KeptError> {
-    let kept = decided.find(version).ok_or(KeptError::Unknown { version })?;
+fn kept_settings(
+    subscriber: &SubscriberPlan,
+    decided: &Decisions,
+    version: Digest,
+) -> Result<PluginSpec, StoredVersionError> {
+    let kept = decided.find(version).ok_or(StoredVersionError::Unknown { version })?;
     if kept.ports != ports(subscriber) {
         let (has, topology) = (kept.ports.join(", "), ports(subscriber).join(", "));
-        return Err(KeptError::Ports { version, has, topology });
+        return Err(StoredVersionError::Ports { version, has, topology });
     }
     let mut values = kept.config_values();
     for (name, value) in &mut values {
@@ -557,7 +569,7 @@ fn kept_settings(subscriber: &SubscriberPlan, decided: &Decided, version: Digest
         }
     }
     let name = subscriber.label();
-    let config = config(&name, &values).map_err(KeptError::Source)?;
+    let config = config(&name, &values).map_err(StoredVersionError::Source)?;
     let (ports, limits) = (kept.ports.clone(), kept.limits.into());
     Ok(PluginSpec { subscriber: name, wasm: Vec::new(), config, hidden: hidden(&values), ports, limits })
 }

@@ -12,7 +12,7 @@ use tokio_util::task::TaskTracker;
 use crate::api::Proposal;
 use crate::deploy::compile::Compile;
 use crate::deploy::record::store::Store;
-use crate::deploy::reloader::{Reloader, Shared, Subject};
+use crate::deploy::reloader::{Reloader, ReloaderInner, Subject};
 use crate::dispatch::Tree;
 use crate::engine::Engine;
 use crate::topology::{Plan, SubscriberPlan};
@@ -28,7 +28,7 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
     ) -> Self {
         let subject = |subscriber: &SubscriberPlan| Arc::new(Subject::new(plan, subscriber));
         let applied = store.topology().map(|(plan, components)| Arc::new(Proposal::of(&plan, &components)));
-        let shared = Shared {
+        let shared = ReloaderInner {
             tree,
             compiler,
             clock: store.clock().clone(),

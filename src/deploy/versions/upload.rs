@@ -6,9 +6,9 @@
 
 use std::time::Duration;
 
-use crate::api::{Digest, Policy, Reloaded};
+use crate::api::{Deployment, Digest, Policy};
 use crate::deploy::compile::Compile;
-use crate::deploy::error::{KeptError, ReloadError};
+use crate::deploy::error::{ReloadError, StoredVersionError};
 use crate::deploy::record::error::StoreError;
 use crate::deploy::reloader::Reloader;
 use crate::engine::Engine;
@@ -76,14 +76,14 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
         component: Digest,
         (policy, cause): (Policy, &str),
         expected: Option<String>,
-    ) -> Result<Reloaded, ReloadError> {
+    ) -> Result<Deployment, ReloadError> {
         let (index, _) = self.subject(subscriber)?;
         let (reloader, cause) = (self.clone(), cause.to_owned());
         self.whole(async move {
             reloader.hold(vec![component]).await?;
             let read = move |reloader: &Self| {
                 let shelf = reloader.store().shelf();
-                shelf.get(component).map_err(|error| KeptError::Store(error).into())
+                shelf.get(component).map_err(|error| StoredVersionError::Store(error).into())
             };
             let reloaded = reloader.deployed(index, read, (policy, cause), expected).await;
             reloader.let_go(vec![component], reloaded.is_ok()).await;

@@ -132,7 +132,7 @@ pub(crate) fn readers(plan: &Plan, numbers: &Numbers) -> Vec<Vec<SubscriberId>> 
 #[derive(Default)]
 #[must_use = "it is given back at once"]
 pub struct Admission {
-    reserved: Vec<Wanted>,
+    reserved: Vec<Reservation>,
     /// Permit for calls that take long to check.
     turn: Option<OwnedSemaphorePermit>,
 }
@@ -160,16 +160,16 @@ impl Drop for Admission {
 }
 
 /// A number of events for a topic.
-pub(crate) type Wanted = (Arc<Backlog>, u64);
+pub(crate) type Reservation = (Arc<Backlog>, u64);
 
 /// Reserves room in all of these topics at once; waits for it if all full topics say `wait`. `look` is called while
 /// waiting, and ends it with an error.
 pub(crate) async fn admit<F: From<BacklogFull>>(
-    mut wanted: Vec<Wanted>,
+    mut wanted: Vec<Reservation>,
     look: impl Fn() -> Result<(), F>,
 ) -> Result<Admission, F> {
     wanted.sort_by_key(|(backlog, _)| backlog.number);
-    let waits = |(backlog, _): &&Wanted| backlog.when_full == WhenFull::Wait;
+    let waits = |(backlog, _): &&Reservation| backlog.when_full == WhenFull::Wait;
     let mut turns = Vec::new();
     for (backlog, _) in wanted.iter().filter(waits) {
         // A call that is refused anyway does not queue.
@@ -191,11 +191,11 @@ pub(crate) async fn admit<F: From<BacklogFull>>(
 }
 
 /// The locked reservations of several topics.
-type Reserved<'a> = Vec<MutexGuard<'a, u64>>;
+type LockedReservations<'a> = Vec<MutexGuard<'a, u64>>;
 
 /// The first topic without room; topics that reject before topics that wait.
-fn check(wanted: &[Wanted]) -> Result<Reserved<'_>, (WhenFull, BacklogFull)> {
-    let reserved: Reserved<'_> = wanted.iter().map(|(backlog, _)| backlog.reserved()).collect();
+fn check(wanted: &[Reservation]) -> Result<LockedReservations<'_>, (WhenFull, BacklogFull)> {
+    let reserved: LockedReservations<'_> = wanted.iter().map(|(backlog, _)| backlog.reserved()).collect();
     for when_full in [WhenFull::Reject, WhenFull::Wait] {
         for ((backlog, events), reserved) in wanted.iter().zip(&reserved) {
             if backlog.when_full == when_full
@@ -209,7 +209,7 @@ fn check(wanted: &[Wanted]) -> Result<Reserved<'_>, (WhenFull, BacklogFull)> {
 }
 
 /// Reserves room in all topics, or returns one that has none.
-fn reserve(wanted: &[Wanted]) -> Result<(), (WhenFull, BacklogFull)> {
+fn reserve(wanted: &[Reservation]) -> Result<(), (WhenFull, BacklogFull)> {
     for (reserved, (_, events)) in check(wanted)?.iter_mut().zip(wanted) {
         **reserved += *events;
     }

@@ -10,7 +10,7 @@ use crate::model::call::{CallEvent, EventContext, LogLevel};
 use crate::model::{EventView, Offset, Record, RecordError};
 
 /// An event that a lane has read.
-pub(crate) struct Held {
+pub(crate) struct BatchEvent {
     pub(crate) offset: Offset,
     pub(crate) append_time_ns: u64,
     pub(crate) trusted_time_ns: u64,
@@ -19,7 +19,7 @@ pub(crate) struct Held {
 
 /// A parsed event.
 #[derive(Clone, Copy)]
-pub(crate) struct Parsed<'a> {
+pub(crate) struct ParsedEvent<'a> {
     pub(crate) offset: Offset,
     pub(crate) append_time_ns: u64,
     pub(crate) trusted_time_ns: u64,
@@ -42,7 +42,7 @@ impl Unreadable {
     }
 }
 
-impl Held {
+impl BatchEvent {
     /// The events of some chunks.
     pub(crate) fn all(chunks: &[Chunk]) -> Vec<Self> {
         Self::copies(&chunks.iter().flat_map(Chunk::iter).collect::<Vec<_>>())
@@ -69,12 +69,12 @@ impl Held {
         self.record.len()
     }
 
-    pub(crate) fn parse(&self) -> Result<Parsed<'_>, Unreadable> {
-        Parsed::parse(self.offset, (self.append_time_ns, self.trusted_time_ns), &self.record)
+    pub(crate) fn parse(&self) -> Result<ParsedEvent<'_>, Unreadable> {
+        ParsedEvent::parse(self.offset, (self.append_time_ns, self.trusted_time_ns), &self.record)
     }
 }
 
-impl<'a> Parsed<'a> {
+impl<'a> ParsedEvent<'a> {
     /// Parses a stored event without a copy.
     pub(crate) fn of(stored: &StoredEvent<'a>) -> Result<Self, Unreadable> {
         Self::parse(stored.offset, (stored.append_time_ns, stored.trusted_time_ns), stored.record)
@@ -95,9 +95,9 @@ impl<'a> Parsed<'a> {
 }
 
 /// The events of a call in the form for its handler; `attempt` is that of the first one.
-pub(crate) fn call_events<'a>(run: &'a [Parsed<'a>], attempt: u32) -> Vec<CallEvent<'a>> {
+pub(crate) fn call_events<'a>(run: &'a [ParsedEvent<'a>], attempt: u32) -> Vec<CallEvent<'a>> {
     let attempts = std::iter::once(attempt).chain(std::iter::repeat(1));
-    let of = |(event, attempt): (&'a Parsed<'a>, u32)| CallEvent {
+    let of = |(event, attempt): (&'a ParsedEvent<'a>, u32)| CallEvent {
         key: event.key,
         r#type: event.view.r#type,
         time_ns: event.append_time_ns,
@@ -109,7 +109,7 @@ pub(crate) fn call_events<'a>(run: &'a [Parsed<'a>], attempt: u32) -> Vec<CallEv
 }
 
 /// The content type of the first event: all events of a call have the same.
-pub(crate) fn content_type<'a>(run: &[Parsed<'a>]) -> &'a str {
+pub(crate) fn content_type<'a>(run: &[ParsedEvent<'a>]) -> &'a str {
     run.first().and_then(|event| event.view.content_type).unwrap_or_default()
 }
 
@@ -118,13 +118,13 @@ pub(crate) struct Context {
     pub(crate) subscriber: Arc<str>,
     /// The subscriber's original name.
     pub(crate) origin: Arc<str>,
-    pub(crate) held: Arc<Vec<Held>>,
+    pub(crate) held: Arc<Vec<BatchEvent>>,
     /// Index in `held` of the call's first event.
     pub(crate) first: usize,
 }
 
 impl Context {
-    fn event(&self, index: u32) -> Option<Parsed<'_>> {
+    fn event(&self, index: u32) -> Option<ParsedEvent<'_>> {
         self.held.get(self.first + index as usize)?.parse().ok()
     }
 }

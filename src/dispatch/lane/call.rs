@@ -4,18 +4,18 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use super::batch::{Context, Held, Parsed, call_events, content_type};
+use super::batch::{BatchEvent, Context, ParsedEvent, call_events, content_type};
 use super::command::Command;
 use super::error::LaneError;
 use super::failure::LastFailure;
 use super::flow::Permit;
-use super::{Lane, Leave, Of, Parts, Place, Progress, Read};
+use super::{CallSource, EventSpan, Lane, LaneParts, LeaveReason, Progress, ReadBatch};
 use crate::engine::{Entries, Session, Unit};
 use crate::model::call::{Batch, CallErrorKind, HandleError, Handled};
 
 impl<S: Session, K: Entries> Lane<S, K> {
     /// Calls as many events from `progress.at` on as possible.
-    pub(super) async fn call_from(&mut self, read: Read<'_>, progress: &mut Progress) -> Result<(), Leave> {
+    pub(super) async fn call_from(&mut self, read: ReadBatch<'_>, progress: &mut Progress) -> Result<(), LeaveReason> {
         let held = read.held;
         let run = self.run_from(read, progress);
         let run_places = read.places_of(progress.at, run.len());
@@ -35,7 +35,7 @@ impl<S: Session, K: Entries> Lane<S, K> {
             Err(HandleError::Instance(error)) => {
                 let failure = LastFailure::of_instance(&error);
                 if let Some(first) = run.first()
-                    && let of = Of::Read(read.places_of(progress.at, 1))
+                    && let of = CallSource::Read(read.places_of(progress.at, 1))
                     && self.proven_handles(held, progress.at, first, &failure, &of, 1).await?
                 {
                     progress.at += 1;
@@ -49,7 +49,7 @@ impl<S: Session, K: Entries> Lane<S, K> {
                     self.seek_to_position().await?;
                 }
                 self.without_instance(&error.to_string()).await?;
-                if is_ahead { Err(Leave::Moved) } else { Ok(()) }
+                if is_ahead { Err(LeaveReason::Moved) } else { Ok(()) }
             }
             Err(HandleError::Call(error)) if error.kind == CallErrorKind::State => {
                 self.without_instance(&error.message).await
@@ -70,17 +70,17 @@ impl<S: Session, K: Entries> Lane<S, K> {
     }
 
     /// The events from `progress.at` on that can go together.
-    fn run_from<'e>(&self, read: Read<'e>, progress: &Progress) -> &'e [Parsed<'e>] {
-        let Read { held, places, events } = read;
+    fn run_from<'e>(&self, read: ReadBatch<'e>, progress: &Progress) -> &'e [ParsedEvent<'e>] {
+        let ReadBatch { held, places, events } = read;
         let rest = events.get(progress.at..progress.end(events.len())).unwrap_or_default();
         // All events of a call have the same content type.
         let content_type = content_type(rest);
-        let goes_along = |(event, place): &(&Parsed<'_>, &Place)| {
+        let goes_along = |(event, place): &(&ParsedEvent<'_>, &EventSpan)| {
             event.view.content_type.unwrap_or_default() == content_type
                 && !self.waiting.holds(event.key)
                 && place.unanswered.is_none()
         };
-        let sizes = held.iter().skip(progress.at).map(Held::bytes);
+        let sizes = held.iter().skip(progress.at).map(BatchEvent::bytes);
         let fits = fitting(sizes, self.parts.policy.batch.max_bytes).min(self.together.most());
         let candidates = rest.iter().zip(places.iter().skip(progress.at)).take(fits);
         rest.get(..candidates.take_while(goes_along).count()).unwrap_or_default()
@@ -88,12 +88,12 @@ impl<S: Session, K: Entries> Lane<S, K> {
 
     /// No instance could be called, or the state could not be read. This is no failure of an event, so none is given
     /// up.
-    pub(super) async fn without_instance(&mut self, error: &str) -> Result<(), Leave> {
+    pub(super) async fn without_instance(&mut self, error: &str) -> Result<(), LeaveReason> {
         tracing::error!(subscriber = &*self.parts.subscriber, partition = self.parts.partition, %error, "no call");
         self.parts.counters.failed(error);
         let until = Instant::now() + self.parts.backoff.retry.max;
         loop {
-            let Parts { stop, commands, .. } = &mut *self.parts;
+            let LaneParts { stop, commands, .. } = &mut *self.parts;
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return Err(LaneError::Stopped.into()),
@@ -106,11 +106,11 @@ impl<S: Session, K: Entries> Lane<S, K> {
 
     /// Waits for a permit for a call with this number of events. Executes commands while waiting; restarts if one may
     /// change the events to call.
-    pub(super) async fn admit(&mut self, events: usize) -> Result<Option<Permit>, Leave> {
+    pub(super) async fn admit(&mut self, events: usize) -> Result<Option<Permit>, LeaveReason> {
         let flow = self.parts.flow.clone();
         let mut admitted = std::pin::pin!(flow.admit(events as u32));
         loop {
-            let Parts { stop, commands, .. } = &mut *self.parts;
+            let LaneParts { stop, commands, .. } = &mut *self.parts;
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return Err(LaneError::Stopped.into()),
@@ -119,7 +119,7 @@ impl<S: Session, K: Entries> Lane<S, K> {
                     self.obey(command).await?;
                     if !is_look {
                         self.seek_to_position().await?;
-                        return Err(Leave::Moved);
+                        return Err(LeaveReason::Moved);
                     }
                 }
                 permit = &mut admitted => return Ok(permit),
@@ -130,9 +130,9 @@ impl<S: Session, K: Entries> Lane<S, K> {
     pub(super) async fn call(
         &mut self,
         permit: Option<Permit>,
-        held: &Arc<Vec<Held>>,
+        held: &Arc<Vec<BatchEvent>>,
         first: usize,
-        run: &[Parsed<'_>],
+        run: &[ParsedEvent<'_>],
         attempt: u32,
     ) -> Result<Handled, HandleError> {
         self.take_version();
@@ -143,9 +143,9 @@ impl<S: Session, K: Entries> Lane<S, K> {
     pub(super) async fn call_taken(
         &mut self,
         permit: Option<Permit>,
-        held: &Arc<Vec<Held>>,
+        held: &Arc<Vec<BatchEvent>>,
         first: usize,
-        run: &[Parsed<'_>],
+        run: &[ParsedEvent<'_>],
         attempt: u32,
     ) -> Result<Handled, HandleError> {
         let events = call_events(run, attempt);

@@ -9,10 +9,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use super::batch::Held;
+use super::batch::BatchEvent;
 use super::done::{done_key, done_of};
 use super::entries::{DONE, end_of};
-use super::{Lane, Leave};
+use super::{Lane, LeaveReason};
 use crate::engine::{Entries, LaneWrite, PageBudget, ReadError, Session, Unit};
 use crate::limits;
 
@@ -54,7 +54,7 @@ impl Chores {
 
 impl<S: Session, K: Entries> Lane<S, K> {
     /// After a batch: removes state that has expired at its time, at the pace of the writes.
-    pub(super) async fn sweep(&mut self, last: Option<&Held>) -> Result<(), Leave> {
+    pub(super) async fn sweep(&mut self, last: Option<&BatchEvent>) -> Result<(), LeaveReason> {
         if let Some(last) = last {
             self.chores.now_ns = last.trusted_time_ns;
         }
@@ -62,7 +62,7 @@ impl<S: Session, K: Entries> Lane<S, K> {
     }
 
     /// Does the tasks that are due.
-    pub(super) async fn do_chores(&mut self) -> Result<(), Leave> {
+    pub(super) async fn do_chores(&mut self) -> Result<(), LeaveReason> {
         let now = Instant::now();
         if self.chores.expires.is_some_and(|due| due <= now) {
             self.expire_some().await?;
@@ -80,7 +80,7 @@ impl<S: Session, K: Entries> Lane<S, K> {
     }
 
     /// Deletes marks of dead letters that are no longer stored, since nothing lists those again.
-    async fn forget_notes(&mut self) -> Result<(), Leave> {
+    async fn forget_notes(&mut self) -> Result<(), LeaveReason> {
         self.chores.notes = None;
         let Some(starts) = self.parts.letters.clone() else { return Ok(()) };
         let entries = self.parts.entries.clone();
@@ -106,7 +106,7 @@ impl<S: Session, K: Entries> Lane<S, K> {
         Ok(())
     }
 
-    async fn expire_some(&mut self) -> Result<(), Leave> {
+    async fn expire_some(&mut self) -> Result<(), LeaveReason> {
         let (mut left, now_ns) = (limits::STATE_SWEEP_ENTRIES.max(2 * self.state.take_written()), self.chores.now_ns);
         self.chores.expires = None;
         while let Some(step) = self.state.expire(now_ns, false)? {
@@ -122,7 +122,7 @@ impl<S: Session, K: Entries> Lane<S, K> {
     }
 
     /// Removes all state that has expired at a time. Whether there may be more room.
-    pub(super) async fn remove_expired(&mut self, time_ns: u64) -> Result<bool, Leave> {
+    pub(super) async fn remove_expired(&mut self, time_ns: u64) -> Result<bool, LeaveReason> {
         if !self.state.may_make_room(time_ns) {
             return Ok(false);
         }
@@ -134,7 +134,7 @@ impl<S: Session, K: Entries> Lane<S, K> {
     }
 
     /// Commits writes of state in a unit of their own.
-    async fn commit_state(&mut self, mut writes: Vec<LaneWrite>) -> Result<(), Leave> {
+    async fn commit_state(&mut self, mut writes: Vec<LaneWrite>) -> Result<(), LeaveReason> {
         if !writes.is_empty() {
             self.state.account(&mut writes)?;
             self.commit(Unit { consumed_to: self.position, writes, ..Unit::default() }).await?;

@@ -32,9 +32,9 @@ pub(crate) enum Command {
     /// Write these entries into the handler's state.
     Import(Vec<LaneWrite>, Answer),
     /// Move to another position.
-    Seek(Seek, Answer),
+    Seek(LaneSeek, Answer),
     /// Run a function while nothing changes; answers once the data that it saw is durable.
-    Look(Look, Answer),
+    Look(LaneQuery, Answer),
 }
 
 impl Command {
@@ -68,9 +68,9 @@ impl Command {
 }
 
 /// A function that reads a lane's data; its argument is the lane's position.
-pub(crate) struct Look(pub(crate) Box<dyn FnOnce(Offset) + Send>);
+pub(crate) struct LaneQuery(pub(crate) Box<dyn FnOnce(Offset) + Send>);
 
-impl std::fmt::Debug for Look {
+impl std::fmt::Debug for LaneQuery {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Look")
     }
@@ -89,7 +89,7 @@ pub(crate) struct Letter {
 
 /// A seek of one lane.
 #[derive(Debug)]
-pub(crate) struct Seek {
+pub(crate) struct LaneSeek {
     pub(crate) to: Offset,
     /// Protects the events from `to` on from retention until the lane has moved, or refuses.
     pub(crate) hold: Option<Hold>,
@@ -104,12 +104,12 @@ pub(crate) enum SeekFrom {
     Kept,
     Empty,
     /// From a snapshot, in parts.
-    Snapshot(mpsc::Receiver<Restored>),
+    Snapshot(mpsc::Receiver<SnapshotPart>),
 }
 
 /// A part of a snapshot of a lane.
 #[derive(Debug)]
-pub(crate) enum Restored {
+pub(crate) enum SnapshotPart {
     /// Keys and values, in the order of the keys.
     Entries(Vec<(Bytes, Bytes)>),
     /// The end of the lane.

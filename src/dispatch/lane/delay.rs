@@ -28,13 +28,13 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::alarm::Alarm;
-use super::batch::{Held, Unreadable};
+use super::batch::{BatchEvent, Unreadable};
 use super::command::Command;
 use super::entries::{DELAYED, TOLD, end_of};
 use super::error::LaneError;
 use super::hidden::{self, put, refuse};
-use super::supervisor::Supervised;
-use super::together::Together;
+use super::supervisor::SupervisedLane;
+use super::together::EventsPerUnit;
 use crate::dispatch::rules::delay::{When, when_of_stored};
 use crate::dispatch::rules::guards::{self, TopicGuard};
 use crate::dispatch::rules::keys;
@@ -60,7 +60,7 @@ pub(crate) fn waiting(entries: &impl Entries) -> Result<u64, ReadError> {
 }
 
 /// Parts of a delay lane in addition to those of all hidden lanes.
-pub(crate) struct Own {
+pub(crate) struct DelayParts {
     pub(crate) topic: TopicId,
     pub(crate) partitions: u32,
     pub(crate) guard: Option<TopicGuard>,
@@ -71,11 +71,11 @@ pub(crate) struct Own {
 }
 
 /// The parts of a delay lane.
-pub(crate) type Parts<E> = hidden::Parts<E, Own>;
+pub(crate) type DelayLaneParts<E> = hidden::HiddenLaneParts<E, DelayParts>;
 
 /// The delay queue of a topic.
 pub(crate) struct DelayLane<E: Engine> {
-    parts: Box<Parts<E>>,
+    parts: Box<DelayLaneParts<E>>,
     position: Offset,
     count: u64,
     /// When the first event is due.
@@ -86,7 +86,7 @@ pub(crate) struct DelayLane<E: Engine> {
     /// checkpoint, possibly very many.
     front: Vec<u8>,
     /// Number of deliveries per unit while the guard refuses some.
-    together: Together,
+    together: EventsPerUnit,
 }
 
 fn entry_key(due_ns: u64, offset: Offset) -> Vec<u8> {
@@ -136,10 +136,10 @@ pub(crate) fn since_of(key: &[u8]) -> Option<u64> {
     number_at(key, 17)
 }
 
-impl<E: Engine> Supervised for DelayLane<E> {
-    type Parts = Parts<E>;
+impl<E: Engine> SupervisedLane for DelayLane<E> {
+    type Parts = DelayLaneParts<E>;
 
-    fn load(parts: Box<Parts<E>>) -> Result<Self, (LaneError, Box<Parts<E>>)> {
+    fn load(parts: Box<DelayLaneParts<E>>) -> Result<Self, (LaneError, Box<DelayLaneParts<E>>)> {
         let position = parts.session.next_offset();
         let mut lane = Self {
             parts,
@@ -148,7 +148,7 @@ impl<E: Engine> Supervised for DelayLane<E> {
             next_ns: None,
             delivered_ns: 0,
             front: vec![DELAYED],
-            together: Together::default(),
+            together: EventsPerUnit::default(),
         };
         match lane.read() {
             Ok(()) => Ok(lane),
@@ -156,7 +156,7 @@ impl<E: Engine> Supervised for DelayLane<E> {
         }
     }
 
-    async fn run(mut self, _: Option<Command>) -> (LaneError, Box<Parts<E>>) {
+    async fn run(mut self, _: Option<Command>) -> (LaneError, Box<DelayLaneParts<E>>) {
         let ended = self.work().await.map_or_else(|error| error, |()| LaneError::Stopped);
         (ended, self.parts)
     }
@@ -199,7 +199,7 @@ impl<E: Engine> DelayLane<E> {
                 biased;
                 () = self.parts.stop.cancelled() => return Ok(self.parts.session.flush().await?),
                 () = reach(at_ns, now_ns, &mut alarm) => {}
-                chunks = self.parts.session.read(budget) => self.take_in(&Held::all(&chunks?)).await?,
+                chunks = self.parts.session.read(budget) => self.take_in(&BatchEvent::all(&chunks?)).await?,
             }
         }
     }
@@ -225,7 +225,7 @@ impl<E: Engine> DelayLane<E> {
     }
 
     /// Stores newly delayed events.
-    async fn take_in(&mut self, held: &[Held]) -> Result<(), LaneError> {
+    async fn take_in(&mut self, held: &[BatchEvent]) -> Result<(), LaneError> {
         let Some(last) = held.last() else { return Ok(()) };
         let mut writes = Vec::with_capacity(held.len() + 1);
         for held in held {

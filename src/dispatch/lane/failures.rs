@@ -10,11 +10,11 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::batch::{Held, Parsed};
+use super::batch::{BatchEvent, ParsedEvent};
 use super::capsule::Source;
 use super::failure::{LastFailure, cut};
 use super::waiting::{Waiter, kept};
-use super::{HALTED, Lane, Leave, Of, Parts, Progress, Read};
+use super::{CallSource, HALTED, Lane, LaneParts, LeaveReason, Progress, ReadBatch};
 use crate::engine::{Entries, LaneWrite, Session, Unit};
 use crate::topology::OnFailure;
 
@@ -22,13 +22,13 @@ impl<S: Session, K: Entries> Lane<S, K> {
     /// The first attempt at a newly read event has failed: the one at `progress.at`.
     pub(super) async fn fail_read(
         &mut self,
-        read: Read<'_>,
+        read: ReadBatch<'_>,
         failure: LastFailure,
         progress: &mut Progress,
-    ) -> Result<(), Leave> {
+    ) -> Result<(), LeaveReason> {
         let Some((held, (event, _))) = read.held.get(progress.at).zip(read.at(progress.at)) else { return Ok(()) };
         let places = read.places_of(progress.at, 1);
-        if self.proven_handles(read.held, progress.at, event, &failure, &Of::Read(places), 1).await? {
+        if self.proven_handles(read.held, progress.at, event, &failure, &CallSource::Read(places), 1).await? {
             progress.at += 1;
             return Ok(());
         }
@@ -68,12 +68,12 @@ impl<S: Session, K: Entries> Lane<S, K> {
     pub(super) async fn fail_waiting(
         &mut self,
         waiting: &(u64, Waiter),
-        (held, at): (&Arc<Vec<Held>>, usize),
-        event: &Parsed<'_>,
+        (held, at): (&Arc<Vec<BatchEvent>>, usize),
+        event: &ParsedEvent<'_>,
         failure: LastFailure,
         attempts: u32,
-    ) -> Result<(), Leave> {
-        let of = Of::Waiting(std::slice::from_ref(waiting));
+    ) -> Result<(), LeaveReason> {
+        let of = CallSource::Waiting(std::slice::from_ref(waiting));
         if self.proven_handles(held, at, event, &failure, &of, attempts).await? {
             return Ok(());
         }
@@ -111,7 +111,7 @@ impl<S: Session, K: Entries> Lane<S, K> {
         LaneWrite::put(HALTED, self.stands())
     }
 
-    fn waiter_of(&self, event: &Parsed<'_>, failure: &LastFailure, attempts: u32, end: &End) -> Waiter {
+    fn waiter_of(&self, event: &ParsedEvent<'_>, failure: &LastFailure, attempts: u32, end: &End) -> Waiter {
         let now_ns = self.parts.now_ns();
         let pause = if let End::Again(pause) = end { *pause } else { Duration::ZERO };
         Waiter {
@@ -131,8 +131,8 @@ impl<S: Session, K: Entries> Lane<S, K> {
     }
 
     /// Decides what follows a failed attempt.
-    fn end_of_attempt(&self, event: &Parsed<'_>, failure: &LastFailure, attempts: u32) -> End {
-        let Parts { subscriber, partition, counters, backoff, .. } = &*self.parts;
+    fn end_of_attempt(&self, event: &ParsedEvent<'_>, failure: &LastFailure, attempts: u32) -> End {
+        let LaneParts { subscriber, partition, counters, backoff, .. } = &*self.parts;
         let (subscriber, id, reason) = (&**subscriber, event.view.id, &failure.reason);
         counters.failed(&format!("event {id}: {reason}"));
         let offset = event.offset;

@@ -20,7 +20,7 @@ use crate::model::{PartitionId, Record, RecordError, TopicId};
 
 /// Status of such a lane.
 #[derive(Debug)]
-pub(crate) struct Seen {
+pub(crate) struct HiddenLaneStatus {
     count: AtomicU64,
     /// When the first event leaves, trusted time; `u64::MAX`: none, or not known yet.
     next_ns: AtomicU64,
@@ -28,13 +28,13 @@ pub(crate) struct Seen {
     failure: Mutex<Option<String>>,
 }
 
-impl Default for Seen {
+impl Default for HiddenLaneStatus {
     fn default() -> Self {
         Self { count: AtomicU64::new(0), next_ns: AtomicU64::new(u64::MAX), failure: Mutex::default() }
     }
 }
 
-impl Seen {
+impl HiddenLaneStatus {
     /// Number of stored events.
     pub(crate) fn count(&self) -> u64 {
         self.count.load(Ordering::Acquire)
@@ -64,7 +64,7 @@ impl Seen {
 }
 
 /// The parts of such a lane; `own`: those that only one kind has.
-pub(crate) struct Parts<E: Engine, O> {
+pub(crate) struct HiddenLaneParts<E: Engine, O> {
     pub(crate) engine: E,
     pub(crate) session: E::Session,
     pub(crate) entries: E::Entries,
@@ -74,12 +74,12 @@ pub(crate) struct Parts<E: Engine, O> {
     pub(crate) partition: u32,
     /// Consequence of a failure, for the log.
     pub(crate) fails: &'static str,
-    pub(crate) seen: Arc<Seen>,
+    pub(crate) seen: Arc<HiddenLaneStatus>,
     pub(crate) stop: CancellationToken,
     pub(crate) own: O,
 }
 
-impl<E: Engine, O: Send> SupervisedParts for Parts<E, O> {
+impl<E: Engine, O: Send> SupervisedParts for HiddenLaneParts<E, O> {
     type Session = E::Session;
 
     fn set_session(&mut self, session: E::Session) {

@@ -66,30 +66,30 @@ use crate::api::LaneState;
 use crate::engine::{Entries, Session, Unit};
 use crate::model::Offset;
 use crate::topology::Delivery;
-use batch::Held;
+use batch::BatchEvent;
 use chores::Chores;
 use command::{Command, Refusal};
 use entries::TOLD;
 use error::LaneError;
 use failure::LastFailure;
-use parts::Parts;
-use reading::{Place, Read, Reading};
-use sharing::Part;
-use state::LaneState as HandlerState;
-use status::Waits;
-use supervisor::Supervised;
-use together::Together;
-use versions::Taken;
+use parts::LaneParts;
+use reading::{EventSpan, ReadBatch, ReadEvents};
+use sharing::Membership;
+use state::HandlerState;
+use status::RetryQueueStatus;
+use supervisor::SupervisedLane;
+use together::EventsPerUnit;
+use versions::CurrentVersion;
 use waiting::{Waiter, WaitingError, WaitingSet};
 
 pub(super) struct Lane<S, K> {
-    parts: Box<Parts<S, K>>,
-    taken: Taken,
+    parts: Box<LaneParts<S, K>>,
+    taken: CurrentVersion,
     waiting: WaitingSet,
     state: Arc<HandlerState<K>>,
     /// Every event before it is done, or in the retry queue.
     position: Offset,
-    told: Told,
+    told: LaneFlags,
     /// An event that has to wait was read, and the retry queue has no room.
     is_full: bool,
     /// It waits for room in a topic that it publishes to.
@@ -99,9 +99,9 @@ pub(super) struct Lane<S, K> {
     /// Waiting events were called last, so new events are next.
     is_reads_turn: bool,
     /// Number of events per unit while guards refuse some.
-    together: Together,
+    together: EventsPerUnit,
     /// State of its membership in a claim group.
-    part: Part,
+    part: Membership,
     chores: Chores,
     /// Calls that were made so far.
     calls: u64,
@@ -109,7 +109,7 @@ pub(super) struct Lane<S, K> {
 
 /// Durable flags of a lane.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-struct Told {
+struct LaneFlags {
     is_paused: bool,
     /// An event finally failed, and the topology says that the lane halts then.
     is_halted: bool,
@@ -122,14 +122,14 @@ const HALTED: &[u8] = &[TOLD, b'h', b'a', b'l', b't', b'e', b'd'];
 const BROKEN: &[u8] = &[TOLD, b'b', b'r', b'o', b'k', b'e', b'n'];
 
 /// Why a lane abandons its current work.
-enum Leave {
+enum LeaveReason {
     /// The lane ends.
     Ends(LaneError),
     /// The lane was moved, so the events that it has read are not the next ones.
     Moved,
 }
 
-impl<E: Into<LaneError>> From<E> for Leave {
+impl<E: Into<LaneError>> From<E> for LeaveReason {
     fn from(error: E) -> Self {
         Self::Ends(error.into())
     }
@@ -155,16 +155,16 @@ impl Progress {
 }
 
 /// Origin of the called events.
-enum Of<'p> {
+enum CallSource<'p> {
     /// Newly read events.
-    Read(&'p [Place]),
+    Read(&'p [EventSpan]),
     /// Waiting events with these numbers.
     Waiting(&'p [(u64, Waiter)]),
 }
 
-impl<'p> Of<'p> {
+impl<'p> CallSource<'p> {
     /// The part of some of the events.
-    fn part(&self, events: Range<usize>) -> (&'p [Place], &'p [(u64, Waiter)]) {
+    fn part(&self, events: Range<usize>) -> (&'p [EventSpan], &'p [(u64, Waiter)]) {
         match self {
             Self::Read(places) => (places.get(events).unwrap_or_default(), &[]),
             Self::Waiting(waiters) => (&[], waiters.get(events).unwrap_or_default()),
@@ -184,25 +184,25 @@ impl LaneError {
 }
 
 /// Stored data that is read when a lane is loaded.
-struct Loaded<K> {
+struct StoredLane<K> {
     waiting: WaitingSet,
     state: HandlerState<K>,
-    told: Told,
+    told: LaneFlags,
     /// Since when it is paused or halted.
     since: Option<Bytes>,
     chores: Chores,
 }
 
-impl<K: Entries> Loaded<K> {
-    fn of<S: Session>(parts: &Parts<S, K>) -> Result<Self, LaneError> {
-        let Parts { entries, policy, backoff, .. } = parts;
+impl<K: Entries> StoredLane<K> {
+    fn of<S: Session>(parts: &LaneParts<S, K>) -> Result<Self, LaneError> {
+        let LaneParts { entries, policy, backoff, .. } = parts;
         let (paused, halted) = (entries.get(PAUSED)?, entries.get(HALTED)?);
         let state = HandlerState::load(entries.clone(), policy.state)?;
         Ok(Self {
             waiting: WaitingSet::load(entries, policy.retry_queue, backoff.longest_asked(), parts.now_ns())?,
             chores: Chores::load(entries, state.is_behind())?,
             state,
-            told: Told {
+            told: LaneFlags {
                 is_paused: paused.is_some(),
                 is_halted: halted.is_some(),
                 is_broken: entries.get(BROKEN)?.is_some(),
@@ -212,20 +212,20 @@ impl<K: Entries> Loaded<K> {
     }
 }
 
-impl<S: Session, K: Entries> Supervised for Lane<S, K> {
-    type Parts = Parts<S, K>;
+impl<S: Session, K: Entries> SupervisedLane for Lane<S, K> {
+    type Parts = LaneParts<S, K>;
 
-    fn load(parts: Box<Parts<S, K>>) -> Result<Self, (LaneError, Box<Parts<S, K>>)> {
-        let Loaded { waiting, state, told, since, chores } = match Loaded::of(&parts) {
+    fn load(parts: Box<LaneParts<S, K>>) -> Result<Self, (LaneError, Box<LaneParts<S, K>>)> {
+        let StoredLane { waiting, state, told, since, chores } = match StoredLane::of(&parts) {
             Ok(loaded) => loaded,
             Err(error) => return Err((error, parts)),
         };
         if told.is_broken {
             parts.counters.failed(&Refusal::Broken.to_string());
         }
-        let (position, taken) = (parts.session.next_offset(), Taken::of(&parts.roster, parts.partition));
+        let (position, taken) = (parts.session.next_offset(), CurrentVersion::of(&parts.roster, parts.partition));
         let (is_full, is_blocked, is_ahead, is_reads_turn) = (false, false, false, false);
-        let (state, part, together) = (Arc::new(state), Part::default(), Together::default());
+        let (state, part, together) = (Arc::new(state), Membership::default(), EventsPerUnit::default());
         let mut lane = Self {
             parts,
             taken,
@@ -252,15 +252,15 @@ impl<S: Session, K: Entries> Supervised for Lane<S, K> {
         Ok(lane)
     }
 
-    async fn run(mut self, told: Option<Command>) -> (LaneError, Box<Parts<S, K>>) {
+    async fn run(mut self, told: Option<Command>) -> (LaneError, Box<LaneParts<S, K>>) {
         let mut left = match told {
             Some(command) => self.obey(command).await,
             None => Ok(()),
         };
         let ended = loop {
             match left {
-                Ok(()) | Err(Leave::Moved) => left = self.turn().await,
-                Err(Leave::Ends(error)) => break error,
+                Ok(()) | Err(LeaveReason::Moved) => left = self.turn().await,
+                Err(LeaveReason::Ends(error)) => break error,
             }
         };
         let ended = match ended {
@@ -276,7 +276,7 @@ impl<S: Session, K: Entries> Supervised for Lane<S, K> {
 impl<S: Session, K: Entries> Lane<S, K> {
     /// Whether it may read and call.
     fn works(&self) -> bool {
-        self.told == Told::default() && self.is_available()
+        self.told == LaneFlags::default() && self.is_available()
     }
 
     /// Whether the version that it took can be called at all.
@@ -295,8 +295,8 @@ impl<S: Session, K: Entries> Lane<S, K> {
     /// Updates the status.
     fn show(&self) {
         let state = match self.told {
-            Told { is_paused: true, .. } => LaneState::Paused,
-            Told { is_halted: true, .. } | Told { is_broken: true, .. } => LaneState::Halted,
+            LaneFlags { is_paused: true, .. } => LaneState::Paused,
+            LaneFlags { is_halted: true, .. } | LaneFlags { is_broken: true, .. } => LaneState::Halted,
             _ if !self.is_available() => LaneState::Halted,
             _ if self.is_blocked => LaneState::Blocked,
             _ if self.is_full => LaneState::Full,
@@ -305,7 +305,7 @@ impl<S: Session, K: Entries> Lane<S, K> {
         };
         let counters = &self.parts.counters;
         let active = if self.works() { self.waiting.active_keys() } else { 0 } + usize::from(self.is_ahead);
-        let waiting = Waits {
+        let waiting = RetryQueueStatus {
             events: self.waiting.len() as u64,
             parked: self.waiting.parked() as u64,
             active: active as u64,
@@ -316,16 +316,16 @@ impl<S: Session, K: Entries> Lane<S, K> {
     }
 
     /// Brings every read event to its end, or into the retry queue.
-    async fn process(&mut self, mut reading: Reading) -> Result<(), Leave> {
+    async fn process(&mut self, mut reading: ReadEvents) -> Result<(), LeaveReason> {
         self.share(&mut reading).await?;
-        let Reading { held, places, passed_over, end } = reading;
+        let ReadEvents { held, places, passed_over, end } = reading;
         let held = Arc::new(held);
-        let events = held.iter().map(Held::parse).collect::<Result<Vec<_>, _>>()?;
+        let events = held.iter().map(BatchEvent::parse).collect::<Result<Vec<_>, _>>()?;
         if events.is_empty() {
             self.parts.counters.passed_over(passed_over);
             self.commit(Unit { consumed_to: end, ..Unit::default() }).await?;
         }
-        let read = Read { held: &held, places: &places, events: &events };
+        let read = ReadBatch { held: &held, places: &places, events: &events };
         let mut progress = Progress { at: 0, alone: 0..0 };
         while let Some((event, place)) = read.at(progress.at) {
             if self.parts.stop.is_cancelled() {
@@ -334,7 +334,7 @@ impl<S: Session, K: Entries> Lane<S, K> {
             if !self.works() {
                 // it was paused or halted in the meantime: unfinished events are read again when it continues
                 self.seek_to_position().await?;
-                return Err(Leave::Moved);
+                return Err(LeaveReason::Moved);
             }
             match &place.unanswered {
                 _ if self.waiting.holds(event.key) => self.join(read, &mut progress).await?,
@@ -349,19 +349,19 @@ impl<S: Session, K: Entries> Lane<S, K> {
 
     /// The position after these events. Counts the skipped events among them; call it before the commit, so that a
     /// reader of the position sees the count.
-    fn consume(&self, places: &[Place]) -> Offset {
+    fn consume(&self, places: &[EventSpan]) -> Offset {
         self.parts.counters.passed_over(self.passed_over_with(places));
         places.last().map_or(self.position, |place| place.end)
     }
 
     /// Number of skipped events consumed with these. Those before the position were counted already.
-    fn passed_over_with(&self, places: &[Place]) -> u64 {
+    fn passed_over_with(&self, places: &[EventSpan]) -> u64 {
         places.iter().filter(|place| place.end > self.position).map(|place| place.passed_over).sum()
     }
 
     /// Puts the event at `progress.at` into the retry queue, since its key waits, and also the following events with
     /// waiting keys.
-    async fn join(&mut self, read: Read<'_>, progress: &mut Progress) -> Result<(), Leave> {
+    async fn join(&mut self, read: ReadBatch<'_>, progress: &mut Progress) -> Result<(), LeaveReason> {
         let rest = || read.held.iter().zip(read.events).skip(progress.at);
         let Some((first, event)) = rest().next() else { return Ok(()) };
         while !self.waiting.has_room(first.bytes()) && self.waiting.holds(event.key) {
@@ -389,7 +389,7 @@ impl<S: Session, K: Entries> Lane<S, K> {
     }
 
     /// Does other tasks until the retry queue may have room.
-    async fn wait_for_room(&mut self, offset: Offset) -> Result<(), Leave> {
+    async fn wait_for_room(&mut self, offset: Offset) -> Result<(), LeaveReason> {
         if !self.is_full {
             let (subscriber, partition, waiting) = (&*self.parts.subscriber, self.parts.partition, self.waiting.len());
             tracing::warn!(
@@ -406,7 +406,7 @@ impl<S: Session, K: Entries> Lane<S, K> {
         if !self.works() {
             self.is_full = false;
             self.seek_to_position().await?;
-            return Err(Leave::Moved);
+            return Err(LeaveReason::Moved);
         }
         Ok(())
     }

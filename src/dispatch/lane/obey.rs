@@ -5,18 +5,18 @@ use std::sync::atomic::Ordering;
 
 use tokio::time::Instant;
 
-use super::command::{Command, Look, Refusal};
+use super::command::{Command, LaneQuery, Refusal};
 use super::done::done_of;
 use super::entries::DONE;
 use super::error::LaneError;
 use super::waiting::{self, Waiter};
-use super::{HALTED, Lane, Leave, PAUSED, Told};
+use super::{HALTED, Lane, LaneFlags, LeaveReason, PAUSED};
 use crate::engine::{Entries, LaneWrite, Session, Unit};
 use crate::model::{Offset, Record};
 
 impl<S: Session, K: Entries> Lane<S, K> {
     /// Executes a command.
-    pub(super) async fn obey(&mut self, command: Command) -> Result<(), Leave> {
+    pub(super) async fn obey(&mut self, command: Command) -> Result<(), LeaveReason> {
         if command.is_given_up() {
             return Ok(());
         }
@@ -29,7 +29,7 @@ impl<S: Session, K: Entries> Lane<S, K> {
             }
             Command::Resume(answer) => {
                 let was_halted = self.told.is_halted;
-                self.told = Told { is_broken: self.told.is_broken, ..Told::default() };
+                self.told = LaneFlags { is_broken: self.told.is_broken, ..LaneFlags::default() };
                 if self.works() {
                     self.goes_on();
                 }
@@ -113,7 +113,7 @@ impl<S: Session, K: Entries> Lane<S, K> {
                 drop(answer.send(Ok(count)));
             }
             Command::Seek(seek, answer) => return self.seek(seek, answer).await,
-            Command::Look(Look(look), answer) => {
+            Command::Look(LaneQuery(look), answer) => {
                 look(self.position);
                 self.parts.session.sync().await?;
                 drop(answer.send(Ok(1)));

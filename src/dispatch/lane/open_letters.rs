@@ -23,21 +23,21 @@ const RUNS_MAX: usize = 100_000;
 
 /// The dead letters of a subscriber that are done.
 #[derive(Debug, Default)]
-pub(crate) struct OpenLetters(Mutex<Done>);
+pub(crate) struct OpenLetters(Mutex<DoneLetters>);
 
 #[derive(Debug, Default)]
-struct Done {
+struct DoneLetters {
     is_read: bool,
     /// The number of runs exceeded the limit, so the count is unknown until the next start.
     is_over: bool,
-    runs: Runs,
+    runs: LetterRuns,
 }
 
 /// By partition and first offset, each with the offset after its last one. Runs never touch.
 #[derive(Debug, Default)]
-struct Runs(BTreeMap<(u32, Offset), Offset>);
+struct LetterRuns(BTreeMap<(u32, Offset), Offset>);
 
-impl Runs {
+impl LetterRuns {
     fn add(&mut self, partition: u32, offset: Offset) {
         let before = self.0.range(..=(partition, offset)).next_back();
         let before = before.filter(|((of, _), _)| *of == partition).map(|(run, end)| (*run, *end));
@@ -66,7 +66,7 @@ impl Runs {
     }
 }
 
-impl Done {
+impl DoneLetters {
     fn add(&mut self, partition: u32, offset: Offset) {
         self.is_over |= self.runs.0.len() >= RUNS_MAX;
         match self.is_over {
@@ -77,7 +77,7 @@ impl Done {
 }
 
 impl OpenLetters {
-    fn done(&self) -> MutexGuard<'_, Done> {
+    fn done(&self) -> MutexGuard<'_, DoneLetters> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -129,7 +129,7 @@ mod tests {
 
     #[test]
     fn runs_grow_together() {
-        let mut runs = Runs::default();
+        let mut runs = LetterRuns::default();
         for offset in [5, 7, 6, 6, 5, 9, 4] {
             runs.add(1, offset);
         }
@@ -151,7 +151,7 @@ mod tests {
             state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
             (state >> 33) % below
         };
-        let (mut runs, mut set) = (Runs::default(), std::collections::BTreeSet::new());
+        let (mut runs, mut set) = (LetterRuns::default(), std::collections::BTreeSet::new());
         for _ in 0..2_000 {
             let (partition, offset) = (next(2) as u32, next(60));
             runs.add(partition, offset);
@@ -161,7 +161,7 @@ mod tests {
             }
             let (start, partition) = (next(10), next(2) as u32);
             let wanted = set.range((partition, start)..(partition, 50)).count() as u64;
-            assert_eq!(Runs(runs.0.clone()).count(partition, kept(start, 50)), wanted);
+            assert_eq!(LetterRuns(runs.0.clone()).count(partition, kept(start, 50)), wanted);
         }
     }
 

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use super::batch::Parsed;
+use super::batch::ParsedEvent;
 use super::failure::{ATTRIBUTE_TEXT_BYTES_MAX, LastFailure, cut};
 use crate::dispatch::apart;
 use crate::dispatch::rules::guards::{self, TopicGuard};
@@ -20,7 +20,7 @@ use crate::topology::{DataSchema, KeyExpression};
 
 /// A topic that a subscriber writes to.
 #[derive(Clone)]
-pub(crate) struct Target {
+pub(crate) struct OutputTopic {
     pub(crate) topic: TopicId,
     pub(crate) partitions: u32,
     pub(crate) key: Option<KeyExpression>,
@@ -30,7 +30,7 @@ pub(crate) struct Target {
     pub(crate) schema: Option<DataSchema>,
 }
 
-impl Target {
+impl OutputTopic {
     /// Whether checking an output may take much longer than parsing it.
     fn takes_long(&self) -> bool {
         let state = self.guard.as_ref().map(|guard| &guard.plan.state);
@@ -51,8 +51,8 @@ pub(crate) struct Emitter {
     pub(crate) version: VersionId,
     pub(crate) digest: String,
     /// By port.
-    pub(crate) targets: Vec<Target>,
-    pub(crate) dead_letters: Option<Target>,
+    pub(crate) targets: Vec<OutputTopic>,
+    pub(crate) dead_letters: Option<OutputTopic>,
     pub(crate) ids: OutputIds,
     /// The subscriber's original name, from which ids derive; renames do not change it.
     pub(crate) origin: Arc<str>,
@@ -70,7 +70,7 @@ pub(crate) enum Fit {
 }
 
 /// Why not all outputs of an answer are taken.
-struct Stopped {
+struct OutputStop {
     /// The first event whose outputs are not taken.
     at: u32,
     fit: Fit,
@@ -87,27 +87,27 @@ const _: () = assert!(ATTRIBUTE_VALUE_BYTES_MAX <= 1 << 14, "a head is a tag and
 impl Emitter {
     /// Puts outputs of an answer into a unit, as far as they fit. `events` are the events of the call, `first` is
     /// the first one of the unit.
-    pub(crate) fn emit(&self, events: &[Parsed<'_>], first: u32, outputs: &[Output]) -> (Slices, Fit) {
+    pub(crate) fn emit(&self, events: &[ParsedEvent<'_>], first: u32, outputs: &[Output]) -> (Slices, Fit) {
         match self.emit_all(events, first, outputs) {
             Ok(slices) => (slices, Fit::All),
             // Nothing can be removed from a unit, so it is built again; this is rare.
-            Err(Stopped { at, fit }) => {
+            Err(OutputStop { at, fit }) => {
                 let end = outputs.partition_point(|output| output.event < at);
                 match self.emit_all(events, first, outputs.get(..end).unwrap_or_default()) {
                     Ok(slices) => (slices, fit),
                     // they were checked before, so this is a bug; nothing may be committed beyond it
-                    Err(Stopped { fit, .. }) => (Slices::default(), fit),
+                    Err(OutputStop { fit, .. }) => (Slices::default(), fit),
                 }
             }
         }
     }
 
-    fn emit_all(&self, events: &[Parsed<'_>], first: u32, outputs: &[Output]) -> Result<Slices, Stopped> {
-        let takes_long = !outputs.is_empty() && self.targets.iter().any(Target::takes_long);
+    fn emit_all(&self, events: &[ParsedEvent<'_>], first: u32, outputs: &[Output]) -> Result<Slices, OutputStop> {
+        let takes_long = !outputs.is_empty() && self.targets.iter().any(OutputTopic::takes_long);
         apart::run(takes_long, || self.put_all(events, first, outputs))
     }
 
-    fn put_all(&self, events: &[Parsed<'_>], first: u32, outputs: &[Output]) -> Result<Slices, Stopped> {
+    fn put_all(&self, events: &[ParsedEvent<'_>], first: u32, outputs: &[Output]) -> Result<Slices, OutputStop> {
         let room = outputs.iter().map(|output| self.expected_bytes(output)).sum();
         // outputs mostly keep their key, and so their partition: one slice per port
         let mut slices = Slices::with_room(room, self.targets.len().min(outputs.len()));
@@ -120,7 +120,7 @@ impl Emitter {
             let at = output.event;
             match self.put(&mut slices, event, output, index) {
                 Ok(size) => bytes += size,
-                Err(reason) => return Err(Stopped { at, fit: Fit::Refused(at, reason) }),
+                Err(reason) => return Err(OutputStop { at, fit: Fit::Refused(at, reason) }),
             }
             if bytes > limits::UNIT_BYTES_MAX {
                 let max = limits::UNIT_BYTES_MAX;
@@ -129,7 +129,7 @@ impl Emitter {
                 } else {
                     Fit::UpTo(at)
                 };
-                return Err(Stopped { at, fit });
+                return Err(OutputStop { at, fit });
             }
         }
         Ok(slices)
@@ -142,7 +142,7 @@ impl Emitter {
     }
 
     /// Adds an output to a unit, unless it is refused. Returns an upper bound of its size there.
-    fn put(&self, slices: &mut Slices, event: &Parsed<'_>, output: &Output, index: u32) -> Result<usize, String> {
+    fn put(&self, slices: &mut Slices, event: &ParsedEvent<'_>, output: &Output, index: u32) -> Result<usize, String> {
         let target =
             self.targets.get(output.port as usize).ok_or_else(|| format!("port {} is not one", output.port))?;
         let mut size = RECORD_HEAD_BYTES + self.source.len() + output.data.len();
@@ -210,8 +210,8 @@ impl Emitter {
     /// The key that the plugin set, or the topic's expression yields, or else the key of the input event.
     fn key<'a>(
         &self,
-        target: &Target,
-        event: &Parsed<'a>,
+        target: &OutputTopic,
+        event: &ParsedEvent<'a>,
         output: &'a Output,
         id: &str,
     ) -> Result<Cow<'a, str>, String> {
@@ -238,7 +238,7 @@ impl Emitter {
         look(&EventView::parse(&encoded).map_err(|error| error.to_string())?)
     }
 
-    fn lineage(&self, event: &Parsed<'_>) -> Lineage {
+    fn lineage(&self, event: &ParsedEvent<'_>) -> Lineage {
         Lineage { subscriber: self.subscriber, partition: self.partition, offset: event.offset, version: self.version }
     }
 
@@ -248,7 +248,7 @@ impl Emitter {
     /// whose attributes come with it when it is handled.
     pub(crate) fn dead_letter(
         &self,
-        event: &Parsed<'_>,
+        event: &ParsedEvent<'_>,
         failure: &LastFailure,
         attempts: u32,
         failed_ns: u64,

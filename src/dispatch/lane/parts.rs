@@ -14,7 +14,7 @@ use super::flow::{Backoff, Flow};
 use super::outputs::Emitter;
 use super::status::Counters;
 use super::supervisor::SupervisedParts;
-use super::versions::Roster;
+use super::versions::VersionSlot;
 use crate::api::LaneState;
 use crate::dispatch::intake::backlog::Backlog;
 use crate::engine::{Entries, Session, SessionError};
@@ -61,16 +61,16 @@ impl Policy {
 }
 
 /// Returns the first stored offset of a partition of dead letters.
-pub(in crate::dispatch) type Starts = Arc<dyn Fn(u32) -> Offset + Send + Sync>;
+pub(in crate::dispatch) type FirstOffsets = Arc<dyn Fn(u32) -> Offset + Send + Sync>;
 
 /// The engine's clock of append times, Unix nanoseconds.
 pub(in crate::dispatch) type WallClock = Arc<dyn Fn() -> u64 + Send + Sync>;
 
 /// The parts of a lane.
-pub(in crate::dispatch) struct Parts<S, K> {
+pub(in crate::dispatch) struct LaneParts<S, K> {
     pub(in crate::dispatch) session: S,
     pub(in crate::dispatch) entries: K,
-    pub(in crate::dispatch) roster: Arc<Roster>,
+    pub(in crate::dispatch) roster: Arc<VersionSlot>,
     pub(in crate::dispatch) emitter: Emitter,
     pub(in crate::dispatch) backoff: Backoff,
     pub(in crate::dispatch) policy: Policy,
@@ -80,7 +80,7 @@ pub(in crate::dispatch) struct Parts<S, K> {
     /// Backlogs of the topics that it publishes to, if they are limited.
     pub(in crate::dispatch) children: Vec<Arc<Backlog>>,
     /// Start offsets of its dead-letter topic, if it has one.
-    pub(in crate::dispatch) letters: Option<Starts>,
+    pub(in crate::dispatch) letters: Option<FirstOffsets>,
     pub(in crate::dispatch) partition: u32,
     pub(in crate::dispatch) subscriber: Arc<str>,
     pub(in crate::dispatch) clock: WallClock,
@@ -90,14 +90,14 @@ pub(in crate::dispatch) struct Parts<S, K> {
     pub(in crate::dispatch) stop: CancellationToken,
 }
 
-impl<S, K> Parts<S, K> {
+impl<S, K> LaneParts<S, K> {
     /// The time that is stored with an event, Unix nanoseconds; never 0, which stands for no time there.
     pub(super) fn now_ns(&self) -> u64 {
         (self.clock)().max(1)
     }
 }
 
-impl<S: Session, K: Entries> SupervisedParts for Parts<S, K> {
+impl<S: Session, K: Entries> SupervisedParts for LaneParts<S, K> {
     type Session = S;
 
     fn set_session(&mut self, session: S) {

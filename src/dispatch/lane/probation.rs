@@ -10,10 +10,10 @@
 
 use std::sync::Arc;
 
-use super::batch::{Held, Parsed};
+use super::batch::{BatchEvent, ParsedEvent};
 use super::failure::LastFailure;
-use super::versions::{Taken, TrialFailure};
-use super::{Lane, Leave, Of};
+use super::versions::{CurrentVersion, TrialFailure};
+use super::{CallSource, Lane, LeaveReason};
 use crate::engine::{Entries, Session};
 use crate::model::call::CallErrorKind;
 use crate::topology::OnFailure;
@@ -22,13 +22,13 @@ impl<S: Session, K: Entries> Lane<S, K> {
     /// Takes the version to call from now on.
     pub(super) fn take_version(&mut self) {
         if self.taken.is_stale(&self.parts.roster) {
-            let before = self.call_with(Taken::of(&self.parts.roster, self.parts.partition));
+            let before = self.call_with(CurrentVersion::of(&self.parts.roster, self.parts.partition));
             // The last owner of a version frees its instances and its code, which takes a while.
             tokio::task::spawn_blocking(move || drop(before));
         }
     }
 
-    fn call_with(&mut self, taken: Taken) -> Taken {
+    fn call_with(&mut self, taken: CurrentVersion) -> CurrentVersion {
         self.parts.emitter.version = taken.version.number;
         self.parts.emitter.digest = taken.version.digest.to_string();
         std::mem::replace(&mut self.taken, taken)
@@ -38,13 +38,13 @@ impl<S: Session, K: Entries> Lane<S, K> {
     /// handles the event, commits that result and ends the trial: returns true, and the event is done.
     pub(super) async fn proven_handles(
         &mut self,
-        held: &Arc<Vec<Held>>,
+        held: &Arc<Vec<BatchEvent>>,
         at: usize,
-        event: &Parsed<'_>,
+        event: &ParsedEvent<'_>,
         failure: &LastFailure,
-        of: &Of<'_>,
+        of: &CallSource<'_>,
         attempt: u32,
-    ) -> Result<bool, Leave> {
+    ) -> Result<bool, LeaveReason> {
         let Some(trial) = self.taken.trial.clone() else { return Ok(false) };
         let is_telling = ![CallErrorKind::Timeout.as_str(), LastFailure::OF_CONDITION].contains(&failure.kind);
         if !is_telling || self.taken.changes_state() || self.delivers_once_at_most() {
@@ -74,7 +74,7 @@ impl<S: Session, K: Entries> Lane<S, K> {
         Ok(true)
     }
 
-    fn trial_failure(&self, event: &Parsed<'_>, failure: &LastFailure) -> TrialFailure {
+    fn trial_failure(&self, event: &ParsedEvent<'_>, failure: &LastFailure) -> TrialFailure {
         TrialFailure {
             partition: self.parts.partition,
             offset: event.offset,
@@ -85,7 +85,7 @@ impl<S: Session, K: Entries> Lane<S, K> {
 
     /// What happens to an event that finally failed: what the topology says, unless the candidate has another state
     /// version than the stable one. Then an operator has to choose the version.
-    pub(super) fn on_failure(&self, event: &Parsed<'_>, failure: &LastFailure) -> OnFailure {
+    pub(super) fn on_failure(&self, event: &ParsedEvent<'_>, failure: &LastFailure) -> OnFailure {
         match &self.taken.trial {
             Some(trial) if self.taken.changes_state() => {
                 trial.ask(self.trial_failure(event, failure));

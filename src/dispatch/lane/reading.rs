@@ -12,7 +12,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use super::batch::{Held, Parsed, Unreadable};
+use super::batch::{BatchEvent, ParsedEvent, Unreadable};
 use crate::dispatch::rules::when;
 use crate::engine::Chunk;
 use crate::model::Offset;
@@ -20,11 +20,11 @@ use crate::topology::Condition;
 
 /// Events that were read.
 #[derive(Default)]
-pub(crate) struct Reading {
+pub(crate) struct ReadEvents {
     /// Events that the lane handles, or for which the condition cannot be evaluated.
-    pub(super) held: Vec<Held>,
+    pub(super) held: Vec<BatchEvent>,
     /// One per event in `held`.
-    pub(super) places: Vec<Place>,
+    pub(super) places: Vec<EventSpan>,
     /// Number of skipped events before the first event in `held`; all events that were read if there is none.
     pub(super) passed_over: u64,
     /// Offset after the last event that was read.
@@ -33,7 +33,7 @@ pub(crate) struct Reading {
 
 /// What is consumed together with an event.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Place {
+pub(crate) struct EventSpan {
     /// Position of the lane once the event is done: after the skipped events that follow it.
     pub(super) end: Offset,
     /// Number of skipped events consumed with it.
@@ -44,44 +44,44 @@ pub(crate) struct Place {
 
 /// Events to be handled, with their places.
 #[derive(Clone, Copy)]
-pub(crate) struct Read<'e> {
-    pub(super) held: &'e Arc<Vec<Held>>,
-    pub(super) places: &'e [Place],
-    pub(super) events: &'e [Parsed<'e>],
+pub(crate) struct ReadBatch<'e> {
+    pub(super) held: &'e Arc<Vec<BatchEvent>>,
+    pub(super) places: &'e [EventSpan],
+    pub(super) events: &'e [ParsedEvent<'e>],
 }
 
-impl<'e> Read<'e> {
+impl<'e> ReadBatch<'e> {
     /// An event with its place.
-    pub(super) fn at(self, at: usize) -> Option<(&'e Parsed<'e>, &'e Place)> {
+    pub(super) fn at(self, at: usize) -> Option<(&'e ParsedEvent<'e>, &'e EventSpan)> {
         Some((self.events.get(at)?, self.places.get(at)?))
     }
 
     /// The places of `count` events from `at` on.
-    pub(super) fn places_of(self, at: usize, count: usize) -> &'e [Place] {
+    pub(super) fn places_of(self, at: usize, count: usize) -> &'e [EventSpan] {
         self.places.get(at..at + count).unwrap_or_default()
     }
 }
 
-impl Reading {
+impl ReadEvents {
     /// Adds the events that were read next. Copies only those that the lane handles.
     pub(super) fn take(&mut self, chunks: &[Chunk], when: Option<&Condition>) -> Result<(), Unreadable> {
         self.take_asking(
             chunks,
-            when.map(|condition| |event: &Parsed<'_>| when::passes(condition, &event.view, Some(event.key))),
+            when.map(|condition| |event: &ParsedEvent<'_>| when::passes(condition, &event.view, Some(event.key))),
         )
     }
 
     fn take_asking(
         &mut self,
         chunks: &[Chunk],
-        mut passes: Option<impl FnMut(&Parsed<'_>) -> Result<bool, String>>,
+        mut passes: Option<impl FnMut(&ParsedEvent<'_>) -> Result<bool, String>>,
     ) -> Result<(), Unreadable> {
         let mut kept = Vec::new();
         for stored in chunks.iter().flat_map(Chunk::iter) {
             let end = stored.offset + 1;
             let unanswered = match &mut passes {
                 None => None,
-                Some(passes) => match passes(&Parsed::of(&stored)?) {
+                Some(passes) => match passes(&ParsedEvent::of(&stored)?) {
                     Ok(true) => None,
                     Err(reason) => Some(reason),
                     Ok(false) => {
@@ -90,11 +90,11 @@ impl Reading {
                     }
                 },
             };
-            self.places.push(Place { end, passed_over: std::mem::take(&mut self.passed_over), unanswered });
+            self.places.push(EventSpan { end, passed_over: std::mem::take(&mut self.passed_over), unanswered });
             self.end = end;
             kept.push(stored);
         }
-        self.held.extend(Held::copies(&kept));
+        self.held.extend(BatchEvent::copies(&kept));
         Ok(())
     }
 
@@ -125,7 +125,7 @@ impl Reading {
 
     /// Size of the records in `held`.
     pub(super) fn bytes(&self) -> usize {
-        self.held.iter().map(Held::bytes).sum()
+        self.held.iter().map(BatchEvent::bytes).sum()
     }
 }
 
@@ -155,15 +155,15 @@ mod tests {
     }
 
     /// Offset, end and number of skipped events for each event in `held`.
-    fn held(reading: &Reading) -> Vec<(Offset, Offset, u64)> {
+    fn held(reading: &ReadEvents) -> Vec<(Offset, Offset, u64)> {
         let places = reading.held.iter().zip(&reading.places);
         places.map(|(held, place)| (held.offset, place.end, place.passed_over)).collect()
     }
 
-    fn of(chunks: &[Chunk], passes: impl Fn(Offset) -> Result<bool, String>) -> (Reading, Vec<Offset>) {
-        let (mut reading, mut asked) = (Reading::default(), Vec::new());
+    fn of(chunks: &[Chunk], passes: impl Fn(Offset) -> Result<bool, String>) -> (ReadEvents, Vec<Offset>) {
+        let (mut reading, mut asked) = (ReadEvents::default(), Vec::new());
         for chunk in chunks {
-            let ask = |event: &Parsed<'_>| {
+            let ask = |event: &ParsedEvent<'_>| {
                 asked.push(event.offset);
                 passes(event.offset)
             };
@@ -179,7 +179,7 @@ mod tests {
         assert_eq!(asked, [10, 11, 12, 13, 14, 15]);
         assert_eq!(held(&reading), [(11, 13, 2), (13, 14, 0), (14, 16, 1)]);
         assert_eq!((reading.passed_over, reading.end), (0, 16));
-        let mut all = Reading::default();
+        let mut all = ReadEvents::default();
         all.take(&chunks, None).unwrap();
         assert_eq!(held(&all), (10..16).map(|offset| (offset, offset + 1, 0)).collect::<Vec<_>>());
     }

@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use super::batch::{Held, Parsed, content_type};
+use super::batch::{BatchEvent, ParsedEvent, content_type};
 use super::failure::LastFailure;
 use super::waiting::{Waiter, get, gone, kept, record};
-use super::{Lane, Leave, Of};
+use super::{CallSource, Lane, LeaveReason};
 use crate::dispatch::rules::when;
 use crate::engine::{Entries, Session, Unit};
 use crate::model::call::{CallErrorKind, HandleError, InstanceError};
@@ -15,14 +15,14 @@ use crate::model::call::{CallErrorKind, HandleError, InstanceError};
 /// Events of one key that are due, with what is kept of them.
 struct DueEvents {
     waiters: Vec<(u64, Waiter)>,
-    held: Arc<Vec<Held>>,
+    held: Arc<Vec<BatchEvent>>,
 }
 
 impl<S: Session, K: Entries> Lane<S, K> {
     /// Calls due events.
-    pub(super) async fn retry(&mut self) -> Result<(), Leave> {
+    pub(super) async fn retry(&mut self) -> Result<(), LeaveReason> {
         let due = self.due_events()?;
-        let events = due.held.iter().map(Held::parse).collect::<Result<Vec<_>, _>>()?;
+        let events = due.held.iter().map(BatchEvent::parse).collect::<Result<Vec<_>, _>>()?;
         // If a call with several events fails at one of them, those before it are called again without it, and then it
         // is the first.
         let mut count = match self.count_for_lane(&due, &events).await? {
@@ -62,7 +62,7 @@ impl<S: Session, K: Entries> Lane<S, K> {
     }
 
     /// The events that are due, as many as go into one call by their number and bytes.
-    fn due_events(&self) -> Result<DueEvents, Leave> {
+    fn due_events(&self) -> Result<DueEvents, LeaveReason> {
         let most = self.parts.flow.most(self.parts.policy.batch.max_events);
         let numbers = self.waiting.take_due(Instant::now(), self.together.most().min(most as usize));
         let (mut waiters, mut held, mut bytes) =
@@ -75,14 +75,14 @@ impl<S: Session, K: Entries> Lane<S, K> {
                 break;
             }
             let (append_time_ns, trusted_time_ns) = (waiter.append_time_ns, waiter.trusted_time_ns());
-            held.push(Held { offset: waiter.offset, append_time_ns, trusted_time_ns, record });
+            held.push(BatchEvent { offset: waiter.offset, append_time_ns, trusted_time_ns, record });
             waiters.push((number, waiter));
         }
         Ok(DueEvents { waiters, held: Arc::new(held) })
     }
 
     /// How many of these are for the lane and go into one call; none where the first one is not, and is done by now.
-    async fn count_for_lane(&mut self, due: &DueEvents, events: &[Parsed<'_>]) -> Result<usize, Leave> {
+    async fn count_for_lane(&mut self, due: &DueEvents, events: &[ParsedEvent<'_>]) -> Result<usize, LeaveReason> {
         let content_type = content_type(events);
         let alike = events.iter().take_while(|event| event.view.content_type.unwrap_or_default() == content_type);
         let mut count = 0;
@@ -108,7 +108,7 @@ impl<S: Session, K: Entries> Lane<S, K> {
     }
 
     /// Whether the condition selects a waiting event.
-    fn passes(&self, event: &Parsed<'_>) -> Result<bool, String> {
+    fn passes(&self, event: &ParsedEvent<'_>) -> Result<bool, String> {
         match &self.parts.policy.when {
             None => Ok(true),
             Some(condition) => when::passes(condition, &event.view, Some(event.key)),
@@ -119,17 +119,17 @@ impl<S: Session, K: Entries> Lane<S, K> {
     async fn retry_without_instance(
         &mut self,
         due: &DueEvents,
-        run: &[Parsed<'_>],
+        run: &[ParsedEvent<'_>],
         error: &InstanceError,
         attempts: u32,
-    ) -> Result<(), Leave> {
+    ) -> Result<(), LeaveReason> {
         if self.delivers_once_at_most() {
             let called = due.waiters.iter().zip(due.held.iter()).take(run.len());
             let writes = called.flat_map(|((number, waiter), held)| kept(*number, waiter, &held.record));
             self.tell(writes.collect()).await?;
         }
         if let (Some(event), Some(waiter)) = (run.first(), due.waiters.first()) {
-            let (failure, of) = (LastFailure::of_instance(error), Of::Waiting(std::slice::from_ref(waiter)));
+            let (failure, of) = (LastFailure::of_instance(error), CallSource::Waiting(std::slice::from_ref(waiter)));
             if self.proven_handles(&due.held, 0, event, &failure, &of, attempts).await? {
                 return Ok(());
             }

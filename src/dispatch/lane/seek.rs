@@ -13,11 +13,11 @@ use std::collections::BTreeMap;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use super::command::{Answer, Refusal, Restored, Seek, SeekFrom};
+use super::command::{Answer, LaneSeek, Refusal, SeekFrom, SnapshotPart};
 use super::entries::{RECORD, STATE, WAITING, number_of};
 use super::error::LaneError;
 use super::waiting::{Waiter, WaitingSet, decode};
-use super::{BROKEN, Lane, Leave, state};
+use super::{BROKEN, Lane, LeaveReason, state};
 use crate::engine::{Entries, LaneWrite, Session, Unit};
 use crate::limits;
 use crate::model::{Offset, Record};
@@ -28,13 +28,13 @@ const UNIT_BYTES: usize = limits::UNIT_BYTES_MAX / 4;
 const PAGE: usize = 1_000;
 
 /// Why a snapshot's state was not restored.
-enum Failed {
+enum RestoreError {
     /// The snapshot is missing or damaged; in words.
     Snapshot(String),
     Lane(LaneError),
 }
 
-impl<E: Into<LaneError>> From<E> for Failed {
+impl<E: Into<LaneError>> From<E> for RestoreError {
     fn from(error: E) -> Self {
         Self::Lane(error.into())
     }
@@ -62,7 +62,7 @@ impl Writes {
 
 impl<S: Session, K: Entries> Lane<S, K> {
     /// Executes a seek, or answers why it is refused.
-    pub(super) async fn seek(&mut self, seek: Seek, answer: Answer) -> Result<(), Leave> {
+    pub(super) async fn seek(&mut self, seek: LaneSeek, answer: Answer) -> Result<(), LeaveReason> {
         let waiting = self.waiting.len();
         let refusal = match &seek.from {
             // nothing tells which later events were its own
@@ -92,8 +92,8 @@ impl<S: Session, K: Entries> Lane<S, K> {
         };
         match changed {
             Ok(()) => {}
-            Err(Failed::Lane(error)) => return Err(error.into()),
-            Err(Failed::Snapshot(reason)) => {
+            Err(RestoreError::Lane(error)) => return Err(error.into()),
+            Err(RestoreError::Snapshot(reason)) => {
                 if self.told.is_broken {
                     self.commit_part(&mut writes).await?;
                     self.parts.counters.failed(&reason);
@@ -116,11 +116,11 @@ impl<S: Session, K: Entries> Lane<S, K> {
         drop(seek.hold); // from here on the lane's own position protects the events from retention
         self.show();
         drop(answer.send(Ok(seek.to)));
-        Err(Leave::Moved)
+        Err(LeaveReason::Moved)
     }
 
     /// Deletes the handler's state.
-    async fn empty(&mut self, writes: &mut Writes) -> Result<(), Failed> {
+    async fn empty(&mut self, writes: &mut Writes) -> Result<(), RestoreError> {
         let mut behind: Option<Vec<u8>> = None;
         loop {
             let (page, _) = state::list(&self.parts.entries, behind.as_deref(), PAGE)?;
@@ -138,17 +138,17 @@ impl<S: Session, K: Entries> Lane<S, K> {
     /// Restores the state of a snapshot, and those of its waiting events that the seek does not deliver again.
     async fn restore(
         &mut self,
-        mut snapshot: mpsc::Receiver<Restored>,
+        mut snapshot: mpsc::Receiver<SnapshotPart>,
         to: Offset,
         writes: &mut Writes,
-    ) -> Result<(), Failed> {
+    ) -> Result<(), RestoreError> {
         let mut waiters: BTreeMap<u64, Waiter> = BTreeMap::new();
         loop {
             let entries = match snapshot.recv().await {
-                Some(Restored::Entries(entries)) => entries,
-                Some(Restored::End) => break,
-                Some(Restored::Broken(reason)) => return Err(Failed::Snapshot(reason)),
-                None => return Err(Failed::Snapshot("whoever read it is gone".to_owned())),
+                Some(SnapshotPart::Entries(entries)) => entries,
+                Some(SnapshotPart::End) => break,
+                Some(SnapshotPart::Broken(reason)) => return Err(RestoreError::Snapshot(reason)),
+                None => return Err(RestoreError::Snapshot("whoever read it is gone".to_owned())),
             };
             for (key, value) in entries {
                 match (key.first(), number_of(&key)) {

@@ -7,16 +7,16 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::batch::{Held, Parsed};
+use super::batch::{BatchEvent, ParsedEvent};
 use super::error::LaneError;
 use super::failure::LastFailure;
 use super::outputs::Fit;
 use super::settlement::{SettleStep, UnitEnd};
-use super::state::{LaneState as HandlerState, OfEvents};
+use super::state::{EventWrites, HandlerState};
 use super::waiting::{GONE_BYTES, Waiter, gone};
-use super::{Lane, Leave, Of, Progress, Read};
+use super::{CallSource, Lane, LeaveReason, Progress, ReadBatch};
 use crate::engine::{Entries, LaneWrite, Session, SessionError, Slices, Unit};
-use crate::model::GuardRefused;
+use crate::model::GuardRefusal;
 use crate::model::call::{Handled, Output, StateWrite};
 
 impl<S: Session, K: Entries> Lane<S, K> {
@@ -24,11 +24,11 @@ impl<S: Session, K: Entries> Lane<S, K> {
     /// are called again.
     pub(super) async fn settle_read(
         &mut self,
-        read: Read<'_>,
+        read: ReadBatch<'_>,
         count: usize,
         handled: &Handled,
         progress: &mut Progress,
-    ) -> Result<(), Leave> {
+    ) -> Result<(), LeaveReason> {
         let (start, calls) = (progress.at, self.calls);
         let (run, places) = (read.events.get(start..start + count).unwrap_or_default(), read.places_of(start, count));
         while self.may_settle(calls) {
@@ -38,7 +38,7 @@ impl<S: Session, K: Entries> Lane<S, K> {
             match SettleStep::next(&handled.verdicts, at, is_behind) {
                 None => return Ok(()),
                 Some(SettleStep::Commit { end }) => {
-                    let (done, refused) = self.settle(run, handled, at..end, &Of::Read(places)).await?;
+                    let (done, refused) = self.settle(run, handled, at..end, &CallSource::Read(places)).await?;
                     progress.at = start + done;
                     if let Some(failure) = refused {
                         return self.fail_read(read, failure, progress).await;
@@ -73,10 +73,10 @@ impl<S: Session, K: Entries> Lane<S, K> {
     pub(super) async fn settle_waiting(
         &mut self,
         waiters: &[(u64, Waiter)],
-        (held, run): (&Arc<Vec<Held>>, &[Parsed<'_>]),
+        (held, run): (&Arc<Vec<BatchEvent>>, &[ParsedEvent<'_>]),
         handled: &Handled,
         attempts: u32,
-    ) -> Result<(), Leave> {
+    ) -> Result<(), LeaveReason> {
         let (mut at, calls) = (0, self.calls);
         while self.may_settle(calls) {
             let Some(((event, waiter), verdict)) = run.get(at).zip(waiters.get(at)).zip(handled.verdicts.get(at))
@@ -87,7 +87,7 @@ impl<S: Session, K: Entries> Lane<S, K> {
             let attempts = if at == 0 { attempts } else { 1 };
             match SettleStep::next(&handled.verdicts, at, |_| is_behind) {
                 Some(SettleStep::Commit { end }) => {
-                    let (done, refused) = self.settle(run, handled, at..end, &Of::Waiting(waiters)).await?;
+                    let (done, refused) = self.settle(run, handled, at..end, &CallSource::Waiting(waiters)).await?;
                     at = done;
                     if let (Some(failure), Some(event), Some(waiter)) = (refused, run.get(at), waiters.get(at)) {
                         let attempts = if at == 0 { attempts } else { 1 };
@@ -115,7 +115,12 @@ impl<S: Session, K: Entries> Lane<S, K> {
     }
 
     /// The event at `progress.at` goes into the retry queue without a failed attempt, and is called after a pause.
-    async fn queue_read(&mut self, read: Read<'_>, pause: Duration, progress: &mut Progress) -> Result<(), Leave> {
+    async fn queue_read(
+        &mut self,
+        read: ReadBatch<'_>,
+        pause: Duration,
+        progress: &mut Progress,
+    ) -> Result<(), LeaveReason> {
         let Some((held, (event, _))) = read.held.get(progress.at).zip(read.at(progress.at)) else { return Ok(()) };
         while !self.waiting.has_room(held.bytes()) {
             self.wait_for_room(event.offset).await?;
@@ -132,7 +137,7 @@ impl<S: Session, K: Entries> Lane<S, K> {
     }
 
     /// An event that waits is called again after a pause, without a failed attempt.
-    async fn postpone(&mut self, (number, before): &(u64, Waiter)) -> Result<(), Leave> {
+    async fn postpone(&mut self, (number, before): &(u64, Waiter)) -> Result<(), LeaveReason> {
         let pause = self.parts.backoff.pause(before.offset, 1);
         let after = before.clone().after(pause, self.parts.now_ns());
         let writes = self.waiting.update(*number, &after, Instant::now() + pause);
@@ -144,11 +149,11 @@ impl<S: Session, K: Entries> Lane<S, K> {
     /// why the next event has failed, where it has.
     pub(super) async fn settle(
         &mut self,
-        run: &[Parsed<'_>],
+        run: &[ParsedEvent<'_>],
         handled: &Handled,
         Range { start, end }: Range<usize>,
-        of: &Of<'_>,
-    ) -> Result<(usize, Option<LastFailure>), Leave> {
+        of: &CallSource<'_>,
+    ) -> Result<(usize, Option<LastFailure>), LeaveReason> {
         let (mut slices, fit) = self.emit(run, handled, start..end);
         let (state, state_full) = self.state_entries(run, writes_of(&handled.writes, start..end)).await?;
         let emitted = if let Fit::UpTo(event) | Fit::Refused(event, _) = &fit { *event as usize } else { end };
@@ -184,7 +189,7 @@ impl<S: Session, K: Entries> Lane<S, K> {
     }
 
     /// The outputs of some events of a call.
-    fn emit(&self, run: &[Parsed<'_>], handled: &Handled, range: Range<usize>) -> (Slices, Fit) {
+    fn emit(&self, run: &[ParsedEvent<'_>], handled: &Handled, range: Range<usize>) -> (Slices, Fit) {
         self.parts.emitter.emit(run, range.start as u32, outputs_of(&handled.outputs, range))
     }
 
@@ -192,9 +197,9 @@ impl<S: Session, K: Entries> Lane<S, K> {
     /// has expired by then makes room.
     async fn state_entries(
         &mut self,
-        run: &[Parsed<'_>],
+        run: &[ParsedEvent<'_>],
         writes: &[StateWrite],
-    ) -> Result<(OfEvents, Option<(u32, String)>), Leave> {
+    ) -> Result<(EventWrites, Option<(u32, String)>), LeaveReason> {
         let time_ns = |event: u32| run.get(event as usize).map_or(0, |event| event.trusted_time_ns);
         let made = self.state.entries_of(writes, time_ns)?;
         match &made.1 {
@@ -206,10 +211,10 @@ impl<S: Session, K: Entries> Lane<S, K> {
     }
 
     /// Bytes of a unit besides its outputs: state, and notes of the lane's own.
-    fn written_bytes(&self, state: &OfEvents, range: Range<usize>, of: &Of<'_>) -> usize {
+    fn written_bytes(&self, state: &EventWrites, range: Range<usize>, of: &CallSource<'_>) -> usize {
         let writes = state.iter().filter(|(event, _)| range.contains(&(*event as usize)));
         let notes = if state.is_empty() { 0 } else { HandlerState::<K>::NOTES_BYTES };
-        let gone = if let Of::Waiting(_) = of { range.len() * GONE_BYTES } else { 0 };
+        let gone = if let CallSource::Waiting(_) = of { range.len() * GONE_BYTES } else { 0 };
         writes.map(|(_, write)| self.state.unit_bytes(write)).sum::<usize>() + notes + gone
     }
 
@@ -219,9 +224,9 @@ impl<S: Session, K: Entries> Lane<S, K> {
         &mut self,
         range: Range<usize>,
         slices: Slices,
-        state: &OfEvents,
-        of: &Of<'_>,
-    ) -> Result<Option<GuardRefused>, Leave> {
+        state: &EventWrites,
+        of: &CallSource<'_>,
+    ) -> Result<Option<GuardRefusal>, LeaveReason> {
         let of_done = |(event, write): &(u32, LaneWrite)| range.contains(&(*event as usize)).then(|| write.clone());
         let mut writes: Vec<LaneWrite> = state.iter().filter_map(of_done).collect();
         let (position, accounted) = (self.position, self.state.account(&mut writes)?);
@@ -230,7 +235,7 @@ impl<S: Session, K: Entries> Lane<S, K> {
         self.parts.counters.handled(done, emitted);
         let (places, waiters) = of.part(range);
         let passed_over = self.passed_over_with(places);
-        let consumed_to = if let Of::Read(_) = of { self.consume(places) } else { self.position };
+        let consumed_to = if let CallSource::Read(_) = of { self.consume(places) } else { self.position };
         writes.extend(waiters.iter().flat_map(|(number, _)| gone(*number)));
         match self.commit(Unit { consumed_to, emits: slices, writes, ..Unit::default() }).await {
             Ok(()) => {

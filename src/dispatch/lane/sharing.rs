@@ -3,15 +3,15 @@
 use std::time::Duration;
 
 use super::error::LaneError;
-use super::reading::Reading;
-use super::{Lane, Leave, claims};
+use super::reading::ReadEvents;
+use super::{Lane, LeaveReason, claims};
 use crate::engine::{Entries, Session, Unit};
 use crate::limits;
 use crate::model::Offset;
 
 /// State of a lane's membership.
 #[derive(Debug, Default)]
-pub(crate) struct Part {
+pub(crate) struct Membership {
     /// Since when it is paused or halted, trusted time; `None` once it has returned its claims.
     pub(super) stands_since_ns: Option<u64>,
     /// It has gone back to handle returned events.
@@ -26,7 +26,7 @@ struct Errand {
 
 impl<S: Session, K: Entries> Lane<S, K> {
     /// Claims the events that the lane may handle, and skips those of other members.
-    pub(super) async fn share(&mut self, reading: &mut Reading) -> Result<(), Leave> {
+    pub(super) async fn share(&mut self, reading: &mut ReadEvents) -> Result<(), LeaveReason> {
         let Some(share) = &self.parts.share else { return Ok(()) };
         let wanted: Vec<_> = reading.held.iter().map(|held| share.wanted(held)).collect();
         let claimed = share.claim(self.position, &wanted).await?;

@@ -8,10 +8,10 @@ use tokio::time::Instant;
 
 use super::open_letters::OpenLetters;
 use super::versions::{Terms, Trial};
-use crate::api::{LaneState, OnTrial, SubscriberStatus};
+use crate::api::{LaneState, SubscriberStatus, TrialStatus};
 use crate::model::{Meter, Offset};
 
-impl OnTrial {
+impl TrialStatus {
     /// The progress of a trial, without the version and its lanes.
     pub(crate) fn of(trial: &Trial) -> Self {
         let Terms { events, time, .. } = trial.terms();
@@ -38,7 +38,7 @@ impl LaneState {
 
 /// Visible state of a lane.
 #[derive(Debug, Default)]
-struct Lane {
+struct LaneStatus {
     state: AtomicU8,
     waiting: AtomicU64,
     parked: AtomicU64,
@@ -51,7 +51,7 @@ struct Lane {
 
 /// The retry queue of a lane.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Waits {
+pub(crate) struct RetryQueueStatus {
     /// Number of events.
     pub(crate) events: u64,
     /// Number of parked events.
@@ -75,7 +75,7 @@ pub(crate) struct Counters {
     dead_lettered: AtomicU64,
     passed_over: AtomicU64,
     repeated: AtomicU64,
-    lanes: Vec<Lane>,
+    lanes: Vec<LaneStatus>,
     last_failure: Mutex<Option<String>>,
 }
 
@@ -91,7 +91,7 @@ impl Counters {
             dead_lettered: AtomicU64::new(0),
             passed_over: AtomicU64::new(0),
             repeated: AtomicU64::new(0),
-            lanes: (0..lanes).map(|_| Lane::default()).collect(),
+            lanes: (0..lanes).map(|_| LaneStatus::default()).collect(),
             last_failure: Mutex::new(None),
         }
     }
@@ -148,7 +148,7 @@ impl Counters {
     }
 
     /// Sets the retry queue of a lane.
-    pub(super) fn set_waiting(&self, partition: u32, waits: Waits) {
+    pub(super) fn set_waiting(&self, partition: u32, waits: RetryQueueStatus) {
         if let Some(lane) = self.lanes.get(partition as usize) {
             lane.waiting.store(waits.events, Ordering::Relaxed);
             lane.parked.store(waits.parked, Ordering::Relaxed);
@@ -200,7 +200,7 @@ impl Counters {
         status.waiting_age = since.min().map(|since_ns| Duration::from_nanos(now_ns.saturating_sub(since_ns)));
         status.waiting = self.lanes.iter().map(|lane| lane.waiting.load(Ordering::Relaxed)).sum();
         status.parked = self.lanes.iter().map(|lane| lane.parked.load(Ordering::Relaxed)).sum();
-        let state = |lane: &Lane| LaneState::from_number(lane.state.load(Ordering::Relaxed));
+        let state = |lane: &LaneStatus| LaneState::from_number(lane.state.load(Ordering::Relaxed));
         status.lanes = self.lanes.iter().map(state).collect();
         status.last_failure = self.last_failure.lock().unwrap_or_else(PoisonError::into_inner).clone();
     }

@@ -25,7 +25,7 @@ use crate::limits;
 use crate::model::LaneId;
 
 /// A lane that can be restarted.
-pub(crate) trait Supervised: Sized + Send {
+pub(crate) trait SupervisedLane: Sized + Send {
     /// What it is built from, in addition to its stored data.
     type Parts: SupervisedParts;
 
@@ -94,7 +94,7 @@ impl LaneError {
 }
 
 /// Runs a lane until it is stopped.
-pub(crate) async fn keep_up<E: Engine, L: Supervised<Parts: SupervisedParts<Session = E::Session>>>(
+pub(crate) async fn keep_up<E: Engine, L: SupervisedLane<Parts: SupervisedParts<Session = E::Session>>>(
     engine: E,
     id: LaneId,
     mut lane: L,
@@ -133,7 +133,7 @@ pub(crate) async fn keep_up<E: Engine, L: Supervised<Parts: SupervisedParts<Sess
     }
 }
 
-async fn restart<E: Engine, L: Supervised<Parts: SupervisedParts<Session = E::Session>>>(
+async fn restart<E: Engine, L: SupervisedLane<Parts: SupervisedParts<Session = E::Session>>>(
     engine: &E,
     id: LaneId,
     mut parts: Box<L::Parts>,
@@ -228,7 +228,7 @@ mod tests {
         stop: CancellationToken,
     }
 
-    impl Supervised for Fake {
+    impl SupervisedLane for Fake {
         type Parts = FakeParts;
 
         async fn run(self, told: Option<Command>) -> (LaneError, Box<FakeParts>) {

@@ -9,16 +9,16 @@ use crate::limits;
 
 /// Number of events per unit.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Together(usize);
+pub(crate) struct EventsPerUnit(usize);
 
-impl Default for Together {
+impl Default for EventsPerUnit {
     /// As many as a batch has.
     fn default() -> Self {
         Self(limits::BATCH_EVENTS_MAX as usize)
     }
 }
 
-impl Together {
+impl EventsPerUnit {
     /// Maximum number of events in the next unit.
     pub(crate) fn most(self) -> usize {
         self.0
@@ -43,7 +43,7 @@ mod tests {
 
     /// Number of submitted events, with repetitions, and of units, until a batch is done in which these are refused.
     fn handed_in(count: usize, is_refused: impl Fn(usize) -> bool) -> (usize, usize) {
-        let (mut together, mut at, mut events, mut units) = (Together::default(), 0, 0, 0);
+        let (mut together, mut at, mut events, mut units) = (EventsPerUnit::default(), 0, 0, 0);
         while at < count {
             let unit = together.most().min(count - at);
             (events, units) = (events + unit, units + 1);
@@ -82,7 +82,7 @@ mod tests {
 
     #[test]
     fn after_the_refusals_batches_are_whole_again_soon() {
-        let mut together = Together::default();
+        let mut together = EventsPerUnit::default();
         together.refused(0);
         let grown = std::iter::repeat_with(|| {
             let most = together.most();

@@ -8,9 +8,9 @@ use tokio::time::Instant;
 use super::batch::Unreadable;
 use super::claims::Share;
 use super::error::LaneError;
-use super::reading::Reading;
+use super::reading::ReadEvents;
 use super::sharing::claims_end;
-use super::{Lane, Leave, Parts};
+use super::{Lane, LaneParts, LeaveReason};
 use crate::dispatch::apart;
 use crate::dispatch::intake::backlog;
 use crate::engine::{Chunk, Entries, ReadBudget, Session};
@@ -19,7 +19,7 @@ use crate::topology::{BatchPlan, Condition};
 
 impl<S: Session, K: Entries> Lane<S, K> {
     /// Waits for the next task, and does it.
-    pub(super) async fn turn(&mut self) -> Result<(), Leave> {
+    pub(super) async fn turn(&mut self) -> Result<(), LeaveReason> {
         self.run_errands().await?;
         let reading = match self.next(true).await? {
             Some(reading) => self.more(reading).await?,
@@ -45,9 +45,9 @@ impl<S: Session, K: Entries> Lane<S, K> {
     }
 
     /// Waits until a call may be made.
-    pub(super) async fn wait_for_room_below(&mut self) -> Result<(), Leave> {
+    pub(super) async fn wait_for_room_below(&mut self) -> Result<(), LeaveReason> {
         while !self.has_room_below() {
-            let Parts { stop, commands, .. } = &mut *self.parts;
+            let LaneParts { stop, commands, .. } = &mut *self.parts;
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return Err(LaneError::Stopped.into()),
@@ -57,7 +57,7 @@ impl<S: Session, K: Entries> Lane<S, K> {
             if !self.works() {
                 self.is_blocked = false;
                 self.seek_to_position().await?;
-                return Err(Leave::Moved);
+                return Err(LeaveReason::Moved);
             }
         }
         Ok(())
@@ -71,7 +71,7 @@ impl<S: Session, K: Entries> Lane<S, K> {
     }
 
     /// Calls due events, if possible. New events are next then, so that neither starves the other.
-    async fn retry_what_is_due(&mut self) -> Result<(), Leave> {
+    async fn retry_what_is_due(&mut self) -> Result<(), LeaveReason> {
         if self.has_room_below() {
             self.is_reads_turn = true;
             self.retry().await?;
@@ -90,7 +90,7 @@ impl<S: Session, K: Entries> Lane<S, K> {
     }
 
     /// Waits for events, if it may read, or for another task, and does that.
-    pub(super) async fn next(&mut self, reads: bool) -> Result<Option<Reading>, Leave> {
+    pub(super) async fn next(&mut self, reads: bool) -> Result<Option<ReadEvents>, LeaveReason> {
         let (works, (first, later)) = (self.works(), self.turns());
         let chores = self.chores.due().filter(|_| works);
         let budget = self.budget(ReadBudget {
@@ -100,7 +100,7 @@ impl<S: Session, K: Entries> Lane<S, K> {
         let left = self.keeps_claims_for().filter(|_| !works);
         let (taken, is_available) = (self.taken.generation, self.is_available());
         let roster = self.parts.roster.clone();
-        let Parts { session, stop, commands, share, .. } = &mut *self.parts;
+        let LaneParts { session, stop, commands, share, .. } = &mut *self.parts;
         tokio::select! {
             biased;
             () = stop.cancelled() => return Err(LaneError::Stopped.into()),
@@ -110,7 +110,7 @@ impl<S: Session, K: Entries> Lane<S, K> {
             () = Share::is_given_back(share), if works && reads => {}
             () = until(first) => self.retry_what_is_due().await?,
             chunks = session.read(budget), if works && reads => {
-                let mut reading = Reading::default();
+                let mut reading = ReadEvents::default();
                 self.take(&mut reading, &chunks?)?;
                 return Ok(Some(reading));
             }
@@ -133,14 +133,14 @@ impl<S: Session, K: Entries> Lane<S, K> {
     }
 
     /// Adds newly read events.
-    fn take(&mut self, reading: &mut Reading, chunks: &[Chunk]) -> Result<(), Unreadable> {
+    fn take(&mut self, reading: &mut ReadEvents, chunks: &[Chunk]) -> Result<(), Unreadable> {
         self.is_reads_turn = false;
         let when = self.parts.policy.when.as_ref();
         apart::run(when.is_some_and(Condition::takes_long), || reading.take(chunks, when))
     }
 
     /// Waits for more events, for the time that the topology allows, if the lane handles any of those read so far.
-    async fn more(&mut self, mut reading: Reading) -> Result<Reading, Leave> {
+    async fn more(&mut self, mut reading: ReadEvents) -> Result<ReadEvents, LeaveReason> {
         let BatchPlan { max_events, max_bytes, wait } = self.parts.policy.batch;
         let Some(wait) = wait.filter(|_| !reading.held.is_empty()) else { return Ok(reading) };
         let deadline = Instant::now() + wait;
@@ -152,7 +152,7 @@ impl<S: Session, K: Entries> Lane<S, K> {
             }
             let budget = self.budget(ReadBudget { events: (most - events) as u32, bytes: max_bytes - bytes });
             let (first, later) = self.turns();
-            let Parts { session, stop, commands, .. } = &mut *self.parts;
+            let LaneParts { session, stop, commands, .. } = &mut *self.parts;
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return Err(LaneError::Stopped.into()),

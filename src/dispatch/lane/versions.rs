@@ -29,15 +29,15 @@ use tokio::time::Instant;
 use crate::model::call::{Batch, HandleError, Handled, Handler, PluginSettings};
 use crate::model::{Offset, VersionId};
 
-type Answering<'a> = Pin<Box<dyn Future<Output = Result<Handled, HandleError>> + Send + 'a>>;
+type HandlerFuture<'a> = Pin<Box<dyn Future<Output = Result<Handled, HandleError>> + Send + 'a>>;
 
 /// A handler with its type erased, so that a handler of another type can replace it.
-pub(crate) trait Calls: Send + Sync {
-    fn handle<'a>(&'a self, batch: Batch<'a>) -> Answering<'a>;
+pub(crate) trait DynHandler: Send + Sync {
+    fn handle<'a>(&'a self, batch: Batch<'a>) -> HandlerFuture<'a>;
 }
 
-impl<H: Handler> Calls for H {
-    fn handle<'a>(&'a self, batch: Batch<'a>) -> Answering<'a> {
+impl<H: Handler> DynHandler for H {
+    fn handle<'a>(&'a self, batch: Batch<'a>) -> HandlerFuture<'a> {
         Box::pin(Handler::handle(self, batch))
     }
 }
@@ -45,7 +45,7 @@ impl<H: Handler> Calls for H {
 /// A version that can be called.
 #[derive(Clone)]
 pub(crate) struct Version {
-    pub(crate) handler: Arc<dyn Calls>,
+    pub(crate) handler: Arc<dyn DynHandler>,
     /// In the engine's catalogue.
     pub(crate) number: VersionId,
     /// Digest of the version, hexadecimal.
@@ -227,7 +227,7 @@ impl Trial {
 
 /// A candidate with its trial.
 #[derive(Clone)]
-pub(crate) struct OnTrial {
+pub(crate) struct Candidate {
     pub(crate) version: Version,
     pub(crate) trial: Arc<Trial>,
 }
@@ -236,14 +236,14 @@ pub(crate) struct OnTrial {
 #[derive(Clone)]
 pub(crate) struct Assignment {
     pub(crate) proven: Version,
-    pub(crate) on_trial: Option<OnTrial>,
+    pub(crate) on_trial: Option<Candidate>,
 }
 
 impl Assignment {
     /// The version that a lane calls, and its trial.
     fn of_lane(&self, partition: u32) -> (&Version, Option<&Arc<Trial>>) {
         match &self.on_trial {
-            Some(OnTrial { version, trial }) if trial.terms.lanes.is_none_or(|lanes| partition < lanes) => {
+            Some(Candidate { version, trial }) if trial.terms.lanes.is_none_or(|lanes| partition < lanes) => {
                 (version, Some(trial))
             }
             _ => (&self.proven, None),
@@ -252,7 +252,7 @@ impl Assignment {
 }
 
 /// The versions of a subscriber.
-pub(crate) struct Roster {
+pub(crate) struct VersionSlot {
     /// Counts changes, so that an unchanged roster is checked without a lock.
     generation: AtomicU64,
     /// Wakes lanes that wait for a change.
@@ -262,11 +262,11 @@ pub(crate) struct Roster {
     note: Mutex<Option<String>>,
 }
 
-impl Roster {
+impl VersionSlot {
     pub(crate) fn new(proven: Version, on_trial: Option<(Version, Terms)>) -> Self {
         let on_trial = on_trial.map(|(version, terms)| {
             let trial = Arc::new(Trial::new(&version, terms));
-            OnTrial { version, trial }
+            Candidate { version, trial }
         });
         let assignment = Mutex::new(Arc::new(Assignment { proven, on_trial }));
         Self { generation: AtomicU64::new(0), changed: Notify::new(), assignment, note: Mutex::new(None) }
@@ -311,7 +311,7 @@ impl Roster {
         let mut locked = self.lock();
         locked.end_trial();
         let trial = Arc::new(Trial::new(&version, terms));
-        let on_trial = Some(OnTrial { version, trial: trial.clone() });
+        let on_trial = Some(Candidate { version, trial: trial.clone() });
         let proven = locked.proven.clone();
         self.set(&mut locked, Assignment { proven, on_trial });
         trial
@@ -387,7 +387,7 @@ impl Roster {
         let version = locked.is_tried(trial)?.version.clone();
         trial.turn(Verdict::Over);
         let wide = Arc::new(Trial::new(&version, Terms { lanes: None, passed: Duration::ZERO, ..trial.terms }));
-        let (proven, on_trial) = (locked.proven.clone(), Some(OnTrial { version, trial: wide.clone() }));
+        let (proven, on_trial) = (locked.proven.clone(), Some(Candidate { version, trial: wide.clone() }));
         self.set(&mut locked, Assignment { proven, on_trial });
         Some(wide)
     }
@@ -417,13 +417,13 @@ impl Assignment {
         }
     }
 
-    fn is_tried(&self, trial: &Arc<Trial>) -> Option<&OnTrial> {
+    fn is_tried(&self, trial: &Arc<Trial>) -> Option<&Candidate> {
         self.on_trial.as_ref().filter(|on_trial| Arc::ptr_eq(&on_trial.trial, trial))
     }
 }
 
 /// The version that a lane calls, as of its last check.
-pub(crate) struct Taken {
+pub(crate) struct CurrentVersion {
     pub(super) generation: u64,
     pub(crate) version: Version,
     pub(crate) proven: Version,
@@ -431,8 +431,8 @@ pub(crate) struct Taken {
     pub(crate) trial: Option<Arc<Trial>>,
 }
 
-impl Taken {
-    pub(crate) fn of(roster: &Roster, partition: u32) -> Self {
+impl CurrentVersion {
+    pub(crate) fn of(roster: &VersionSlot, partition: u32) -> Self {
         // The generation first: a change in between is seen, and checked once more.
         let generation = roster.generation.load(Ordering::Acquire);
         let assignment = roster.assignment();
@@ -441,7 +441,7 @@ impl Taken {
     }
 
     /// Whether the roster may have changed.
-    pub(super) fn is_stale(&self, roster: &Roster) -> bool {
+    pub(super) fn is_stale(&self, roster: &VersionSlot) -> bool {
         self.generation != roster.generation.load(Ordering::Acquire)
     }
 

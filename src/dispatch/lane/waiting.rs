@@ -129,7 +129,7 @@ pub enum WaitingError {
 
 /// In-memory data of an event.
 #[derive(Debug)]
-struct Known {
+struct WaiterSummary {
     key: Arc<str>,
     attempts: u32,
     is_parked: bool,
@@ -141,7 +141,7 @@ struct Known {
 /// The retry queue.
 #[derive(Debug)]
 pub(crate) struct WaitingSet {
-    known: BTreeMap<u64, Known>,
+    known: BTreeMap<u64, WaiterSummary>,
     /// By key, in order.
     queues: HashMap<Arc<str>, VecDeque<u64>>,
     /// The first unparked event of each key, by due time.
@@ -265,7 +265,7 @@ impl WaitingSet {
             self.due.insert((due, number));
         }
         let Waiter { attempts, is_parked, since_ns, .. } = *waiter;
-        let known = Known { key, attempts, is_parked, since_ns, due, bytes };
+        let known = WaiterSummary { key, attempts, is_parked, since_ns, due, bytes };
         self.known.insert(number, known);
         self.next_number = self.next_number.max(number + 1);
     }

@@ -24,7 +24,7 @@ use crate::model::{LaneId, PartitionId, SubscriberId, TopicId};
 
 /// A removed subscriber.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Gone {
+pub struct RemovedSubscriber {
     /// Its full name.
     pub name: String,
     /// The full name of its input topic.
@@ -54,7 +54,7 @@ impl RemovedTopic {
 
 /// Stored data of a removed subscriber.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Kept {
+pub struct RetainedData {
     /// Stored events that it has handled: a new subscriber with its name would handle them again.
     pub handled: u64,
     /// Stored events that it has not handled.
@@ -86,10 +86,10 @@ impl<E: Engine> Tree<E> {
     ///
     /// # Errors
     /// [`CollectError`].
-    pub async fn kept_of(&self, gone: &Gone) -> Result<Kept, CollectError> {
+    pub async fn kept_of(&self, gone: &RemovedSubscriber) -> Result<RetainedData, CollectError> {
         let _alone = self.shared.applying.lock().await;
         let engine = &self.shared.engine;
-        let mut kept = Kept::default();
+        let mut kept = RetainedData::default();
         let Some((topic, subscriber)) = self.numbers_of(gone) else { return Ok(kept) };
         for partition in 0..gone.partitions {
             let (lane, place) = (LaneId { subscriber, partition }, PartitionId { topic, partition });
@@ -112,7 +112,7 @@ impl<E: Engine> Tree<E> {
     }
 
     /// Number of events that a removed subscriber would have to handle if it returned.
-    pub fn lag_of(&self, gone: &Gone) -> u64 {
+    pub fn lag_of(&self, gone: &RemovedSubscriber) -> u64 {
         let Some((topic, subscriber)) = self.numbers_of(gone) else { return 0 };
         let lag = |partition| {
             let bounds = self.shared.engine.bounds(PartitionId { topic, partition }).unwrap_or_default();
@@ -126,7 +126,7 @@ impl<E: Engine> Tree<E> {
     ///
     /// # Errors
     /// [`CollectError`]; a part may be deleted.
-    pub async fn forget(&self, gone: &Gone) -> Result<(), CollectError> {
+    pub async fn forget(&self, gone: &RemovedSubscriber) -> Result<(), CollectError> {
         let _alone = self.shared.applying.lock().await;
         let engine = &self.shared.engine;
         let Some((_, subscriber)) = self.numbers_of(gone) else { return Ok(()) };
@@ -186,7 +186,7 @@ impl<E: Engine> Tree<E> {
     }
 
     /// The numbers of its topic and of itself; `None` if nothing was ever stored for it.
-    fn numbers_of(&self, gone: &Gone) -> Option<(TopicId, SubscriberId)> {
+    fn numbers_of(&self, gone: &RemovedSubscriber) -> Option<(TopicId, SubscriberId)> {
         let topic = self.shared.engine.topic(&gone.from)?;
         Some((topic, self.shared.engine.subscriber(&gone.name, topic)?))
     }

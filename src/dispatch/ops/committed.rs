@@ -35,7 +35,7 @@ impl<E: Engine> Subscriber<E> {
         for slice in slices.iter() {
             let topic = Some(slice.partition.topic);
             // Delayed events end up in the topic.
-            let is_it = |target: &crate::dispatch::lane::outputs::Target| {
+            let is_it = |target: &crate::dispatch::lane::outputs::OutputTopic| {
                 Some(target.topic) == topic || target.delayed == topic
             };
             let Some(port) = emitter.targets.iter().position(is_it) else { continue };

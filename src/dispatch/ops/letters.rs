@@ -16,7 +16,7 @@ use super::error::ControlError;
 use super::failed::{Page, is_full};
 use super::retry_queue::NUMBERS_MAX;
 use super::subscriber::{Subscriber, stopped};
-use crate::api::{FailedEvent, Filter, LetterProgress, LettersDone, ListPosition};
+use crate::api::{FailedEvent, Filter, LetterProgress, LettersPart, ListPosition};
 use crate::dispatch::lane::command::{Command, Letter};
 use crate::dispatch::lane::done::done_key;
 use crate::dispatch::lane::outputs::FIRST_OF_FAILURE;
@@ -72,11 +72,11 @@ pub(crate) fn dead_letter(dead_partition: u32, offset: Offset, record: &[u8]) ->
 
 /// Runs an operation part by part. Returns the number of dead letters processed.
 async fn to_the_end(
-    part: impl AsyncFn(Option<LetterProgress>) -> Result<LettersDone, ControlError>,
+    part: impl AsyncFn(Option<LetterProgress>) -> Result<LettersPart, ControlError>,
 ) -> Result<u64, ControlError> {
     let (mut from, mut done) = (None, 0);
     loop {
-        let LettersDone { count, next } = part(from).await?;
+        let LettersPart { count, next } = part(from).await?;
         done += count;
         match next {
             Some(next) => from = Some(next),
@@ -194,11 +194,11 @@ impl<E: Engine> DeadLetters<'_, E> {
         &self,
         filter: &Filter,
         from: Option<LetterProgress>,
-    ) -> Result<LettersDone, ControlError> {
+    ) -> Result<LettersPart, ControlError> {
         let mut progress = self.progress(from).await?;
         // Concurrent calls may redrive the same dead letters, so each lane counts those that were still open.
         let redriven = Arc::new(AtomicU64::new(0));
-        let done = |next| LettersDone { count: redriven.load(Ordering::Relaxed), next };
+        let done = |next| LettersPart { count: redriven.load(Ordering::Relaxed), next };
         let (end, mut looked_at) = (Instant::now() + PART_WITHIN, 0);
         let mut room_by = Instant::now() + ROOM_WITHIN;
         loop {
@@ -251,7 +251,7 @@ impl<E: Engine> DeadLetters<'_, E> {
     ///
     /// # Errors
     /// [`ControlError`]; some of them may have been dropped.
-    pub async fn drop_some(&self, filter: &Filter, from: Option<LetterProgress>) -> Result<LettersDone, ControlError> {
+    pub async fn drop_some(&self, filter: &Filter, from: Option<LetterProgress>) -> Result<LettersPart, ControlError> {
         let mut progress = self.progress(from).await?;
         let (end, mut done) = (Instant::now() + PART_WITHIN, 0);
         loop {
@@ -263,10 +263,10 @@ impl<E: Engine> DeadLetters<'_, E> {
                     done += self.0.tell(partition, |answer| Command::Forget(keys, answer)).await?;
                 }
             }
-            let Some(next) = page.next else { return Ok(LettersDone { count: done, next: None }) };
+            let Some(next) = page.next else { return Ok(LettersPart { count: done, next: None }) };
             progress.at = next;
             if Instant::now() >= end || done >= PART_LETTERS_MAX {
-                return Ok(LettersDone { count: done, next: Some(progress) });
+                return Ok(LettersPart { count: done, next: Some(progress) });
             }
         }
     }

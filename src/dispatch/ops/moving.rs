@@ -4,10 +4,10 @@ use tokio::time::Instant;
 
 use super::error::{ControlError, SnapshotError};
 use super::retry_queue::NUMBERS_MAX;
-use super::snapshots::Restoring;
+use super::snapshots::SnapshotRestore;
 use super::subscriber::{ANSWER_WITHIN, Subscriber, late, stopped};
-use crate::api::{Moved, Seek, SeekState, SeekTo};
-use crate::dispatch::lane::command::{Answer, Command, Refusal, Seek as LaneSeek, SeekFrom};
+use crate::api::{LaneMove, Seek, SeekState, SeekTo};
+use crate::dispatch::lane::command::{Answer, Command, LaneSeek, Refusal, SeekFrom};
 use crate::dispatch::lane::waiting;
 use crate::engine::Engine;
 use crate::model::PartitionId;
@@ -60,7 +60,7 @@ impl<E: Engine> Subscriber<E> {
     ///
     /// # Errors
     /// [`ControlError`]; some lanes may have been moved.
-    pub async fn seek(&self, to: Seek) -> Result<Vec<Moved>, ControlError> {
+    pub async fn seek(&self, to: Seek) -> Result<Vec<LaneMove>, ControlError> {
         self.check(to.partition)?;
         // Looked at here as well as by each lane, so that a dry run says so.
         if let Some(group) = self.plan().queue_group.clone() {
@@ -115,7 +115,7 @@ impl<E: Engine> Subscriber<E> {
             if !to.dry_run {
                 let (from_state, feeding) = match (state, snapshot.take()) {
                     (SeekState::Snapshot(_), Some(snapshot)) => {
-                        let (sender, receiver) = Restoring::channel();
+                        let (sender, receiver) = SnapshotRestore::channel();
                         let feeding = tokio::task::spawn_blocking(move || snapshot.feed(partition, &sender));
                         (SeekFrom::Snapshot(receiver), Some(feeding))
                     }
@@ -133,7 +133,7 @@ impl<E: Engine> Subscriber<E> {
                     snapshot = Some(fed.map_err(|error| error.after(so_far + 1, "partition"))?);
                 }
             }
-            moved.push(Moved { partition, from, to: target });
+            moved.push(LaneMove { partition, from, to: target });
         }
         Ok(moved)
     }

@@ -59,7 +59,7 @@ pub enum PendingError {
 }
 
 /// A lane that stores held or delayed events.
-struct Keeper {
+struct HiddenLane {
     kind: PendingKind,
     lane: LaneId,
     /// The hidden partition that it reads.
@@ -67,11 +67,11 @@ struct Keeper {
 }
 
 /// A topic, and the lanes with its held and delayed events, in listing order.
-struct Pending {
+struct PendingTopic {
     name: String,
     partitions: u32,
     guard: Option<TopicGuard>,
-    keepers: Vec<Keeper>,
+    keepers: Vec<HiddenLane>,
     /// `None` for a topic whose events never wait.
     topic: Option<TopicId>,
 }
@@ -98,7 +98,7 @@ impl Position {
     }
 }
 
-impl Keeper {
+impl HiddenLane {
     /// First byte of the keys of its entries.
     fn first_byte(&self) -> u8 {
         match self.kind {
@@ -147,9 +147,9 @@ impl<E: Engine> Topic<E> {
         listed.await.unwrap_or_else(|error| Err(ReadError::Storage(error.to_string().into()).into()))
     }
 
-    fn find_pending(&self) -> Pending {
+    fn find_pending(&self) -> PendingTopic {
         let (running, partitions) = (&self.running, self.partitions());
-        let mut found = Pending {
+        let mut found = PendingTopic {
             name: self.name().to_owned(),
             partitions,
             guard: self.guard.clone(),
@@ -165,13 +165,13 @@ impl<E: Engine> Topic<E> {
         found.topic = Some(self.number());
         let holder = running.timers.get(index).and_then(|timer| timer.as_ref()?.held.as_ref());
         let held = holder.iter().flat_map(|holder| {
-            (0..partitions).map(|partition| Keeper {
+            (0..partitions).map(|partition| HiddenLane {
                 kind: PendingKind::Held,
                 lane: LaneId { subscriber: holder.subscriber, partition },
                 hidden: PartitionId { topic: holder.topic, partition },
             })
         });
-        let delayed = running.numbered().delayed(TopicIndex(index as u32)).map(|(hidden, subscriber)| Keeper {
+        let delayed = running.numbered().delayed(TopicIndex(index as u32)).map(|(hidden, subscriber)| HiddenLane {
             kind: PendingKind::Delayed,
             lane: LaneId { subscriber, partition: 0 },
             hidden: PartitionId { topic: hidden, partition: 0 },
@@ -183,7 +183,7 @@ impl<E: Engine> Topic<E> {
 
 /// Waits briefly until the lanes have stored all events of the hidden topics: a client that has received the answer
 /// to its publish finds its event.
-async fn taken_in<E: Engine>(engine: &E, found: &Pending) {
+async fn taken_in<E: Engine>(engine: &E, found: &PendingTopic) {
     let until = Instant::now() + TAKEN_IN_WITHIN;
     let ends = found.keepers.iter().map(|keeper| engine.bounds(keeper.hidden).unwrap_or_default().durable);
     for (keeper, end) in found.keepers.iter().zip(ends.collect::<Vec<_>>()) {
@@ -196,13 +196,13 @@ async fn taken_in<E: Engine>(engine: &E, found: &Pending) {
 /// Reads a page from disk.
 fn list<E: Engine>(
     engine: &E,
-    found: &Pending,
+    found: &PendingTopic,
     key: Option<&str>,
     from: Option<Position>,
     count: usize,
 ) -> Result<PendingPage, PendingError> {
     let (mut events, mut bytes, mut looked_at, mut looked_at_bytes) = (Vec::new(), 0, 0, 0);
-    let begins = |keeper: &Keeper| {
+    let begins = |keeper: &HiddenLane| {
         let is_it = |from: &Position| {
             from.behind.first() == Some(&keeper.first_byte()) && from.partition == keeper.lane.partition
         };
@@ -213,7 +213,7 @@ fn list<E: Engine>(
         let (first, until) = keeper.range(key);
         let here = from.as_ref().filter(|_| number == 0).map(|from| from.behind.clone());
         let mut behind = here.unwrap_or_else(|| vec![keeper.first_byte()]);
-        let mut why = Why::new(engine, found, keeper);
+        let mut why = HoldReasons::new(engine, found, keeper);
         loop {
             let bound = if behind < first { Bound::Included(&*first) } else { Bound::Excluded(&*behind) };
             let page = entries.range(bound, &until, READ_AT_ONCE)?;
@@ -244,7 +244,7 @@ fn list<E: Engine>(
 }
 
 /// A stored event, still without the reason for which it is held.
-fn pending(found: &Pending, keeper: &Keeper, at: &[u8], value: &Bytes) -> Option<PendingEvent> {
+fn pending(found: &PendingTopic, keeper: &HiddenLane, at: &[u8], value: &Bytes) -> Option<PendingEvent> {
     let (since_ns, due_ns, record) = match keeper.kind {
         PendingKind::Held => {
             let HeldValue { due_ns, since_ns, record } = HeldValue::parse(value)?;
@@ -270,7 +270,7 @@ fn pending(found: &Pending, keeper: &Keeper, at: &[u8], value: &Bytes) -> Option
 }
 
 /// Determines why events are held; consecutive events of a key share the lookup.
-struct Why<'a, E: Engine> {
+struct HoldReasons<'a, E: Engine> {
     engine: &'a E,
     /// `None` for delayed events, which have no such reason.
     guard: Option<Option<&'a TopicGuard>>,
@@ -279,8 +279,8 @@ struct Why<'a, E: Engine> {
     known: Option<(String, Option<Bytes>)>,
 }
 
-impl<'a, E: Engine> Why<'a, E> {
-    fn new(engine: &'a E, found: &'a Pending, keeper: &Keeper) -> Self {
+impl<'a, E: Engine> HoldReasons<'a, E> {
+    fn new(engine: &'a E, found: &'a PendingTopic, keeper: &HiddenLane) -> Self {
         let guard = (keeper.kind == PendingKind::Held).then_some(found.guard.as_ref());
         let place = found.topic.map(|topic| PartitionId { topic, partition: keeper.lane.partition });
         Self { engine, guard, states: place.and_then(|place| engine.states(place)), known: None }

@@ -11,7 +11,7 @@ use crate::dispatch::lane::outputs::Emitter;
 use crate::dispatch::rules::names::{NameError, NameKind};
 use crate::dispatch::tree::Tree;
 use crate::dispatch::tree::numbered::emitter;
-use crate::dispatch::tree::running::{Branch, Running};
+use crate::dispatch::tree::running::{RunningSubscriber, TreeState};
 use crate::engine::Engine;
 use crate::model::{LaneId, SubscriberId, TopicId, VersionId};
 use crate::topology::{SubscriberIndex, SubscriberPlan};
@@ -24,8 +24,8 @@ pub(super) const ANSWER_WITHIN: Duration = Duration::from_secs(60);
 /// It is for one operation: once an `apply` has replaced its lanes, they refuse commands ([`ControlError::Refused`]).
 pub struct Subscriber<E> {
     pub(super) tree: Tree<E>,
-    pub(super) running: Arc<Running>,
-    pub(super) branch: Arc<Branch>,
+    pub(super) running: Arc<TreeState>,
+    pub(super) branch: Arc<RunningSubscriber>,
     index: usize,
     pub(super) number: SubscriberId,
     pub(super) input: TopicId,
@@ -124,11 +124,11 @@ impl<E: Engine> Subscriber<E> {
         &self,
         partition: u32,
         command: impl FnOnce(Answer) -> Command,
-    ) -> Result<Told, ControlError> {
+    ) -> Result<PendingCommand, ControlError> {
         let lane = self.branch.commands.get(partition as usize).ok_or_else(|| self.unknown(partition))?;
         let (sender, answer) = oneshot::channel();
         match lane.send(command(sender)).await {
-            Ok(()) => Ok(Told { partition, answer }),
+            Ok(()) => Ok(PendingCommand { partition, answer }),
             Err(_) => Err(stopped(partition, "it has stopped; `wattle status` says why")),
         }
     }
@@ -147,12 +147,12 @@ impl<E: Engine> Subscriber<E> {
 }
 
 /// A lane with a pending command.
-pub(super) struct Told {
+pub(super) struct PendingCommand {
     pub(super) partition: u32,
     answer: oneshot::Receiver<Result<u64, Refusal>>,
 }
 
-impl Told {
+impl PendingCommand {
     pub(super) async fn answer(self) -> Result<u64, ControlError> {
         let partition = self.partition;
         match self.answer.await {

@@ -5,14 +5,14 @@ use std::sync::Arc;
 use crate::dispatch::rules::guards::TopicGuard;
 use crate::dispatch::rules::names::NameError;
 use crate::dispatch::tree::Tree;
-use crate::dispatch::tree::running::Running;
+use crate::dispatch::tree::running::TreeState;
 use crate::engine::Engine;
 use crate::model::TopicId;
 
 /// A topic as it runs at its look-up, or the hidden topic of the refused events of one.
 pub struct Topic<E> {
     pub(super) tree: Tree<E>,
-    pub(super) running: Arc<Running>,
+    pub(super) running: Arc<TreeState>,
     pub(super) guard: Option<TopicGuard>,
     name: String,
     number: TopicId,

@@ -3,15 +3,15 @@
 use std::sync::Arc;
 
 use super::subscriber::Subscriber;
-use crate::api::{OnTrial, SubscriberStatus};
-use crate::dispatch::lane::versions::{Assignment, Roster, Terms, Trial, Version};
+use crate::api::{SubscriberStatus, TrialStatus};
+use crate::dispatch::lane::versions::{Assignment, Terms, Trial, Version, VersionSlot};
 use crate::dispatch::tree::numbered::blueprint;
-use crate::engine::{ApplyError, Engine, Stopped};
+use crate::engine::{ApplyError, Engine, StopReason};
 use crate::model::call::{Handler, PluginSettings};
 
 /// The versions that lanes call.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Called {
+pub struct CurrentVersions {
     /// Hexadecimal digest of the stable version.
     pub proven: String,
     /// Hexadecimal digest of the candidate, and the number of lanes that call it, `None` for all.
@@ -24,7 +24,7 @@ pub struct Called {
     pub is_available: bool,
 }
 
-impl Roster {
+impl VersionSlot {
     /// Adds the versions to a status.
     pub(crate) fn read_into(&self, status: &mut SubscriberStatus) {
         status.digest = self.assignment().proven.digest.to_string();
@@ -33,11 +33,11 @@ impl Roster {
     }
 
     /// The progress of the trial, if there is one. The subscriber has `all` lanes.
-    fn on_trial(&self, all: u32) -> Option<OnTrial> {
+    fn on_trial(&self, all: u32) -> Option<TrialStatus> {
         let assignment = self.assignment();
         let on_trial = assignment.on_trial.as_ref()?;
         let lanes = on_trial.trial.terms().lanes.map_or(all, |lanes| lanes.min(all));
-        Some(OnTrial { digest: on_trial.version.digest.to_string(), lanes, ..OnTrial::of(&on_trial.trial) })
+        Some(TrialStatus { digest: on_trial.version.digest.to_string(), lanes, ..TrialStatus::of(&on_trial.trial) })
     }
 }
 
@@ -52,7 +52,7 @@ impl<E: Engine> Subscriber<E> {
 }
 
 impl<E: Engine> Versions<'_, E> {
-    fn roster(&self) -> &Roster {
+    fn roster(&self) -> &VersionSlot {
         &self.0.branch.roster
     }
 
@@ -63,7 +63,7 @@ impl<E: Engine> Versions<'_, E> {
         let blueprint = blueprint(&shared.running().plan, vec![handler.digest()]);
         let numbers = shared.engine.apply(&blueprint).await?;
         // the engine returns one number per digest; none means that it has stopped
-        let number = numbers.versions.first().copied().ok_or(Stopped::Closed)?;
+        let number = numbers.versions.first().copied().ok_or(StopReason::Closed)?;
         Ok(Version::new(handler, number))
     }
 
@@ -91,7 +91,7 @@ impl<E: Engine> Versions<'_, E> {
     }
 
     /// The versions that the lanes call.
-    pub fn called(&self) -> Called {
+    pub fn called(&self) -> CurrentVersions {
         let assignment = self.roster().assignment();
         let Assignment { proven, on_trial } = &*assignment;
         let tried =
@@ -99,7 +99,7 @@ impl<E: Engine> Versions<'_, E> {
         let newest = on_trial.as_ref().map_or(proven, |on_trial| &on_trial.version);
         let (settings, declares_ports) = (newest.settings.clone(), newest.declares_ports);
         let is_available = proven.unavailable.is_none();
-        Called { proven: proven.digest.to_string(), tried, settings, declares_ports, is_available }
+        CurrentVersions { proven: proven.digest.to_string(), tried, settings, declares_ports, is_available }
     }
 
     /// Protects a trial that has met its terms from failing, until it is promoted, released, or over for another
@@ -114,7 +114,7 @@ impl<E: Engine> Versions<'_, E> {
     }
 
     /// The progress of the trial, if there is one.
-    pub fn on_trial(&self) -> Option<OnTrial> {
+    pub fn on_trial(&self) -> Option<TrialStatus> {
         self.roster().on_trial(self.0.partitions())
     }
 

@@ -21,7 +21,7 @@ const DELAY: &str = "delay";
 
 /// Why an event cannot be delayed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum DelayRefused {
+pub enum DelayRefusal {
     /// Not a time.
     #[error(
         "`deliverat` is not a time: it needs one as RFC 3339 has it, such as 2026-01-31T08:00:00Z, and this is {0:?}"
@@ -55,16 +55,16 @@ impl When {
         }
     }
 
-    fn parse(name: &str, value: &str) -> Result<Option<Self>, DelayRefused> {
+    fn parse(name: &str, value: &str) -> Result<Option<Self>, DelayRefusal> {
         match name {
             DELIVER_AT => match Time::parse(value) {
                 Some(time) => Ok(Some(Self::at(time))),
-                None => Err(DelayRefused::Time(shown(value))),
+                None => Err(DelayRefusal::Time(shown(value))),
             },
             DELAY => match units::duration(value) {
-                Ok(delay) if delay > limits::DELAY_MAX => Err(DelayRefused::TooLate { name: DELAY }),
+                Ok(delay) if delay > limits::DELAY_MAX => Err(DelayRefusal::TooLate { name: DELAY }),
                 Ok(delay) => Ok(Some(Self::After(delay))),
-                Err(error) => Err(DelayRefused::Duration(shown(value), error.to_string())),
+                Err(error) => Err(DelayRefusal::Duration(shown(value), error.to_string())),
             },
             _ => Ok(None),
         }
@@ -94,27 +94,27 @@ fn shown(value: &str) -> String {
 /// Whether an event with these attributes is delayed; checks the delay.
 ///
 /// # Errors
-/// [`DelayRefused`].
+/// [`DelayRefusal`].
 pub(crate) fn is_delayed<'a>(
     attributes: impl Iterator<Item = (&'a str, &'a str)>,
     now_ns: u64,
-) -> Result<bool, DelayRefused> {
+) -> Result<bool, DelayRefusal> {
     let mut found = None;
     for (name, value) in attributes {
         if let Some(when) = When::parse(name, value)? {
             check(when, now_ns)?;
             if found.replace(when).is_some() {
-                return Err(DelayRefused::Both);
+                return Err(DelayRefusal::Both);
             }
         }
     }
     Ok(found.is_some())
 }
 
-fn check(when: When, now_ns: u64) -> Result<(), DelayRefused> {
+fn check(when: When, now_ns: u64) -> Result<(), DelayRefusal> {
     match when {
         When::At(time_ns) if Duration::from_nanos(time_ns.saturating_sub(now_ns)) > limits::DELAY_MAX => {
-            Err(DelayRefused::TooLate { name: DELIVER_AT })
+            Err(DelayRefusal::TooLate { name: DELIVER_AT })
         }
         _ => Ok(()),
     }
@@ -124,7 +124,7 @@ fn check(when: When, now_ns: u64) -> Result<(), DelayRefused> {
 ///
 /// # Errors
 /// Like [`is_delayed`].
-pub(crate) fn is_event_delayed(event: &EventView<'_>, now_ns: u64) -> Result<bool, DelayRefused> {
+pub(crate) fn is_event_delayed(event: &EventView<'_>, now_ns: u64) -> Result<bool, DelayRefusal> {
     let when = if event.has_delay { when_of(event, When::parse)? } else { None };
     Ok(when.map(|when| check(when, now_ns)).transpose()?.is_some())
 }
@@ -141,8 +141,8 @@ pub(crate) fn when_of_stored(event: &EventView<'_>) -> When {
 
 fn when_of(
     event: &EventView<'_>,
-    parse: impl Fn(&str, &str) -> Result<Option<When>, DelayRefused>,
-) -> Result<Option<When>, DelayRefused> {
+    parse: impl Fn(&str, &str) -> Result<Option<When>, DelayRefusal>,
+) -> Result<Option<When>, DelayRefusal> {
     let mut found = None;
     for (name, value) in event.attributes() {
         let when = match value {
@@ -153,7 +153,7 @@ fn when_of(
             },
         };
         if when.is_some() && found.is_some() {
-            return Err(DelayRefused::Both);
+            return Err(DelayRefusal::Both);
         }
         found = found.or(when);
     }
@@ -166,7 +166,7 @@ mod tests {
 
     const NOW_NS: u64 = 1_800_000_000_000_000_000;
 
-    fn of(attributes: &[(&str, &str)]) -> Result<bool, DelayRefused> {
+    fn of(attributes: &[(&str, &str)]) -> Result<bool, DelayRefusal> {
         is_delayed(attributes.iter().copied(), NOW_NS)
     }
 
@@ -193,10 +193,10 @@ mod tests {
         }
         for time in ["tomorrow", "20300131T080000Z", "2030-01-31T08:00:00+24:00", "2030-01-31T08:00:00Z[Europe/Paris]"]
         {
-            assert_eq!(of(&[("deliverat", time)]), Err(DelayRefused::Time(time.into())));
+            assert_eq!(of(&[("deliverat", time)]), Err(DelayRefusal::Time(time.into())));
         }
-        assert_eq!(of(&[("delay", "1s"), ("deliverat", "2030-01-31T08:00:00Z")]), Err(DelayRefused::Both));
-        assert_eq!(of(&[("delay", "7300d")]), Err(DelayRefused::TooLate { name: "delay" }));
-        assert_eq!(of(&[("deliverat", "2199-01-31T08:00:00Z")]), Err(DelayRefused::TooLate { name: "deliverat" }));
+        assert_eq!(of(&[("delay", "1s"), ("deliverat", "2030-01-31T08:00:00Z")]), Err(DelayRefusal::Both));
+        assert_eq!(of(&[("delay", "7300d")]), Err(DelayRefusal::TooLate { name: "delay" }));
+        assert_eq!(of(&[("deliverat", "2199-01-31T08:00:00Z")]), Err(DelayRefusal::TooLate { name: "deliverat" }));
     }
 }

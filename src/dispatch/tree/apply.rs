@@ -19,14 +19,14 @@ use super::changes::{self, places, topic_places};
 use super::error::StartError;
 use super::leftovers::{clear, count};
 use super::losses::losses;
-use super::numbered::{Numbered, blueprint, blueprint_on, groups};
+use super::numbered::{NumberedPlan, blueprint, blueprint_on, groups};
 use super::renames::Renames;
-use super::running::{Branch, Given, Running, Takes, Timer};
-use super::{Starts, Tree, digests, rosters};
-use crate::api::{Change, Changes, Node, What};
+use super::running::{ReusedParts, RunningSubscriber, SubscriberStart, Timer, TreeState};
+use super::{InitialVersions, Tree, digests, rosters};
+use crate::api::{Change, ChangeKind, Changes, Node};
 use crate::dispatch::lane::claims;
 use crate::engine::{
-    ApplyError, Blueprint, Engine, NameChanges, Numbers, ReadError, SessionError, Stopped, SubscriberSpec,
+    ApplyError, Blueprint, Engine, NameChanges, Numbers, ReadError, SessionError, StopReason, SubscriberSpec,
 };
 use crate::model::call::Handler;
 use crate::model::{LaneId, PartitionId, SubscriberId, TopicId};
@@ -62,7 +62,8 @@ impl<E: Engine> Tree<E> {
         let mut found = both_sides(&self.shared.engine, &running.plan, plan);
         let snapshot = self.snapshot();
         let subscribers: HashMap<&str, _> = snapshot.subscribers.iter().map(|of| (of.name.as_str(), of)).collect();
-        for change in found.changes.iter_mut().filter(|change| (change.node, change.what) == (Node::Topic, What::Added))
+        for change in
+            found.changes.iter_mut().filter(|change| (change.node, change.what) == (Node::Topic, ChangeKind::Added))
         {
             // it has a number, so it existed before
             if let Some(number) = self.shared.engine.topic(&change.name) {
@@ -71,11 +72,11 @@ impl<E: Engine> Tree<E> {
             }
         }
         let started: HashSet<String> = self.started_by(plan).into_iter().collect();
-        let is_there = |change: &&mut Change| change.node == Node::Subscriber && change.what != What::Added;
+        let is_there = |change: &&mut Change| change.node == Node::Subscriber && change.what != ChangeKind::Added;
         for change in found.changes.iter_mut().filter(is_there) {
             let runs_as = change.renamed_from.as_ref().unwrap_or(&change.name);
             let Some(of) = subscribers.get(runs_as.as_str()) else { continue };
-            if matches!(change.what, What::Changed | What::Renamed) {
+            if matches!(change.what, ChangeKind::Changed | ChangeKind::Renamed) {
                 if started.contains(&change.name) {
                     change.words.push("its lanes end their calls and continue at their positions".to_owned());
                 }
@@ -117,18 +118,18 @@ impl<E: Engine> Tree<E> {
     pub async fn apply<H: Handler>(
         &self,
         plan: &Plan,
-        mut starts: BTreeMap<String, Starts<H>>,
+        mut starts: BTreeMap<String, InitialVersions<H>>,
     ) -> Result<(), StartError> {
         let _alone = self.shared.applying.lock().await;
         let (running, engine) = (self.shared.running(), &self.shared.engine);
         if self.shared.stop.is_cancelled() {
-            return Err(StartError::Apply(Stopped::Closed.into()));
+            return Err(StartError::Apply(StopReason::Closed.into()));
         }
         let renames = Renames::of(&running.plan, plan);
         let old = renames.follow(&running.plan);
         let same = changes::same(&running.plan, plan);
         let needed = plan.subscribers.iter().zip(&same).filter(|(_, same)| same.is_none());
-        let given: Vec<Starts<H>> =
+        let given: Vec<InitialVersions<H>> =
             needed.clone().filter_map(|(subscriber, _)| starts.remove(&subscriber.label())).collect();
         if given.len() != needed.count() {
             let subscribers = same.iter().filter(|same| same.is_none()).count();
@@ -153,21 +154,21 @@ impl<E: Engine> Tree<E> {
         let before = places(&old);
         let versions = numbers.versions.clone();
         let mut rosters = rosters(given, &versions);
-        let branch = |at: usize| -> Option<Arc<Branch>> { running.branches.get(at).cloned() };
+        let branch = |at: usize| -> Option<Arc<RunningSubscriber>> { running.branches.get(at).cloned() };
         let mut branches = Vec::new();
         for (subscriber, same) in plan.subscribers.iter().zip(&same) {
             if let Some(branch) = same.and_then(branch) {
-                branches.push(Given::Kept(branch));
+                branches.push(SubscriberStart::Kept(branch));
             } else if let Some(roster) = rosters.next() {
                 let was = before.get(&subscriber.label()).and_then(|at| old.subscribers.get(*at));
                 let goes_on = was.filter(|was| old[was.from].label() == plan[subscriber.from].label());
                 let counters = goes_on.and_then(|_| branch(*before.get(&subscriber.label())?));
-                branches.push(Given::Started(roster, counters.map(|branch| branch.counters.clone())));
+                branches.push(SubscriberStart::Started(roster, counters.map(|branch| branch.counters.clone())));
             }
         }
         let names = topic_places(&old);
         let backlogs = plan.topics.iter().map(|topic| backlog(&running, (&old, &names), topic)).collect();
-        let takes = Takes { branches, timers, backlogs };
+        let takes = ReusedParts { branches, timers, backlogs };
         let (capsules, stop) = (&self.shared.capsules, &self.shared.stop);
         let (next, tasks) = assemble(engine, plan, numbers, takes, capsules, stop).await?;
         self.shared.run(next, tasks);
@@ -274,7 +275,7 @@ fn both_sides<E: Engine>(engine: &E, old: &Plan, new: &Plan) -> Changes {
     found.refusals.extend(names_of_removed(engine, old, new));
     for loss in losses(engine, old, new) {
         let of = |change: &&mut Change| (change.node, &change.name) == (loss.node, &loss.name);
-        let goes = |change: &&mut Change| matches!(change.what, What::Removed | What::Moved);
+        let goes = |change: &&mut Change| matches!(change.what, ChangeKind::Removed | ChangeKind::Moved);
         if let Some(change) = found.changes.iter_mut().find(of).filter(goes) {
             change.words.push(format!("it {}", loss.what));
         }
@@ -285,7 +286,11 @@ fn both_sides<E: Engine>(engine: &E, old: &Plan, new: &Plan) -> Changes {
 
 /// The delay queue and held events of a topic, to be reused if its name, partitions, lifecycle and divert target are
 /// unchanged.
-fn timer(running: &Running, names: &BTreeMap<String, usize>, (plan, topic): (&Plan, &TopicPlan)) -> Option<Arc<Timer>> {
+fn timer(
+    running: &TreeState,
+    names: &BTreeMap<String, usize>,
+    (plan, topic): (&Plan, &TopicPlan),
+) -> Option<Arc<Timer>> {
     let at = *names.get(&topic.label())?;
     let was = running.plan.topics.get(at)?;
     let diverts_to = |plan: &Plan, topic: &TopicPlan| topic.diverts_to.map(|to| plan[to].label());
@@ -296,7 +301,7 @@ fn timer(running: &Running, names: &BTreeMap<String, usize>, (plan, topic): (&Pl
 }
 
 fn backlog(
-    running: &Running,
+    running: &TreeState,
     (old, names): (&Plan, &BTreeMap<String, usize>),
     topic: &TopicPlan,
 ) -> Option<Arc<crate::dispatch::intake::backlog::Backlog>> {
@@ -343,7 +348,7 @@ async fn begin<E: Engine>(
     numbers: &Numbers,
     is_new: impl Fn(&SubscriberPlan) -> bool + Send + Sync,
 ) -> Result<(), PrepareError> {
-    let numbered = Numbered::new(plan, numbers);
+    let numbered = NumberedPlan::new(plan, numbers);
     for (subscriber, number) in plan.subscribers.iter().zip(&numbers.subscribers) {
         let Some((topic, input)) = numbered.topic(subscriber.from).filter(|_| is_new(subscriber)) else { continue };
         for partition in 0..topic.partitions {
@@ -387,7 +392,7 @@ mod tests {
 
     use super::*;
     use crate::engine::memory::MemoryEngine;
-    use crate::topology::{Found, Source, Surroundings, TopicIndex, check};
+    use crate::topology::{PathKind, Source, Surroundings, TopicIndex, check};
 
     struct Anything;
 
@@ -396,8 +401,8 @@ mod tests {
             None
         }
 
-        fn at(&self, _: &std::path::Path) -> Found {
-            Found::File
+        fn at(&self, _: &std::path::Path) -> PathKind {
+            PathKind::File
         }
     }
 
@@ -436,7 +441,7 @@ mod tests {
             };
             let numbers = of_blueprint(&wanted, &all, &numbers.unwrap());
             assert_eq!((numbers.topics.len(), numbers.keepers.len()), (4 * new.topics.len(), new.topics.len() / 2));
-            let numbered = Numbered::new(&new, &numbers);
+            let numbered = NumberedPlan::new(&new, &numbers);
             let has_guard = |index| numbered.guard(index).zip(numbered.holder(index)).is_some();
             assert!(new.topics().all(|(index, _)| has_guard(index)));
             let ended = spent();
@@ -456,7 +461,7 @@ mod tests {
             ..Numbers::default()
         };
         let before = LOOKED_AT.get();
-        let numbered = Numbered::new(&plan, &numbers);
+        let numbered = NumberedPlan::new(&plan, &numbers);
         for (index, topic) in plan.topics() {
             assert!(numbered.guard(index).zip(numbered.holder(index)).zip(numbered.target(index)).is_some());
             assert!(numbered.parent(topic).is_none() && numbered.diverted_from(topic).is_none());

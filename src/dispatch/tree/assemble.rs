@@ -8,20 +8,20 @@ use tokio_util::sync::CancellationToken;
 
 use super::changes;
 use super::error::StartError;
-use super::numbered::{self, Numbered, emitter, keepers};
-use super::running::{Branch, Given, Group, Holder, Running, Takes, Task, Timer};
+use super::numbered::{self, NumberedPlan, emitter, keepers};
+use super::running::{Holder, LaneGroup, ReusedParts, RunningSubscriber, SubscriberStart, Task, Timer, TreeState};
 use crate::dispatch::intake::backlog::{self, Backlog};
 use crate::dispatch::lane::Lane;
 use crate::dispatch::lane::capsule::{Recorder, Sink};
-use crate::dispatch::lane::claims::{Groups, Remembers, Share};
+use crate::dispatch::lane::claims::{GroupDedupe, Groups, Share};
 use crate::dispatch::lane::delay::{self, DelayLane};
 use crate::dispatch::lane::flow::{Backoff, Flow};
 use crate::dispatch::lane::held::{self, HeldLane};
-use crate::dispatch::lane::hidden::Seen;
-use crate::dispatch::lane::parts::{Parts, Policy, Starts, WallClock};
+use crate::dispatch::lane::hidden::HiddenLaneStatus;
+use crate::dispatch::lane::parts::{FirstOffsets, LaneParts, Policy, WallClock};
 use crate::dispatch::lane::status::Counters;
-use crate::dispatch::lane::supervisor::{Supervised, SupervisedParts, keep_up};
-use crate::dispatch::lane::versions::Roster;
+use crate::dispatch::lane::supervisor::{SupervisedLane, SupervisedParts, keep_up};
+use crate::dispatch::lane::versions::VersionSlot;
 use crate::dispatch::rules;
 use crate::engine::{Engine, Numbers, Session};
 use crate::limits;
@@ -33,18 +33,18 @@ pub(super) async fn assemble<E: Engine>(
     engine: &E,
     plan: &Plan,
     numbers: Numbers,
-    takes: Takes,
+    takes: ReusedParts,
     capsules: &Sink,
     stop: &CancellationToken,
-) -> Result<(Running, Vec<Task>), StartError> {
+) -> Result<(TreeState, Vec<Task>), StartError> {
     let mut running =
-        Running { plan: plan.clone(), numbers, branches: Vec::new(), timers: Vec::new(), backlogs: Vec::new() };
-    let Running { plan, numbers, .. } = &running;
+        TreeState { plan: plan.clone(), numbers, branches: Vec::new(), timers: Vec::new(), backlogs: Vec::new() };
+    let TreeState { plan, numbers, .. } = &running;
     let mut assembly = Assembly {
         engine,
         plan,
         numbers,
-        numbered: Numbered::new(plan, numbers),
+        numbered: NumberedPlan::new(plan, numbers),
         keepers: keepers(plan, numbers),
         groups: Groups::default(),
         backlogs: backlogs(engine, plan, numbers, takes.backlogs),
@@ -55,8 +55,8 @@ pub(super) async fn assemble<E: Engine>(
     let (mut branches, mut timers) = (Vec::new(), Vec::new());
     for (subscriber, given) in plan.subscribers.iter().enumerate().zip(takes.branches) {
         branches.push(match given {
-            Given::Kept(branch) => branch,
-            Given::Started(roster, counters) => assembly.subscriber(subscriber, roster, counters).await?,
+            SubscriberStart::Kept(branch) => branch,
+            SubscriberStart::Started(roster, counters) => assembly.subscriber(subscriber, roster, counters).await?,
         });
     }
     let mut taken = takes.timers.into_iter();
@@ -97,9 +97,9 @@ struct Assembly<'a, E: Engine> {
     engine: &'a E,
     plan: &'a Plan,
     numbers: &'a Numbers,
-    numbered: Numbered<'a>,
+    numbered: NumberedPlan<'a>,
     /// Of the groups that share events, who keeps their claims.
-    keepers: HashMap<changes::Group<'a>, SubscriberId>,
+    keepers: HashMap<changes::ClaimGroup<'a>, SubscriberId>,
     groups: Groups<E>,
     /// By topic.
     backlogs: Vec<Option<Arc<Backlog>>>,
@@ -132,9 +132,9 @@ impl Start<'_> {
 
 impl<'a, E: Engine> Assembly<'a, E> {
     /// Loads a lane. It runs once its task is spawned.
-    fn add<L>(&mut self, start: &Start<'_>, group: &Group, parts: L::Parts) -> Result<(), StartError>
+    fn add<L>(&mut self, start: &Start<'_>, group: &LaneGroup, parts: L::Parts) -> Result<(), StartError>
     where
-        L: Supervised<Parts: SupervisedParts<Session = E::Session>> + 'static,
+        L: SupervisedLane<Parts: SupervisedParts<Session = E::Session>> + 'static,
     {
         let lane = L::load(Box::new(parts)).map_err(|(error, _)| start.unreadable(error))?;
         self.tasks.push(Box::pin(group.tasks.track_future(keep_up(self.engine.clone(), start.id, lane))));
@@ -145,13 +145,14 @@ impl<'a, E: Engine> Assembly<'a, E> {
     async fn subscriber(
         &mut self,
         (index, subscriber): (usize, &'a SubscriberPlan),
-        roster: Arc<Roster>,
+        roster: Arc<VersionSlot>,
         counters: Option<Arc<Counters>>,
-    ) -> Result<Arc<Branch>, StartError> {
+    ) -> Result<Arc<RunningSubscriber>, StartError> {
         let plan = self.plan;
         let (label, input) = (subscriber.label(), &plan[subscriber.from]);
         let counters = counters.unwrap_or_else(|| Arc::new(Counters::new(input.partitions)));
-        let (group, children, letters) = (Group::below(self.stop), self.children(subscriber), self.letters(subscriber));
+        let (group, children, letters) =
+            (LaneGroup::below(self.stop), self.children(subscriber), self.letters(subscriber));
         let flow = Arc::new(Flow::new(subscriber.rate, subscriber.concurrency));
         let clock = self.clock();
         let mut commands = Vec::new();
@@ -162,7 +163,7 @@ impl<'a, E: Engine> Assembly<'a, E> {
             let (sender, receiver) = mpsc::channel(limits::LANE_COMMANDS_MAX);
             commands.push(sender);
             let share = self.share(&start, subscriber, session.next_offset(), &entries).await?;
-            let parts = Parts {
+            let parts = LaneParts {
                 session,
                 entries,
                 roster: roster.clone(),
@@ -183,7 +184,7 @@ impl<'a, E: Engine> Assembly<'a, E> {
             };
             self.add::<Lane<E::Session, E::Entries>>(&start, &group, parts)?;
         }
-        Ok(Arc::new(Branch { roster, counters, commands, group }))
+        Ok(Arc::new(RunningSubscriber { roster, counters, commands, group }))
     }
 
     /// The bounded topics to which a subscriber publishes.
@@ -200,7 +201,7 @@ impl<'a, E: Engine> Assembly<'a, E> {
     }
 
     /// Where what is kept of its dead letters begins.
-    fn letters(&self, subscriber: &SubscriberPlan) -> Option<Starts> {
+    fn letters(&self, subscriber: &SubscriberPlan) -> Option<FirstOffsets> {
         let topic = *self.numbers.topics.get(subscriber.dead_letters?.0 as usize)?;
         let engine = self.engine.clone();
         Some(Arc::new(move |partition| engine.bounds(PartitionId { topic, partition }).unwrap_or_default().start))
@@ -220,7 +221,7 @@ impl<'a, E: Engine> Assembly<'a, E> {
         let keeper = changes::group(subscriber).and_then(|group| self.keepers.get(&group));
         let keeper = keeper.map(|keeper| LaneId { subscriber: *keeper, ..start.id });
         let keeper = keeper.ok_or_else(|| start.unreadable("its group has no keeper"))?;
-        let remembers = Remembers::of(&self.plan[subscriber.from]);
+        let remembers = GroupDedupe::of(&self.plan[subscriber.from]);
         let joined = self.groups.join(self.engine, (keeper, remembers), start.id.subscriber, position, entries).await;
         joined.map(Some).map_err(|error| start.unreadable(error))
     }
@@ -236,8 +237,9 @@ impl<'a, E: Engine> Assembly<'a, E> {
         let name = format!("{}{}", topic.label(), rules::delay::SUFFIX);
         let start = Start { subscriber: &name, id: LaneId { subscriber: timer, partition: 0 } };
         let (session, entries) = start.acquire(self.engine).await?;
-        let (seen, awaits_clock, group) = (Arc::<Seen>::default(), Arc::default(), Group::below(self.stop));
-        let parts = delay::Parts {
+        let (seen, awaits_clock, group) =
+            (Arc::<HiddenLaneStatus>::default(), Arc::default(), LaneGroup::below(self.stop));
+        let parts = delay::DelayLaneParts {
             engine: self.engine.clone(),
             session,
             entries,
@@ -246,7 +248,7 @@ impl<'a, E: Engine> Assembly<'a, E> {
             fails: delay::FAILS,
             seen: seen.clone(),
             stop: group.stop.clone(),
-            own: delay::Own {
+            own: delay::DelayParts {
                 topic: number,
                 partitions: topic.partitions,
                 guard: self.numbered.guard(index),
@@ -265,7 +267,7 @@ impl<'a, E: Engine> Assembly<'a, E> {
         index: TopicIndex,
         topic: &TopicPlan,
         number: TopicId,
-        group: &Group,
+        group: &LaneGroup,
     ) -> Result<Option<Holder>, StartError> {
         let holds = self.numbered.guard(index).zip(self.numbered.holder(index));
         let holds = holds.map(|(guard, subscriber)| (subscriber, guard.held, Some(guard)));
@@ -277,10 +279,10 @@ impl<'a, E: Engine> Assembly<'a, E> {
         for partition in 0..topic.partitions {
             let start = Start { subscriber: &name, id: LaneId { subscriber, partition } };
             let (session, entries) = start.acquire(self.engine).await?;
-            let (place, seen) = (PartitionId { topic: number, partition }, Arc::<Seen>::default());
+            let (place, seen) = (PartitionId { topic: number, partition }, Arc::<HiddenLaneStatus>::default());
             holding.push(seen.clone());
             let states = self.engine.states(place).ok_or_else(|| start.unreadable("there is no such partition"))?;
-            let parts = held::Parts {
+            let parts = held::HeldLaneParts {
                 engine: self.engine.clone(),
                 session,
                 entries,
@@ -289,7 +291,7 @@ impl<'a, E: Engine> Assembly<'a, E> {
                 fails: held::FAILS,
                 seen,
                 stop: group.stop.clone(),
-                own: held::Own { states, place, guard: guard.clone() },
+                own: held::HeldParts { states, place, guard: guard.clone() },
             };
             self.add::<HeldLane<E>>(&start, group, parts)?;
         }

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use super::renames::Renames;
-use crate::api::{Change, Changes, Node, What};
+use crate::api::{Change, ChangeKind, Changes, Node};
 use crate::dispatch::tree::HashMap;
 use crate::model::units::show_duration;
 use crate::topology::{ConfigValue, LifecyclePlan, OutOfOrder, Plan, StartAt, SubscriberPlan, TopicIndex, TopicPlan};
@@ -45,15 +45,15 @@ pub(crate) fn same(old: &Plan, new: &Plan) -> Vec<Option<usize>> {
     let stay: HashSet<usize> = same.iter().flatten().copied().collect();
     let come = new.subscribers.iter().zip(&same).filter(|(_, place)| place.is_none()).map(|(subscriber, _)| subscriber);
     let go = old.subscribers.iter().enumerate().filter(|(at, _)| !stay.contains(at)).map(|(_, subscriber)| subscriber);
-    let broken: HashSet<Group<'_>> = come.chain(go).filter_map(group).collect();
+    let broken: HashSet<ClaimGroup<'_>> = come.chain(go).filter_map(group).collect();
     let is_broken = |subscriber| group(subscriber).is_some_and(|group| broken.contains(&group));
     new.subscribers.iter().zip(&same).map(|(subscriber, place)| place.filter(|_| !is_broken(subscriber))).collect()
 }
 
 /// A claim group: namespace and name.
-pub(crate) type Group<'p> = (&'p str, &'p str);
+pub(crate) type ClaimGroup<'p> = (&'p str, &'p str);
 
-pub(crate) fn group(subscriber: &SubscriberPlan) -> Option<Group<'_>> {
+pub(crate) fn group(subscriber: &SubscriberPlan) -> Option<ClaimGroup<'_>> {
     Some((&subscriber.namespace, subscriber.queue_group.as_ref()?))
 }
 
@@ -75,7 +75,7 @@ pub(crate) fn compare(old: &Plan, new: &Plan) -> Changes {
     topics(&followed, new, &renames, &mut changes);
     subscribers(&followed, new, &renames, &mut changes);
     let (old_subscribers, new_topics, new_subscribers) = (places(old), topic_places(new), places(new));
-    for change in changes.changes.iter_mut().filter(|change| change.what == What::Added) {
+    for change in changes.changes.iter_mut().filter(|change| change.what == ChangeKind::Added) {
         let was = match change.node {
             Node::Topic => new_topics.get(&change.name).and_then(|at| new.topics.get(*at)?.renamed_from.as_ref()),
             Node::Subscriber => {
@@ -101,7 +101,7 @@ fn topics(old: &Plan, new: &Plan, renames: &Renames, changes: &mut Changes) {
     let (before, after) = (by_name(old), by_name(new));
     let mut change = |name: &str, what, words| {
         let was = renames.topic(name).cloned();
-        let what = if was.is_some() { What::Renamed } else { what };
+        let what = if was.is_some() { ChangeKind::Renamed } else { what };
         changes.changes.push(Change { node: Node::Topic, name: name.to_owned(), renamed_from: was, what, words });
     };
     for (name, topic) in &after {
@@ -113,7 +113,7 @@ fn topics(old: &Plan, new: &Plan, renames: &Renames, changes: &mut Changes) {
                 (None, Some(from)) => format!("takes the events that {from} diverts to it"),
                 (None, None) => "a root".to_owned(),
             };
-            change(name, What::Added, vec![place]);
+            change(name, ChangeKind::Added, vec![place]);
             continue;
         };
         if was.partitions != topic.partitions {
@@ -155,11 +155,11 @@ fn topics(old: &Plan, new: &Plan, renames: &Renames, changes: &mut Changes) {
         words.extend(differing(&differs));
         words.extend(guard_words((old, was), (new, topic)));
         if !words.is_empty() || renames.topic(name).is_some() {
-            change(name, What::Changed, words);
+            change(name, ChangeKind::Changed, words);
         }
     }
     for name in before.keys().filter(|name| !after.contains_key(*name)) {
-        change(name, What::Removed, Vec::new());
+        change(name, ChangeKind::Removed, Vec::new());
     }
 }
 
@@ -225,7 +225,7 @@ fn subscribers(old: &Plan, new: &Plan, renames: &Renames, changes: &mut Changes)
     let (before, after) = (places(old), places(new));
     let mut change = |name: &str, what, words| {
         let was = renames.subscribers().get(name).cloned();
-        let what = if was.is_some() { What::Renamed } else { what };
+        let what = if was.is_some() { ChangeKind::Renamed } else { what };
         changes.changes.push(Change { node: Node::Subscriber, name: name.to_owned(), renamed_from: was, what, words });
     };
     let mut left = Vec::new();
@@ -237,7 +237,7 @@ fn subscribers(old: &Plan, new: &Plan, renames: &Renames, changes: &mut Changes)
             StartAt::Time(time) => format!("takes from {from}, events since {time}"),
         };
         let Some(was) = before.get(&name).and_then(|at| old.subscribers.get(*at)) else {
-            change(&name, What::Added, vec![begins()]);
+            change(&name, ChangeKind::Added, vec![begins()]);
             continue;
         };
         let had = old[was.from].label();
@@ -248,7 +248,7 @@ fn subscribers(old: &Plan, new: &Plan, renames: &Renames, changes: &mut Changes)
                 format!("its stored data, and its position in {had}, stay until `wattle gc`"),
                 BEGINS_WITH_NEITHER.to_owned(),
             ];
-            change(&name, What::Moved, words);
+            change(&name, ChangeKind::Moved, words);
             continue;
         }
         if was.queue_group != subscriber.queue_group {
@@ -261,16 +261,16 @@ fn subscribers(old: &Plan, new: &Plan, renames: &Renames, changes: &mut Changes)
             differs.push(format!("its input topic is called {from}, and was {topic}"));
         }
         if !differs.is_empty() || renames.touches(new, subscriber) {
-            change(&name, What::Changed, differs);
+            change(&name, ChangeKind::Changed, differs);
         }
     }
     for subscriber in old.subscribers.iter().filter(|subscriber| !after.contains_key(&subscriber.label())) {
         left.push(subscriber);
         let words = vec!["its position and its stored data stay until `wattle gc`".to_owned()];
-        change(&subscriber.label(), What::Removed, words);
+        change(&subscriber.label(), ChangeKind::Removed, words);
     }
     // the first member of each group
-    let groups: HashMap<Group<'_>, &SubscriberPlan> =
+    let groups: HashMap<ClaimGroup<'_>, &SubscriberPlan> =
         new.subscribers.iter().rev().filter_map(|other| Some((group(other)?, other))).collect();
     for subscriber in left {
         let Some((namespace, group)) = group(subscriber) else { continue };

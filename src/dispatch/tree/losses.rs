@@ -24,7 +24,7 @@ use super::changes::{places, topic_places};
 use super::renames::Renames;
 use crate::api::{Bounds, Node};
 use crate::dispatch::lane::delay;
-use crate::dispatch::lane::state::{self, Look};
+use crate::dispatch::lane::state::{self, ExpiryEstimate};
 use crate::dispatch::rules;
 use crate::engine::{Engine, Entries, GuardCounts, PageBudget, ReadError, RetentionBounds};
 use crate::model::units::{show_duration, show_size};
@@ -60,20 +60,20 @@ impl fmt::Display for Loss {
 pub(super) fn losses<E: Engine>(engine: &E, old: &Plan, new: &Plan) -> Vec<Loss> {
     let renames = Renames::of(old, new);
     let followed = renames.follow(old);
-    let looker = Looker { engine, now_ns: engine.trusted_now_ns() };
+    let looker = LossSearch { engine, now_ns: engine.trusted_now_ns() };
     let mut found = Vec::new();
     let topics = topic_places(new);
     for (was, called) in old.topics.iter().zip(&followed.topics).filter(|(was, _)| was.dead_letters_of.is_none()) {
         let name = called.label();
         let is = topics.get(&name).and_then(|at| new.topics.get(*at));
-        let mut lost = Lost { node: Node::Topic, name: &name, found: &mut found };
+        let mut lost = NodeLosses { node: Node::Topic, name: &name, found: &mut found };
         looker.topic(old, (was, is), &mut lost);
     }
     let subscribers = places(new);
     for (was, called) in old.subscribers.iter().zip(&followed.subscribers) {
         let name = called.label();
         let is = subscribers.get(&name).and_then(|at| new.subscribers.get(*at));
-        let mut lost = Lost { node: Node::Subscriber, name: &name, found: &mut found };
+        let mut lost = NodeLosses { node: Node::Subscriber, name: &name, found: &mut found };
         // a subscriber that reads another topic counts as a new one
         match is.filter(|is| new[is.from].label() == followed[called.from].label()) {
             Some(is) => looker.subscriber(old, (was, is), &mut lost),
@@ -84,13 +84,13 @@ pub(super) fn losses<E: Engine>(engine: &E, old: &Plan, new: &Plan) -> Vec<Loss>
 }
 
 /// Losses of one node.
-struct Lost<'a> {
+struct NodeLosses<'a> {
     node: Node,
     name: &'a str,
     found: &'a mut Vec<Loss>,
 }
 
-impl Lost<'_> {
+impl NodeLosses<'_> {
     fn add(&mut self, what: String, stays: impl Into<String>) {
         self.found.push(Loss { node: self.node, name: self.name.to_owned(), what, stays: stays.into() });
     }
@@ -101,20 +101,20 @@ impl Lost<'_> {
     }
 }
 
-struct Looker<'e, E> {
+struct LossSearch<'e, E> {
     engine: &'e E,
     now_ns: u64,
 }
 
 /// How a topic detects duplicates.
 #[derive(PartialEq, Eq)]
-enum Recognises {
+enum DuplicateCheck {
     Nothing,
     InWindow(Dedupe),
     PerKey,
 }
 
-impl Recognises {
+impl DuplicateCheck {
     fn of(topic: &TopicPlan) -> Self {
         match topic.settings.dedupe {
             _ if topic.per_key => Self::PerKey,
@@ -124,8 +124,8 @@ impl Recognises {
     }
 }
 
-impl<E: Engine> Looker<'_, E> {
-    fn topic(&self, old: &Plan, (was, is): (&TopicPlan, Option<&TopicPlan>), lost: &mut Lost<'_>) {
+impl<E: Engine> LossSearch<'_, E> {
+    fn topic(&self, old: &Plan, (was, is): (&TopicPlan, Option<&TopicPlan>), lost: &mut NodeLosses<'_>) {
         let Some(number) = self.engine.topic(&was.label()) else { return };
         let Some(is) = is else {
             let kept = lost.looked("events", self.events(was, number));
@@ -144,7 +144,7 @@ impl<E: Engine> Looker<'_, E> {
     }
 
     /// With another key, the later events of what had one key go to other partitions than the earlier ones.
-    fn key(&self, (was, is): (&TopicPlan, &TopicPlan), number: TopicId, lost: &mut Lost<'_>) {
+    fn key(&self, (was, is): (&TopicPlan, &TopicPlan), number: TopicId, lost: &mut NodeLosses<'_>) {
         let [before, after] = [was, is].map(|topic| topic.key.as_ref().map(|key| key.text().to_owned()));
         if before == after || is.partitions == 1 {
             return;
@@ -191,7 +191,7 @@ impl<E: Engine> Looker<'_, E> {
         self.engine.beyond(PartitionId { topic, partition }, retention).unwrap_or_default()
     }
 
-    fn retention(&self, old: &Plan, (was, is): (&TopicPlan, &TopicPlan), number: TopicId, lost: &mut Lost<'_>) {
+    fn retention(&self, old: &Plan, (was, is): (&TopicPlan, &TopicPlan), number: TopicId, lost: &mut NodeLosses<'_>) {
         let (before, after) = (was.settings.retention, is.settings.retention);
         let is_less = |was: Option<u64>, is: Option<u64>| is.is_some_and(|is| was.is_none_or(|was| is < was));
         let nanoseconds = |age: Option<Duration>| age.map(|age| u64::try_from(age.as_nanos()).unwrap_or(u64::MAX));
@@ -229,12 +229,12 @@ impl<E: Engine> Looker<'_, E> {
         }
     }
 
-    fn recognised(&self, (was, is): (&TopicPlan, &TopicPlan), number: TopicId, lost: &mut Lost<'_>) {
-        let (before, after) = (Recognises::of(was), Recognises::of(is));
+    fn recognised(&self, (was, is): (&TopicPlan, &TopicPlan), number: TopicId, lost: &mut NodeLosses<'_>) {
+        let (before, after) = (DuplicateCheck::of(was), DuplicateCheck::of(is));
         let is_other = was.id.as_ref().map(|id| id.text()) != is.id.as_ref().map(|id| id.text());
         match before {
-            Recognises::Nothing => {}
-            Recognises::PerKey if is_other || after != Recognises::PerKey => {
+            DuplicateCheck::Nothing => {}
+            DuplicateCheck::PerKey if is_other || after != DuplicateCheck::PerKey => {
                 let keys = (0..was.partitions)
                     .map(|partition| self.guard_counts(number, partition).map(|counts| counts.living + counts.ended));
                 if let Some(keys @ 1..) = lost.looked("deduplication of keys", keys.sum()) {
@@ -242,10 +242,10 @@ impl<E: Engine> Looker<'_, E> {
                     lost.add(what, "it does with `dedupe: { per: key }` and the same `id`");
                 }
             }
-            Recognises::PerKey => {}
-            Recognises::InWindow(before) => {
+            DuplicateCheck::PerKey => {}
+            DuplicateCheck::InWindow(before) => {
                 let after = match after {
-                    Recognises::InWindow(after) if !is_other => Some(after),
+                    DuplicateCheck::InWindow(after) if !is_other => Some(after),
                     _ => None,
                 };
                 let events = self.unrecognised(was, number, before, after);
@@ -282,7 +282,7 @@ impl<E: Engine> Looker<'_, E> {
         at_most(before, were).saturating_sub(after.map_or(0, |after| at_most(after, are)))
     }
 
-    fn ends(&self, (was, is): (&TopicPlan, &TopicPlan), number: TopicId, lost: &mut Lost<'_>) {
+    fn ends(&self, (was, is): (&TopicPlan, &TopicPlan), number: TopicId, lost: &mut NodeLosses<'_>) {
         let (Some(before), Some(after)) = (&was.lifecycle, &is.lifecycle) else { return };
         let (before, after) = (&before.lifecycle, &after.lifecycle);
         let Some(was_remembered) = before.remember else { return };
@@ -309,7 +309,7 @@ impl<E: Engine> Looker<'_, E> {
     }
 
     /// A removed subscriber loses its position and its data.
-    fn gone(&self, old: &Plan, was: &SubscriberPlan, lost: &mut Lost<'_>) {
+    fn gone(&self, old: &Plan, was: &SubscriberPlan, lost: &mut NodeLosses<'_>) {
         let input = &old[was.from];
         let Some(topic) = self.engine.topic(&input.label()) else { return };
         let Some(subscriber) = self.engine.subscriber(&was.label(), topic) else { return };
@@ -331,7 +331,7 @@ impl<E: Engine> Looker<'_, E> {
         }
     }
 
-    fn subscriber(&self, old: &Plan, (was, is): (&SubscriberPlan, &SubscriberPlan), lost: &mut Lost<'_>) {
+    fn subscriber(&self, old: &Plan, (was, is): (&SubscriberPlan, &SubscriberPlan), lost: &mut NodeLosses<'_>) {
         let (before, after) = (was.state, is.state);
         let ttl = after.ttl.filter(|ttl| before.ttl.is_none_or(|before| *ttl < before));
         if ttl.is_none() && after.max_bytes >= before.max_bytes {
@@ -343,7 +343,7 @@ impl<E: Engine> Looker<'_, E> {
         let lanes = (0..input.partitions).map(|partition| LaneId { subscriber: number, partition });
         let entries: Vec<_> = lanes.filter_map(|lane| self.engine.entries(lane)).collect();
         if let Some(ttl) = ttl {
-            let mut look = Look::new(LOOK_ENTRIES, (before.ttl, ttl), self.now_ns);
+            let mut look = ExpiryEstimate::new(LOOK_ENTRIES, (before.ttl, ttl), self.now_ns);
             let looked = entries.iter().try_for_each(|entries| look.at(entries));
             if lost.looked("state", looked).is_some() && (look.expired > 0 || !look.is_all) {
                 let more = if look.is_all { "" } else { " at least, as only a part was read," };

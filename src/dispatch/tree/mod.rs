@@ -29,21 +29,21 @@ use crate::dispatch::intake::publish::Publisher;
 use crate::dispatch::lane::capsule::{Capsule, Sink};
 use crate::dispatch::lane::done::read_done;
 use crate::dispatch::lane::status::Counters;
-use crate::dispatch::lane::versions::{Roster, Terms, Version};
-use crate::dispatch::tree::turns::Turns;
-use crate::engine::{Engine, Entries, GuardCounts, Stopped};
+use crate::dispatch::lane::versions::{Terms, Version, VersionSlot};
+use crate::dispatch::tree::turns::SnapshotLocks;
+use crate::engine::{Engine, Entries, GuardCounts, StopReason};
 use crate::limits;
 use crate::model::call::Handler;
 use crate::model::{LaneId, PartitionId, SubscriberId, TopicId, VersionId};
 use crate::topology::{Plan, SubscriberPlan, TopicIndex};
 use assemble::assemble;
 use error::StartError;
-use numbered::{Numbered, blueprint_on};
-use running::{Branch, Given, Holder, Running, Takes, Task, Timer};
+use numbered::{NumberedPlan, blueprint_on};
+use running::{Holder, ReusedParts, RunningSubscriber, SubscriberStart, Task, Timer, TreeState};
 
 /// A running tree. Cheap to clone. Its lanes run until [`Tree::drain`].
 pub struct Tree<E> {
-    pub(super) shared: Arc<Shared<E>>,
+    pub(super) shared: Arc<TreeInner<E>>,
 }
 
 impl<E> Clone for Tree<E> {
@@ -52,14 +52,14 @@ impl<E> Clone for Tree<E> {
     }
 }
 
-pub(super) struct Shared<E> {
+pub(super) struct TreeInner<E> {
     pub(super) engine: E,
     /// The running plan.
-    running: RwLock<Arc<Running>>,
+    running: RwLock<Arc<TreeState>>,
     publisher: Publisher<E>,
     pub(super) capsules: Sink,
     /// Locks per subscriber, held while a snapshot is taken.
-    pub(super) snapshots: Turns,
+    pub(super) snapshots: SnapshotLocks,
     /// Held while the engine applies a blueprint.
     pub(super) applying: tokio::sync::Mutex<()>,
     pub(super) stop: CancellationToken,
@@ -68,14 +68,14 @@ pub(super) struct Shared<E> {
     began: Instant,
 }
 
-impl<E: Engine> Shared<E> {
+impl<E: Engine> TreeInner<E> {
     /// The running plan.
-    pub(super) fn running(&self) -> Arc<Running> {
+    pub(super) fn running(&self) -> Arc<TreeState> {
         self.running.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Replaces the running plan, and spawns the lanes that are new in it.
-    pub(super) fn run(&self, running: Running, tasks: Vec<Task>) {
+    pub(super) fn run(&self, running: TreeState, tasks: Vec<Task>) {
         self.publisher.publish_into(running.targets());
         *self.running.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(running);
         for task in tasks {
@@ -86,7 +86,7 @@ impl<E: Engine> Shared<E> {
 
 /// The versions that a subscriber starts with.
 #[derive(Debug, Clone)]
-pub struct Starts<H> {
+pub struct InitialVersions<H> {
     /// The stable version.
     pub proven: H,
     /// The candidate, with the terms of its trial.
@@ -104,7 +104,7 @@ impl<E: Engine> Tree<E> {
         handlers: Vec<H>,
         runtime: &Handle,
     ) -> Result<Self, StartError> {
-        let starts = handlers.into_iter().map(|proven| Starts { proven, on_trial: None }).collect();
+        let starts = handlers.into_iter().map(|proven| InitialVersions { proven, on_trial: None }).collect();
         Self::start_with(engine, plan, starts, runtime).await
     }
 
@@ -115,7 +115,7 @@ impl<E: Engine> Tree<E> {
     pub async fn start_with<H: Handler>(
         engine: E,
         plan: &Plan,
-        starts: Vec<Starts<H>>,
+        starts: Vec<InitialVersions<H>>,
         runtime: &Handle,
     ) -> Result<Self, StartError> {
         if starts.len() != plan.subscribers.len() {
@@ -123,27 +123,27 @@ impl<E: Engine> Tree<E> {
         }
         let numbers = engine.apply(&blueprint_on(&engine, plan, digests(&starts))).await?;
         let rosters = rosters(starts, &numbers.versions);
-        let takes = Takes {
-            branches: rosters.map(|roster| Given::Started(roster, None)).collect(),
+        let takes = ReusedParts {
+            branches: rosters.map(|roster| SubscriberStart::Started(roster, None)).collect(),
             timers: Vec::new(),
             backlogs: Vec::new(),
         };
         let (capsules, stop) = (Sink::default(), CancellationToken::new());
         let (running, tasks) = assemble(&engine, plan, numbers, takes, &capsules, &stop).await?;
         let publisher = Publisher::new(engine.clone(), Arc::new(running.targets()));
-        let nothing = Running {
+        let nothing = TreeState {
             plan: Plan::default(),
             numbers: Default::default(),
             branches: Vec::new(),
             timers: Vec::new(),
             backlogs: Vec::new(),
         };
-        let shared = Shared {
+        let shared = TreeInner {
             engine,
             running: RwLock::new(Arc::new(nothing)),
             publisher,
             capsules,
-            snapshots: Turns::default(),
+            snapshots: SnapshotLocks::default(),
             applying: tokio::sync::Mutex::new(()),
             stop,
             lanes: TaskTracker::new(),
@@ -196,10 +196,10 @@ impl<E: Engine> Tree<E> {
     /// Open dead letters of a subscriber; `None` if they cannot be counted.
     fn open_letters(
         &self,
-        numbered: &Numbered<'_>,
+        numbered: &NumberedPlan<'_>,
         plan: &SubscriberPlan,
         subscriber: SubscriberId,
-        branch: &Branch,
+        branch: &RunningSubscriber,
     ) -> Option<u64> {
         let Some((letters, topic)) = plan.dead_letters.and_then(|letters| numbered.topic(letters)) else {
             return Some(0);
@@ -288,7 +288,7 @@ impl<E: Engine> Tree<E> {
         self.topics_of(&self.shared.running())
     }
 
-    fn topics_of(&self, running: &Running) -> Vec<TopicStatus> {
+    fn topics_of(&self, running: &TreeState) -> Vec<TopicStatus> {
         let numbered = running.numbered();
         let topics = numbered.topics().zip(&running.timers).map(|((topic, number), timer)| TopicStatus {
             name: topic.label(),
@@ -362,27 +362,30 @@ impl<E: Engine> Tree<E> {
     }
 
     /// Resolves with the reason once the engine has stopped.
-    pub async fn stopped(&self) -> Stopped {
+    pub async fn stopped(&self) -> StopReason {
         let mut health = self.shared.engine.health();
         let changed = health.wait_for(|health| matches!(health, crate::engine::Health::Stopped(_))).await;
         match changed.as_deref() {
             Ok(crate::engine::Health::Stopped(stopped)) => stopped.clone(),
-            _ => Stopped::Closed,
+            _ => StopReason::Closed,
         }
     }
 }
 
 /// The rosters of subscribers. `numbers` has the numbers of all stable versions, then those of the candidates.
-pub(super) fn rosters<H: Handler>(starts: Vec<Starts<H>>, numbers: &[VersionId]) -> impl Iterator<Item = Arc<Roster>> {
+pub(super) fn rosters<H: Handler>(
+    starts: Vec<InitialVersions<H>>,
+    numbers: &[VersionId],
+) -> impl Iterator<Item = Arc<VersionSlot>> {
     let mut tried = numbers.iter().copied().skip(starts.len());
-    starts.into_iter().zip(numbers).map(move |(Starts { proven, on_trial }, number)| {
+    starts.into_iter().zip(numbers).map(move |(InitialVersions { proven, on_trial }, number)| {
         let on_trial = on_trial.and_then(|(handler, terms)| Some((Version::new(handler, tried.next()?), terms)));
-        Arc::new(Roster::new(Version::new(proven, *number), on_trial))
+        Arc::new(VersionSlot::new(Version::new(proven, *number), on_trial))
     })
 }
 
 /// The digests of versions, in the order in which [`rosters`] expects their numbers.
-pub(super) fn digests<H: Handler>(starts: &[Starts<H>]) -> Vec<[u8; 32]> {
+pub(super) fn digests<H: Handler>(starts: &[InitialVersions<H>]) -> Vec<[u8; 32]> {
     let on_trial = starts.iter().filter_map(|starts| Some(starts.on_trial.as_ref()?.0.digest()));
     starts.iter().map(|starts| starts.proven.digest()).chain(on_trial).collect()
 }

@@ -4,9 +4,9 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::changes::{Group, group};
-use crate::dispatch::lane::outputs::{Emitter, Target};
-use crate::dispatch::lane::versions::{Roster, Taken};
+use super::changes::{ClaimGroup, group};
+use crate::dispatch::lane::outputs::{Emitter, OutputTopic};
+use crate::dispatch::lane::versions::{CurrentVersion, VersionSlot};
 use crate::dispatch::lane::{claims, delay, held};
 use crate::dispatch::rules;
 use crate::dispatch::rules::guards::TopicGuard;
@@ -45,7 +45,7 @@ impl<'a, T> Nodes<'a, T> {
 }
 
 /// A plan's nodes with the engine's numbers.
-pub(crate) struct Numbered<'a> {
+pub(crate) struct NumberedPlan<'a> {
     topics: Nodes<'a, TopicPlan>,
     subscribers: Nodes<'a, SubscriberPlan>,
     numbers: &'a Numbers,
@@ -54,7 +54,7 @@ pub(crate) struct Numbered<'a> {
     guards: usize,
 }
 
-impl<'a> Numbered<'a> {
+impl<'a> NumberedPlan<'a> {
     pub(crate) fn new(plan: &'a Plan, numbers: &'a Numbers) -> Self {
         let (topics, subscribers) = (Nodes(&plan.topics), Nodes(&plan.subscribers));
         let mut guards = 0;
@@ -75,11 +75,11 @@ impl<'a> Numbered<'a> {
         Some((self.topics.get(at)?, *self.numbers.topics.get(at)?))
     }
 
-    pub(crate) fn target(&self, index: TopicIndex) -> Option<Target> {
+    pub(crate) fn target(&self, index: TopicIndex) -> Option<OutputTopic> {
         let (topic, number) = self.topic(index)?;
         let delayed = self.delayed(index).map(|(delayed, _)| delayed);
         let TopicPlan { partitions, key, schema, .. } = topic.clone();
-        Some(Target { topic: number, partitions, key, schema, delayed, guard: self.guard(index) })
+        Some(OutputTopic { topic: number, partitions, key, schema, delayed, guard: self.guard(index) })
     }
 
     /// The hidden topic in which delayed events of a topic wait, and the subscriber that reads it. Their numbers follow
@@ -132,7 +132,7 @@ pub(super) fn groups(plan: &Plan) -> impl Iterator<Item = (&SubscriberPlan, &Str
 }
 
 /// The subscriber that stores the claims of each group.
-pub(crate) fn keepers<'p>(plan: &'p Plan, numbers: &Numbers) -> HashMap<Group<'p>, SubscriberId> {
+pub(crate) fn keepers<'p>(plan: &'p Plan, numbers: &Numbers) -> HashMap<ClaimGroup<'p>, SubscriberId> {
     groups(plan).filter_map(|(member, _)| group(member)).zip(numbers.keepers.iter().copied()).collect()
 }
 
@@ -217,14 +217,14 @@ pub(crate) fn blueprint_on<E: Engine>(engine: &E, plan: &Plan, versions: Vec<[u8
 
 /// The emitter of one lane of a subscriber.
 pub(crate) fn emitter(
-    numbered: &Numbered<'_>,
+    numbered: &NumberedPlan<'_>,
     index: usize,
     subscriber: &SubscriberPlan,
-    roster: &Roster,
+    roster: &VersionSlot,
     partition: u32,
 ) -> Option<Emitter> {
     let name = subscriber.label();
-    let taken = Taken::of(roster, partition);
+    let taken = CurrentVersion::of(roster, partition);
     let (input, _) = numbered.topic(subscriber.from)?;
     // A second run over an event must give the outputs the same ids, so the ids derive from the original names, which
     // renames do not change.

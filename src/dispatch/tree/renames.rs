@@ -206,7 +206,7 @@ pub fn unremembered<E: Engine>(engine: &E, plan: &Plan) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::topology::{Found, Source, Surroundings, check};
+    use crate::topology::{PathKind, Source, Surroundings, check};
 
     struct Anything;
 
@@ -215,8 +215,8 @@ mod tests {
             None
         }
 
-        fn at(&self, _: &std::path::Path) -> Found {
-            Found::File
+        fn at(&self, _: &std::path::Path) -> PathKind {
+            PathKind::File
         }
     }
 

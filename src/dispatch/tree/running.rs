@@ -13,13 +13,13 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::numbered::Numbered;
+use super::numbered::NumberedPlan;
 use crate::dispatch::intake::backlog::Backlog;
 use crate::dispatch::intake::publish::{self, Targets};
 use crate::dispatch::lane::command::Command;
-use crate::dispatch::lane::hidden::Seen;
+use crate::dispatch::lane::hidden::HiddenLaneStatus;
 use crate::dispatch::lane::status::Counters;
-use crate::dispatch::lane::versions::Roster;
+use crate::dispatch::lane::versions::VersionSlot;
 use crate::dispatch::rules;
 use crate::engine::Numbers;
 use crate::model::{SubscriberId, TopicId};
@@ -29,11 +29,11 @@ use crate::topology::{Plan, TopicIndex};
 pub(crate) type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// The state of a running tree; replaced as a whole.
-pub(crate) struct Running {
+pub(crate) struct TreeState {
     pub(crate) plan: Plan,
     pub(crate) numbers: Numbers,
     /// By subscriber.
-    pub(crate) branches: Vec<Arc<Branch>>,
+    pub(crate) branches: Vec<Arc<RunningSubscriber>>,
     /// Delay queue and held events of each topic; `None` for dead-letter topics.
     pub(crate) timers: Vec<Option<Arc<Timer>>>,
     /// By topic.
@@ -41,28 +41,28 @@ pub(crate) struct Running {
 }
 
 /// Lanes that start and stop together.
-pub(crate) struct Group {
+pub(crate) struct LaneGroup {
     pub(super) stop: CancellationToken,
     pub(super) tasks: TaskTracker,
 }
 
 /// A running subscriber.
-pub(crate) struct Branch {
-    pub(crate) roster: Arc<Roster>,
+pub(crate) struct RunningSubscriber {
+    pub(crate) roster: Arc<VersionSlot>,
     pub(crate) counters: Arc<Counters>,
     /// Command channels of its lanes, by partition.
     pub(crate) commands: Vec<mpsc::Sender<Command>>,
-    pub(crate) group: Group,
+    pub(crate) group: LaneGroup,
 }
 
 /// The delay queue of a topic, and its held events.
 pub(crate) struct Timer {
-    pub(crate) seen: Arc<Seen>,
+    pub(crate) seen: Arc<HiddenLaneStatus>,
     /// Events that are due by the wall clock, but not by trusted time.
     pub(crate) awaits_clock: Arc<AtomicU64>,
     /// The held events of the topic.
     pub(crate) held: Option<Holder>,
-    pub(crate) group: Group,
+    pub(crate) group: LaneGroup,
 }
 
 /// The holder of a topic's held events.
@@ -71,28 +71,28 @@ pub(crate) struct Holder {
     /// The hidden topic.
     pub(crate) topic: TopicId,
     /// By partition.
-    pub(crate) seen: Vec<Arc<Seen>>,
+    pub(crate) seen: Vec<Arc<HiddenLaneStatus>>,
 }
 
 /// How a subscriber enters the next plan.
-pub(crate) enum Given {
+pub(crate) enum SubscriberStart {
     /// Unchanged, with its lanes.
-    Kept(Arc<Branch>),
+    Kept(Arc<RunningSubscriber>),
     /// Restarted with these versions; its counters continue if they are given.
-    Started(Arc<Roster>, Option<Arc<Counters>>),
+    Started(Arc<VersionSlot>, Option<Arc<Counters>>),
 }
 
 /// What the next plan reuses of the running one.
-pub(crate) struct Takes {
+pub(crate) struct ReusedParts {
     /// By subscriber.
-    pub(crate) branches: Vec<Given>,
+    pub(crate) branches: Vec<SubscriberStart>,
     /// By topic.
     pub(crate) timers: Vec<Option<Arc<Timer>>>,
     /// By topic.
     pub(super) backlogs: Vec<Option<Arc<Backlog>>>,
 }
 
-impl Group {
+impl LaneGroup {
     pub(super) fn below(stop: &CancellationToken) -> Self {
         Self { stop: stop.child_token(), tasks: TaskTracker::new() }
     }
@@ -110,16 +110,16 @@ impl Group {
     }
 }
 
-impl Running {
-    pub(crate) fn numbered(&self) -> Numbered<'_> {
-        Numbered::new(&self.plan, &self.numbers)
+impl TreeState {
+    pub(crate) fn numbered(&self) -> NumberedPlan<'_> {
+        NumberedPlan::new(&self.plan, &self.numbers)
     }
 
     /// The topics as producers see them.
     pub(crate) fn targets(&self) -> Targets {
         let numbered = self.numbered();
         let targets = numbered.topics().zip(&self.backlogs).zip((0..).map(TopicIndex));
-        let targets = targets.map(|(((topic, number), backlog), index)| publish::Target {
+        let targets = targets.map(|(((topic, number), backlog), index)| publish::PublishTarget {
             name: topic.label(),
             topic: number,
             partitions: topic.partitions,
@@ -136,7 +136,7 @@ impl Running {
             backlog: backlog.clone(),
         });
         let refused = numbered.topics().zip((0..).map(TopicIndex)).filter_map(|((topic, _), index)| {
-            Some(publish::Target {
+            Some(publish::PublishTarget {
                 name: format!("{}{}", topic.label(), rules::delay::REFUSED_SUFFIX),
                 topic: numbered.guard(index)?.refused,
                 partitions: 1,

@@ -7,9 +7,9 @@ use crate::model::SubscriberId;
 
 /// Locks that serialise the snapshots of each subscriber.
 #[derive(Debug, Default)]
-pub(crate) struct Turns(Mutex<BTreeMap<SubscriberId, Arc<tokio::sync::Mutex<()>>>>);
+pub(crate) struct SnapshotLocks(Mutex<BTreeMap<SubscriberId, Arc<tokio::sync::Mutex<()>>>>);
 
-impl Turns {
+impl SnapshotLocks {
     pub(crate) fn of(&self, subscriber: SubscriberId) -> Arc<tokio::sync::Mutex<()>> {
         let mut turns = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         turns.retain(|_, turn| Arc::strong_count(turn) > 1);

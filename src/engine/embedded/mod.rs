@@ -19,7 +19,7 @@ use tokio::task::JoinHandle;
 use super::catalogue::{Catalogue, numbers_by_name};
 use super::{
     AppendError, AppendReceipt, ApplyError, Blueprint, Capabilities, CatalogueTopic, Chunk, Engine, Health, Hold,
-    Numbers, ReadBudget, ReadError, Retention, RetentionBounds, SessionError, Slices, Stopped, TimeOf,
+    Numbers, ReadBudget, ReadError, Retention, RetentionBounds, SessionError, Slices, StopReason, TimeOf,
     UnconsumedCounter,
 };
 use crate::api::{Bounds, MissingEvents, Room, Storage};
@@ -52,10 +52,10 @@ pub struct Recovery {
 /// The engine. Cheap to clone.
 #[derive(Clone)]
 pub struct EmbeddedEngine {
-    shared: Arc<Shared>,
+    shared: Arc<EmbeddedInner>,
 }
 
-struct Shared {
+struct EmbeddedInner {
     log: Log,
     condition: watch::Receiver<Condition>,
     health: watch::Sender<Health>,
@@ -142,7 +142,7 @@ impl EmbeddedEngine {
             }
         });
         Ok(Self {
-            shared: Arc::new(Shared {
+            shared: Arc::new(EmbeddedInner {
                 log,
                 condition,
                 health,
@@ -184,20 +184,20 @@ impl EmbeddedEngine {
     }
 }
 
-fn stopped(condition: &Condition) -> Option<Stopped> {
+fn stopped(condition: &Condition) -> Option<StopReason> {
     match condition {
         Condition::Working => None,
-        Condition::Closed => Some(Stopped::Closed),
-        Condition::Poisoned(reason) => Some(Stopped::Poisoned(reason.clone())),
+        Condition::Closed => Some(StopReason::Closed),
+        Condition::Poisoned(reason) => Some(StopReason::Poisoned(reason.clone())),
     }
 }
 
-impl Shared {
+impl EmbeddedInner {
     fn catalogue(&self) -> Arc<Catalogue> {
         self.catalogue.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    fn has_stopped(&self) -> Option<Stopped> {
+    fn has_stopped(&self) -> Option<StopReason> {
         stopped(&self.condition.borrow())
     }
 
@@ -221,10 +221,10 @@ impl Shared {
     }
 
     /// The reason why a submission was refused or its ticket closed: waits for the log to report it.
-    async fn stopped(&self) -> Stopped {
+    async fn stopped(&self) -> StopReason {
         let mut condition = self.condition.clone();
         let changed = condition.wait_for(|condition| *condition != Condition::Working).await;
-        changed.ok().and_then(|condition| stopped(&condition)).unwrap_or(Stopped::Closed)
+        changed.ok().and_then(|condition| stopped(&condition)).unwrap_or(StopReason::Closed)
     }
 
     /// The first target of these records that does not exist.
@@ -337,7 +337,7 @@ impl Engine for EmbeddedEngine {
         // In a separate task: if it were cancelled half-way, its numbers would be in the journal and assigned again.
         let (shared, blueprint) = (self.shared.clone(), blueprint.clone());
         let applied = effects::task(async move { shared.apply(&blueprint).await }).await;
-        applied.unwrap_or(Err(ApplyError::Stopped(Stopped::Closed))) // the runtime is shutting down
+        applied.unwrap_or(Err(ApplyError::Stopped(StopReason::Closed))) // the runtime is shutting down
     }
 
     async fn append(&self, events: Slices) -> Result<AppendReceipt, AppendError> {
@@ -385,7 +385,7 @@ impl Engine for EmbeddedEngine {
         self.shared.read(&mut None, partition, from, end, budget).await
     }
 
-    async fn wait_durable(&self, partition: PartitionId, offset: Offset) -> Result<(), Stopped> {
+    async fn wait_durable(&self, partition: PartitionId, offset: Offset) -> Result<(), StopReason> {
         let partition = self.shared.log.partition(partition);
         loop {
             if partition.durable() > offset {
@@ -536,11 +536,11 @@ impl Engine for EmbeddedEngine {
         self.shared.health.subscribe()
     }
 
-    async fn close(&self) -> Result<(), Stopped> {
+    async fn close(&self) -> Result<(), StopReason> {
         let shared = self.shared.clone();
         let closed = tokio::task::spawn_blocking(move || shared.log.close()).await;
         match (closed, self.shared.stopped().await) {
-            (Ok(()), Stopped::Closed) => Ok(()),
+            (Ok(()), StopReason::Closed) => Ok(()),
             (_, stopped) => Err(stopped),
         }
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::Shared;
+use super::EmbeddedInner;
 use crate::engine::{Chunk, Entries, EntryPage, PageBudget, ReadBudget, ReadError, Session, SessionError, Unit};
 use crate::log::{ColdReader, EntriesError, LaneEntries, LaneOwnership};
 use crate::model::{Offset, PartitionId};
@@ -33,7 +33,7 @@ impl Entries for LaneEntries {
 
 /// A session of the embedded engine.
 pub struct EmbeddedSession {
-    pub(super) shared: Arc<Shared>,
+    pub(super) shared: Arc<EmbeddedInner>,
     pub(super) lane: LaneOwnership,
     pub(super) partition: PartitionId,
     pub(super) next_offset: Offset,

@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 
-use super::{Shared, State};
+use super::{MemoryInner, State};
 use crate::engine::{
     Chunk, Entries, EntryPage, LaneWrite, PageBudget, ReadBudget, ReadError, Session, SessionError, Unit,
 };
@@ -16,7 +16,7 @@ use crate::model::{LaneId, Offset, PartitionId};
 /// The entries of a lane of a [`MemoryEngine`].
 #[derive(Clone)]
 pub struct MemoryEntries {
-    pub(super) shared: Arc<Shared>,
+    pub(super) shared: Arc<MemoryInner>,
     pub(super) lane: LaneId,
     pub(super) frozen: Option<Arc<BTreeMap<Bytes, Bytes>>>,
 }
@@ -60,7 +60,7 @@ impl Entries for MemoryEntries {
 
 /// A session of a [`MemoryEngine`].
 pub struct MemorySession {
-    pub(super) shared: Arc<Shared>,
+    pub(super) shared: Arc<MemoryInner>,
     pub(super) lane: LaneId,
     pub(super) partition: PartitionId,
     pub(super) owner: u64,

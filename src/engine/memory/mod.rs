@@ -16,13 +16,13 @@ use tokio::time::Instant;
 use super::catalogue::Catalogue;
 use super::{
     AppendError, AppendReceipt, ApplyError, Blueprint, Capabilities, CatalogueTopic, Chunk, Engine, Health, Hold,
-    LaneWrite, Numbers, ReadBudget, ReadError, Retention, RetentionBounds, SessionError, Slices, Stopped, TimeOf,
+    LaneWrite, Numbers, ReadBudget, ReadError, Retention, RetentionBounds, SessionError, Slices, StopReason, TimeOf,
 };
 use crate::api::{Bounds, Storage};
 use crate::effects::{Disk, MemoryDisk};
 use crate::limits;
 use crate::model::{
-    DivertedRecord, Duplicate, EventId, Fence, Guard, GuardJudge, GuardRefused, GuardStates, LaneId, Lifecycle, Offset,
+    DivertedRecord, Duplicate, EventId, Fence, Guard, GuardJudge, GuardRefusal, GuardStates, LaneId, Lifecycle, Offset,
     PartitionId, ProducerId, SubscriberId, TopicId, TopicSettings, VersionId, keeper_of,
 };
 pub use lane::{MemoryEntries, MemorySession};
@@ -30,10 +30,10 @@ pub use lane::{MemoryEntries, MemorySession};
 /// The engine. Cheap to clone.
 #[derive(Clone)]
 pub struct MemoryEngine {
-    shared: Arc<Shared>,
+    shared: Arc<MemoryInner>,
 }
 
-struct Shared {
+struct MemoryInner {
     state: Mutex<State>,
     /// Notified when events are appended or the engine closes.
     changed: Notify,
@@ -82,7 +82,7 @@ impl Default for MemoryEngine {
         let (health, _) = watch::channel(Health::Serving);
         let (state, changed, began) = (Mutex::default(), Notify::new(), Instant::now());
         let (snapshots, entries_read) = (Arc::new(MemoryDisk::default()), AtomicU64::new(0));
-        Self { shared: Arc::new(Shared { state, changed, health, began, snapshots, entries_read }) }
+        Self { shared: Arc::new(MemoryInner { state, changed, health, began, snapshots, entries_read }) }
     }
 }
 
@@ -194,7 +194,7 @@ impl State {
         events: &Slices,
         duplicates: &mut Vec<Duplicate>,
         now_ns: u64,
-    ) -> Result<Vec<DivertedRecord>, GuardRefused> {
+    ) -> Result<Vec<DivertedRecord>, GuardRefusal> {
         if !events.is_guarded() {
             return Ok(Vec::new());
         }
@@ -283,7 +283,7 @@ impl GuardStates for State {
     }
 }
 
-impl Shared {
+impl MemoryInner {
     fn state(&self) -> MutexGuard<'_, State> {
         // Every change is completed under the lock, so a panic elsewhere leaves no partial change.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
@@ -297,7 +297,7 @@ impl Shared {
         u64::try_from(self.began.elapsed().as_nanos()).unwrap_or(u64::MAX)
     }
 
-    fn serving(&self) -> Result<(), Stopped> {
+    fn serving(&self) -> Result<(), StopReason> {
         match &*self.health.borrow() {
             Health::Serving => Ok(()),
             Health::Stopped(stopped) => Err(stopped.clone()),
@@ -305,7 +305,7 @@ impl Shared {
     }
 
     /// Resolves with the first `Some` of `look`, which is called again after each change.
-    async fn wait<T>(&self, mut look: impl FnMut(&State) -> Option<T>) -> Result<T, Stopped> {
+    async fn wait<T>(&self, mut look: impl FnMut(&State) -> Option<T>) -> Result<T, StopReason> {
         loop {
             let changed = self.changed.notified();
             tokio::pin!(changed);
@@ -403,7 +403,7 @@ impl Engine for MemoryEngine {
         self.shared.state().read(partition, from, budget).ok_or(ReadError::UnknownPartition)
     }
 
-    async fn wait_durable(&self, partition: PartitionId, offset: Offset) -> Result<(), Stopped> {
+    async fn wait_durable(&self, partition: PartitionId, offset: Offset) -> Result<(), StopReason> {
         self.shared.wait(|state| (state.end(partition)? > offset).then_some(())).await
     }
 
@@ -522,10 +522,10 @@ impl Engine for MemoryEngine {
         self.shared.health.subscribe()
     }
 
-    async fn close(&self) -> Result<(), Stopped> {
+    async fn close(&self) -> Result<(), StopReason> {
         self.shared.health.send_if_modified(|health| {
             let serving = *health == Health::Serving;
-            *health = Health::Stopped(Stopped::Closed);
+            *health = Health::Stopped(StopReason::Closed);
             serving
         });
         self.shared.changed.notify_waiters();

@@ -20,7 +20,7 @@ use super::super::tail::GroupChanges;
 use super::{Appender, writer};
 use crate::limits;
 use crate::model::slices::Slice;
-use crate::model::{Fence, GuardRefused, LaneWrite, Offset, PartitionId, Slices, keeper_of};
+use crate::model::{Fence, GuardRefusal, LaneWrite, Offset, PartitionId, Slices, keeper_of};
 
 /// What to do once the group is written.
 pub(super) enum Completion {
@@ -29,7 +29,7 @@ pub(super) enum Completion {
     /// Changed entries of a partition of a topic.
     PartitionEntries(Box<EntriesCompletion>),
     /// The verdict on a unit with guards.
-    Verdict(oneshot::Sender<Result<(), GuardRefused>>, Result<(), GuardRefused>),
+    Verdict(oneshot::Sender<Result<(), GuardRefusal>>, Result<(), GuardRefusal>),
     Acquired(oneshot::Sender<(Offset, u64)>, (Offset, u64)),
     Barrier(oneshot::Sender<()>),
 }

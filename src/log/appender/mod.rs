@@ -33,7 +33,7 @@ use super::sequencer::Sequencer;
 use super::store::LastSequence;
 use super::syncer::{Ack, End, Ends, Syncer, WrittenGroup};
 use super::tail::{Group, GroupChanges};
-use super::{Durability, LogOptions, Shared, is_passing};
+use super::{Durability, LogInner, LogOptions, is_passing};
 use crate::limits;
 use crate::model::{Chunk, LaneWrite, Offset, PartitionId, keeper_of};
 
@@ -44,7 +44,7 @@ struct Writer {
 }
 
 pub(super) struct Appender {
-    shared: Arc<Shared>,
+    shared: Arc<LogInner>,
     syncer: Arc<Syncer>,
     options: LogOptions,
     file: Arc<JournalFile>,
@@ -73,7 +73,7 @@ pub(super) struct Appender {
 
 impl Appender {
     pub(super) fn new(
-        shared: Arc<Shared>,
+        shared: Arc<LogInner>,
         syncer: Arc<Syncer>,
         options: LogOptions,
         file: Arc<JournalFile>,
@@ -452,7 +452,7 @@ fn compact(writes: Vec<LaneWrite>) -> Vec<LaneWrite> {
     writes.iter().map(|write| LaneWrite { key: own(&write.key), value: write.value.as_ref().map(own) }).collect()
 }
 
-fn writer<'a>(writers: &'a mut HashMap<PartitionId, Writer>, shared: &Shared, id: PartitionId) -> &'a mut Writer {
+fn writer<'a>(writers: &'a mut HashMap<PartitionId, Writer>, shared: &LogInner, id: PartitionId) -> &'a mut Writer {
     writers.entry(id).or_insert_with(|| {
         let partition = shared.partition(id);
         let next_offset = partition.written();

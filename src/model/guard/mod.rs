@@ -195,13 +195,13 @@ impl Guard {
 
 /// Why a record is refused. The whole append or unit had no effect.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct GuardRefused {
+pub struct GuardRefusal {
     /// The number of its event in the publish or the call.
     pub of: u32,
     pub why: GuardReason,
 }
 
-impl GuardRefused {
+impl GuardRefusal {
     /// Whether the event itself is refused: a repetition would have the same verdict.
     pub fn is_for_its_event(&self) -> bool {
         !matches!(self.why, GuardReason::Unreadable(_))

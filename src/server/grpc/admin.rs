@@ -7,7 +7,7 @@ use crate::api::v1;
 use crate::api::v1::admin_service_server::AdminService;
 use crate::deploy::{Compile, Reloader};
 use crate::dispatch::Tree;
-use crate::engine::{Engine, Health, Stopped};
+use crate::engine::{Engine, Health, StopReason};
 
 pub(super) struct Admin<E, C> {
     pub(super) tree: Tree<E>,
@@ -32,9 +32,11 @@ impl<E: Engine, C: Compile> AdminService for Admin<E, C> {
         }
         let health = self.tree.engine().health().borrow().clone();
         let (state, reason) = match health {
-            Health::Stopped(stopped @ Stopped::Poisoned(_)) => (v1::ServingState::Failed, stopped.to_string()),
-            Health::Stopped(stopped @ Stopped::Closed) => (v1::ServingState::Stopping, stopped.to_string()),
-            Health::Serving if self.closing.is_cancelled() => (v1::ServingState::Stopping, Stopped::Closed.to_string()),
+            Health::Stopped(stopped @ StopReason::Poisoned(_)) => (v1::ServingState::Failed, stopped.to_string()),
+            Health::Stopped(stopped @ StopReason::Closed) => (v1::ServingState::Stopping, stopped.to_string()),
+            Health::Serving if self.closing.is_cancelled() => {
+                (v1::ServingState::Stopping, StopReason::Closed.to_string())
+            }
             Health::Serving => (v1::ServingState::Serving, String::new()),
         };
         Ok(Response::new(v1::GetStatusResponse {

@@ -27,28 +27,28 @@ pub trait Capsules: Send + Sync + 'static {
     ///
     /// # Errors
     /// Those of reading.
-    fn list(&self, subscriber: Option<&str>, behind: &str, count: usize) -> io::Result<Listed>;
+    fn list(&self, subscriber: Option<&str>, behind: &str, count: usize) -> io::Result<CapsulePage>;
 
     /// A capsule. An error of the kind [`io::ErrorKind::NotFound`] says that there is none.
     ///
     /// # Errors
     /// Those of reading.
-    fn open(&self, subscriber: &str, id: &str) -> io::Result<Opened>;
+    fn open(&self, subscriber: &str, id: &str) -> io::Result<FileReader>;
 
     /// A component, by its hash in hexadecimal; otherwise as [`Self::open`].
     ///
     /// # Errors
     /// Those of reading.
-    fn open_component(&self, hash: &str) -> io::Result<Opened>;
+    fn open_component(&self, hash: &str) -> io::Result<FileReader>;
 }
 
 /// A page of capsules, and the token of the next page.
-pub type Listed = (Vec<v1::Capsule>, Option<String>);
+pub type CapsulePage = (Vec<v1::Capsule>, Option<String>);
 
 /// A file, to be read from its beginning.
-pub type Opened = Box<dyn Read + Send>;
+pub type FileReader = Box<dyn Read + Send>;
 
-pub(super) struct Fetching<E> {
+pub(super) struct StoredCapsules<E> {
     tree: Tree<E>,
     capsules: Arc<dyn Capsules>,
     closing: CancellationToken,
@@ -56,7 +56,7 @@ pub(super) struct Fetching<E> {
     places: Arc<Semaphore>,
 }
 
-impl<E: Engine> Fetching<E> {
+impl<E: Engine> StoredCapsules<E> {
     pub(super) fn new(tree: Tree<E>, capsules: Arc<dyn Capsules>, closing: CancellationToken) -> Self {
         Self { tree, capsules, closing, places: Arc::new(Semaphore::new(bounds::CAPSULE_READERS_MAX)) }
     }
@@ -81,7 +81,7 @@ impl<E: Engine> Fetching<E> {
     /// A file to be given out in parts.
     async fn opened(
         &self,
-        open: impl FnOnce(&dyn Capsules) -> io::Result<Opened> + Send + 'static,
+        open: impl FnOnce(&dyn Capsules) -> io::Result<FileReader> + Send + 'static,
         (what, reason): (String, &'static str),
     ) -> Result<File, Status> {
         let (place, capsules) = (self.place().await?, self.capsules.clone());
@@ -102,7 +102,7 @@ async fn blocking<T: Send + 'static>(run: impl FnOnce() -> T + Send + 'static) -
 /// A file that is given out.
 struct File {
     /// Not there while it is read from, nor at its end.
-    file: Option<Opened>,
+    file: Option<FileReader>,
     closing: CancellationToken,
     _place: OwnedSemaphorePermit,
 }
@@ -148,7 +148,7 @@ impl Source for ComponentParts {
 }
 
 #[tonic::async_trait]
-impl<E: Engine> CapsuleService for Fetching<E> {
+impl<E: Engine> CapsuleService for StoredCapsules<E> {
     type FetchCapsuleStream = AnswerStream<CapsuleParts>;
     type FetchComponentStream = AnswerStream<ComponentParts>;
 

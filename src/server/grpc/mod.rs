@@ -21,7 +21,7 @@ use tonic_types::{ErrorDetails, StatusExt};
 
 use super::calls::Calls;
 use super::refusal::{Class, Refusal};
-use super::room::Room;
+use super::room::ByteBudget;
 use super::{StartError, bounds};
 use crate::api::v1::admin_service_server::AdminServiceServer;
 use crate::api::v1::capsule_service_server::CapsuleServiceServer;
@@ -114,12 +114,12 @@ impl<E: Engine, C: Compile> Services<E, C> {
     pub(super) fn added_to(self, router: Router) -> Result<Router, StartError> {
         let Self { tree, reloader, capsules, closing, calls } = self;
         let (publisher, engine) = (tree.publisher().clone(), tree.engine().clone());
-        let waiting = Room::of(bounds::WAITING_BYTES_MAX);
+        let waiting = ByteBudget::of(bounds::WAITING_BYTES_MAX);
         let publishing = publish::Publishing { publisher, closing: closing.clone(), calls: calls.clone(), waiting };
         let reading = read::Reading { tree: tree.clone(), engine, closing: closing.clone() };
         let admin = admin::Admin { tree: tree.clone(), reloader: reloader.clone(), closing: closing.clone() };
         let capsules = capsules.map(|capsules| {
-            let fetching = capsule::Fetching::new(tree.clone(), capsules, closing.clone());
+            let fetching = capsule::StoredCapsules::new(tree.clone(), capsules, closing.clone());
             let fetching = CapsuleServiceServer::new(fetching);
             Deadlines(fetching.max_encoding_message_size(limits::MESSAGE_BYTES_MAX))
         });

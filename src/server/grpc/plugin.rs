@@ -11,12 +11,12 @@ use super::deadline;
 use super::stream::next_part;
 use crate::api::v1::plugin_service_server::PluginService;
 use crate::api::v1::upload_component_request::Part;
-use crate::api::{Digest, NotADigest, Unpinned, v1};
+use crate::api::{Digest, NotADigest, UnpinResult, v1};
 use crate::deploy::{Compile, ReloadError, Reloader};
 use crate::engine::Engine;
 use crate::limits::COMPONENT_BYTES_MAX;
 use crate::server::calls::Calls;
-use crate::server::room::Room;
+use crate::server::room::ByteBudget;
 use crate::server::{bounds, refusal};
 
 pub(super) struct Plugins<E, C> {
@@ -25,12 +25,12 @@ pub(super) struct Plugins<E, C> {
     /// Calls that are under way; shutdown waits for them.
     calls: Calls,
     /// For components.
-    room: Room,
+    room: ByteBudget,
 }
 
 impl<E: Engine, C: Compile> Plugins<E, C> {
     pub(super) fn new(reloader: Reloader<E, C>, closing: CancellationToken, calls: Calls) -> Self {
-        Self { reloader, closing, calls, room: Room::of(bounds::DEPLOYS_BYTES_MAX) }
+        Self { reloader, closing, calls, room: ByteBudget::of(bounds::DEPLOYS_BYTES_MAX) }
     }
 
     async fn changing<T>(&self, change: impl Future<Output = Result<T, ReloadError>>) -> Result<T, Status> {
@@ -179,7 +179,7 @@ impl<E: Engine, C: Compile> PluginService for Plugins<E, C> {
 
     async fn unpin(&self, request: Request<v1::UnpinRequest>) -> Result<Response<v1::UnpinResponse>, Status> {
         let subscriber = request.into_inner().subscriber;
-        let Unpinned { tries, refused } = self.changing(self.reloader.unpin(&subscriber)).await?;
+        let UnpinResult { tries, refused } = self.changing(self.reloader.unpin(&subscriber)).await?;
         let tries = tries.map(|version| version.to_string());
         tracing::info!(subscriber, tries, refused, "not pinned any more");
         Ok(Response::new(v1::UnpinResponse { tries, refused }))

@@ -17,13 +17,13 @@ use tonic::{Code, Request, Response, Status, Streaming};
 
 use super::deadline;
 use super::stream::{AnswerStream, Source};
-use crate::api::Addressed;
+use crate::api::AddressedEvent;
 use crate::api::v1;
 use crate::api::v1::publisher_service_server::PublisherService;
 use crate::dispatch::{Admission, PublishError, Publisher};
 use crate::engine::{Engine, Fence};
 use crate::server::calls::{Calls, StreamCall};
-use crate::server::room::Room;
+use crate::server::room::ByteBudget;
 use crate::server::{bounds, refusal};
 
 pub(super) struct Publishing<E> {
@@ -32,7 +32,7 @@ pub(super) struct Publishing<E> {
     /// Calls that are under way; shutdown waits for them.
     pub(super) calls: Calls,
     /// For requests that wait for room in their topics.
-    pub(super) waiting: Room,
+    pub(super) waiting: ByteBudget,
 }
 
 #[tonic::async_trait]
@@ -63,7 +63,7 @@ impl<E: Engine> PublisherService for Publishing<E> {
         let _call = self.calls.token();
         let v1::PublishTogetherRequest { events, numbering } = request.into_inner();
         let events: Vec<_> = events.into_iter().map(Into::into).collect();
-        let bytes = events.iter().map(|event: &Addressed| event.event.len()).sum();
+        let bytes = events.iter().map(|event: &AddressedEvent| event.event.len()).sum();
         let admission = self.admitted(bytes, self.publisher.admit_together(&events)).await?;
         let published = self.publisher.publish_together_admitted(&events, numbering.map(Into::into), admission).await;
         let published = published.map_err(|error| refusal::publish(&error))?;
@@ -82,7 +82,11 @@ impl<E: Engine> PublisherService for Publishing<E> {
 
 impl<E> Publishing<E> {
     /// Waits for room, unless as much waits as may, or the bus is on its way down: nothing has happened then.
-    async fn admitted(&self, bytes: usize, admission: impl Future<Output = Admitted>) -> Result<Admission, Status> {
+    async fn admitted(
+        &self,
+        bytes: usize,
+        admission: impl Future<Output = AdmissionResult>,
+    ) -> Result<Admission, Status> {
         tokio::select! {
             biased;
             admitted = admission_within(&self.waiting, bytes, admission) => admitted,
@@ -93,9 +97,9 @@ impl<E> Publishing<E> {
 
 /// Room in a topic, waited for only where there is room for the request meanwhile.
 async fn admission_within(
-    waiting: &Room,
+    waiting: &ByteBudget,
     bytes: usize,
-    admission: impl Future<Output = Admitted>,
+    admission: impl Future<Output = AdmissionResult>,
 ) -> Result<Admission, Status> {
     let mut admission = pin!(admission);
     let at_once = std::future::poll_fn(|cx| Poll::Ready(admission.as_mut().poll(cx))).await;
@@ -109,19 +113,19 @@ async fn admission_within(
     admitted.map_err(|error| refusal::publish(&error).into())
 }
 
-type Admitted = Result<Admission, PublishError>;
-type Admitting = Pin<Box<dyn Future<Output = Result<Admission, Status>> + Send>>;
+type AdmissionResult = Result<Admission, PublishError>;
+type AdmissionFuture = Pin<Box<dyn Future<Output = Result<Admission, Status>> + Send>>;
 type Answer = Result<v1::PublishResponse, Status>;
 
 /// The requests of a stream that are not answered yet.
 pub(super) struct Pipeline<E> {
     publisher: Publisher<E>,
-    waiting: Room,
+    waiting: ByteBudget,
     requests: Streaming<v1::PublishStreamRequest>,
     topic: String,
     fence: Fence,
     /// The next request, which waits for room in its topic: nothing behind it is read before it has some.
-    admitting: Option<(Admitting, v1::PublishStreamRequest)>,
+    admitting: Option<(AdmissionFuture, v1::PublishStreamRequest)>,
     slots: VecDeque<Slot>,
     bytes: usize,
     /// No more requests are read; after the answers the stream ends, with the status if there is one.

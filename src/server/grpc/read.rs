@@ -17,12 +17,12 @@ use super::stream::{AnswerStream, Source};
 use crate::api::times::{INVALID_TIME, nanoseconds, timestamp};
 use crate::api::v1::read_request::Start;
 use crate::api::v1::reader_service_server::ReaderService;
-use crate::api::{Bounds, PendingFilter, PendingKind, TraceOf, v1};
+use crate::api::{Bounds, PendingFilter, PendingKind, TraceQuery, v1};
 use crate::dispatch::{PendingPage, Topic, Tree};
-use crate::engine::{Chunk, Engine, ReadBudget, ReadError, Stopped};
+use crate::engine::{Chunk, Engine, ReadBudget, ReadError, StopReason};
 use crate::model::{Offset, PartitionId, Record, partition_of};
 use crate::server::bounds;
-use crate::server::refusal::{self, ReadRefused};
+use crate::server::refusal::{self, ReadRefusal};
 
 pub(super) struct Reading<E> {
     pub(super) tree: Tree<E>,
@@ -54,7 +54,7 @@ impl<E: Engine> ReaderService for Reading<E> {
             Some(time) => Some(nanoseconds(&time).ok_or_else(|| refusal::field("since", INVALID_TIME))?),
             None => None,
         };
-        let of = TraceOf { id, source, topic, since_ns };
+        let of = TraceQuery { id, source, topic, since_ns };
         let trace = self.tree.trace(&of);
         tokio::select! {
             biased;
@@ -100,7 +100,7 @@ impl<E: Engine> Reading<E> {
         topic: &Topic<E>,
         request: v1::ReadRequest,
         deadline: Option<Instant>,
-    ) -> Result<Reader<E>, ReadRefused> {
+    ) -> Result<Reader<E>, ReadRefusal> {
         let filter = request.filter.unwrap_or_default();
         let mut cursors = Vec::new();
         for partition in partitions(topic, &request.partitions, &filter)? {
@@ -123,7 +123,7 @@ impl<E: Engine> Reading<E> {
     }
 
     /// The offset to read first.
-    async fn first(&self, id: PartitionId, bounds: Bounds, start: Option<&Start>) -> Result<Offset, ReadRefused> {
+    async fn first(&self, id: PartitionId, bounds: Bounds, start: Option<&Start>) -> Result<Offset, ReadRefusal> {
         match start {
             None | Some(Start::Earliest(_)) => Ok(bounds.start),
             Some(Start::Latest(_)) => Ok(bounds.durable),
@@ -132,7 +132,7 @@ impl<E: Engine> Reading<E> {
                 self.check(id, bounds, offset, None).await
             }
             Some(Start::Time(time)) => {
-                let time_ns = nanoseconds(time).ok_or(ReadRefused::Field { field: "time", what: INVALID_TIME })?;
+                let time_ns = nanoseconds(time).ok_or(ReadRefusal::Field { field: "time", what: INVALID_TIME })?;
                 Ok(self.engine.offset_at_time(id, time_ns).await?.min(bounds.durable))
             }
             Some(Start::Positions(positions)) => {
@@ -152,13 +152,13 @@ impl<E: Engine> Reading<E> {
         bounds: Bounds,
         offset: Offset,
         epoch: Option<u32>,
-    ) -> Result<Offset, ReadRefused> {
+    ) -> Result<Offset, ReadRefusal> {
         let partition = id.partition;
         if offset < bounds.start {
-            return Err(ReadRefused::Expired { partition, offset, start: bounds.start });
+            return Err(ReadRefusal::Expired { partition, offset, start: bounds.start });
         }
         if offset > bounds.durable {
-            return Err(ReadRefused::BeyondEnd { partition, offset, end: bounds.durable });
+            return Err(ReadRefusal::BeyondEnd { partition, offset, end: bounds.durable });
         }
         // The event before the first retained one cannot be compared any more, and no event is missed.
         if let Some(expected) = epoch
@@ -171,7 +171,7 @@ impl<E: Engine> Reading<E> {
                 Some(stored) if stored.offset + 1 == offset && stored.epoch == expected => {}
                 found => {
                     let epoch = found.map_or(0, |stored| stored.epoch);
-                    return Err(ReadRefused::Lost { partition, offset, expected, epoch });
+                    return Err(ReadRefusal::Lost { partition, offset, expected, epoch });
                 }
             }
         }
@@ -180,12 +180,12 @@ impl<E: Engine> Reading<E> {
 }
 
 /// The partitions to read: those asked for, or all, or the only one in which the key can be.
-fn partitions<E: Engine>(topic: &Topic<E>, wanted: &[u32], filter: &v1::Filter) -> Result<Vec<u32>, ReadRefused> {
+fn partitions<E: Engine>(topic: &Topic<E>, wanted: &[u32], filter: &v1::Filter) -> Result<Vec<u32>, ReadRefusal> {
     let partitions = topic.partitions();
     for &partition in wanted {
         if partition >= partitions {
             let topic = topic.name().to_owned();
-            return Err(ReadRefused::UnknownPartition { topic, partition, partitions });
+            return Err(ReadRefusal::UnknownPartition { topic, partition, partitions });
         }
     }
     if wanted.is_empty() {
@@ -207,7 +207,7 @@ pub(super) struct Reader<E> {
     /// Partitions that may have events, in the order of their turns.
     ready: VecDeque<usize>,
     /// Partitions without events: resolves to the first partition that has one.
-    waiting: JoinSet<(usize, Result<(), Stopped>)>,
+    waiting: JoinSet<(usize, Result<(), StopReason>)>,
     filter: v1::Filter,
     left: u64,
     deadline: Option<Instant>,
@@ -248,7 +248,7 @@ impl<E: Engine> Source for Reader<E> {
 
 impl<E: Engine> Reader<E> {
     /// Some events of the partition whose turn it is; none at the end.
-    async fn events(&mut self) -> Result<Vec<v1::ReadEvent>, ReadRefused> {
+    async fn events(&mut self) -> Result<Vec<v1::ReadEvent>, ReadRefusal> {
         while self.left > 0 {
             let Some(turn) = self.turn().await? else { break };
             let Some(cursor) = self.cursors.get_mut(turn) else { continue };
@@ -280,7 +280,7 @@ impl<E: Engine> Reader<E> {
     }
 
     /// The partition whose turn it is, waiting until there is one; `None` when all have been read.
-    async fn turn(&mut self) -> Result<Option<usize>, ReadRefused> {
+    async fn turn(&mut self) -> Result<Option<usize>, ReadRefusal> {
         // Partitions with new events queue after partitions that always have some.
         while let Some(woken) = self.waiting.try_join_next() {
             self.wake(woken)?;
@@ -293,9 +293,12 @@ impl<E: Engine> Reader<E> {
         Ok(self.ready.pop_front())
     }
 
-    fn wake(&mut self, woken: Result<(usize, Result<(), Stopped>), tokio::task::JoinError>) -> Result<(), ReadRefused> {
+    fn wake(
+        &mut self,
+        woken: Result<(usize, Result<(), StopReason>), tokio::task::JoinError>,
+    ) -> Result<(), ReadRefusal> {
         // A task is cancelled only together with the runtime.
-        let (turn, result) = woken.map_err(|_| Stopped::Closed)?;
+        let (turn, result) = woken.map_err(|_| StopReason::Closed)?;
         result?;
         self.ready.push_back(turn);
         Ok(())
@@ -327,7 +330,7 @@ fn take(
     filter: &v1::Filter,
     limit: u64,
     events: &mut Vec<v1::ReadEvent>,
-) -> Result<(), ReadRefused> {
+) -> Result<(), ReadRefusal> {
     let unreadable = |offset, why: String| {
         ReadError::Storage(Arc::from(format!("the event at offset {offset} differs from the stored one: {why}")))
     };

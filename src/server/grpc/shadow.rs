@@ -15,7 +15,7 @@ use super::deadline;
 use super::stream::next_part;
 use crate::api::v1::shadow_request::{Begin, Part};
 use crate::api::v1::shadow_service_server::ShadowService;
-use crate::api::{ShadowOver, StateOfPartition, v1};
+use crate::api::{ShadowRange, StateOfPartition, v1};
 use crate::deploy::{Compile, Reloader};
 use crate::dispatch::shadow::ShadowOptions;
 use crate::engine::Engine;
@@ -35,7 +35,7 @@ pub(super) struct Shadows<E, C> {
 }
 
 /// The received component, and the state before the first event.
-type Asked = (Vec<u8>, Vec<StateOfPartition>);
+type ShadowInput = (Vec<u8>, Vec<StateOfPartition>);
 
 impl<E: Engine, C: Compile> Shadows<E, C> {
     pub(super) fn new(reloader: Reloader<E, C>, closing: CancellationToken, calls: Calls) -> Self {
@@ -62,8 +62,8 @@ impl<E: Engine, C: Compile> Shadows<E, C> {
         };
         let over = match begin.snapshot {
             Some(_) if !state.is_empty() => return Err(refusal::field("entry", STATE_TWICE).into()),
-            Some(snapshot) => ShadowOver::Behind { snapshot, events },
-            None => ShadowOver::Last { events, state },
+            Some(snapshot) => ShadowRange::Behind { snapshot, events },
+            None => ShadowRange::Last { events, state },
         };
         self.compare_over(&begin, wasm, over, CancellationToken::new()).await
     }
@@ -84,7 +84,7 @@ impl<E: Engine, C: Compile> Shadows<E, C> {
             .time
             .map(|time| std::time::Duration::try_from(time).map_err(|_| refusal::field("time", INVALID_DURATION)));
         let time = time.transpose()?;
-        let over = ShadowOver::Coming { events: Some(coming.events).filter(|events| *events > 0), time };
+        let over = ShadowRange::Coming { events: Some(coming.events).filter(|events| *events > 0), time };
         let enough = CancellationToken::new();
         let until = async {
             // any other message than the last says nothing
@@ -102,7 +102,7 @@ impl<E: Engine, C: Compile> Shadows<E, C> {
         &self,
         begin: &Begin,
         wasm: Vec<u8>,
-        over: ShadowOver,
+        over: ShadowRange,
         enough: CancellationToken,
     ) -> Result<v1::ShadowResponse, Status> {
         let shown = match begin.shown as usize {
@@ -140,12 +140,12 @@ async fn begin(parts: &mut Streaming<v1::ShadowRequest>) -> Result<Begin, Status
     Ok(begin)
 }
 
-async fn receive(begin: &Begin, parts: &mut Streaming<v1::ShadowRequest>) -> Result<Asked, Status> {
+async fn receive(begin: &Begin, parts: &mut Streaming<v1::ShadowRequest>) -> Result<ShadowInput, Status> {
     let received = tokio::time::timeout(bounds::PARTS_WITHIN, receive_parts(begin, parts)).await;
     received.map_err(|_| refusal::deadline())?
 }
 
-async fn receive_parts(begin: &Begin, parts: &mut Streaming<v1::ShadowRequest>) -> Result<Asked, Status> {
+async fn receive_parts(begin: &Begin, parts: &mut Streaming<v1::ShadowRequest>) -> Result<ShadowInput, Status> {
     let (mut wasm, mut state, mut state_bytes) = (Vec::new(), Vec::new(), 0);
     // Over events that come, the end of the messages is still to come.
     let is_whole = |wasm: &Vec<u8>| begin.coming.is_some() && wasm.len() as u64 == begin.size_bytes;

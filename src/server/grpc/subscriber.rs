@@ -8,7 +8,7 @@ use tonic::{Request, Response, Status};
 
 use crate::api::times::{INVALID_TIME, nanoseconds};
 use crate::api::v1::subscriber_service_server::SubscriberService;
-use crate::api::{Filter, Seek, StateFilter, StateOfPartition, TakenBy, v1};
+use crate::api::{Filter, Seek, SnapshotCause, StateFilter, StateOfPartition, v1};
 use crate::dispatch::snapshots::KEPT_DEFAULT;
 use crate::dispatch::{ControlError, Subscriber, Tree};
 use crate::effects;
@@ -221,7 +221,8 @@ impl<E: Engine> SubscriberService for Subscribers<E> {
             return Err(refusal::field("note", format!("has more than {} bytes", bounds::NOTE_BYTES_MAX)).into());
         }
         let keep = if keep == 0 { KEPT_DEFAULT } else { keep as usize };
-        let take = async move |subscriber: Subscriber<E>| subscriber.snapshots().take(TakenBy::Hand, &note, keep).await;
+        let take =
+            async move |subscriber: Subscriber<E>| subscriber.snapshots().take(SnapshotCause::Hand, &note, keep).await;
         let snapshot = self.changing(("take a snapshot", &subscriber), take).await?;
         Ok(Response::new(v1::TakeSnapshotResponse { snapshot: Some(snapshot.into()) }))
     }

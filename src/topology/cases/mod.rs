@@ -15,9 +15,9 @@ use serde_json::Value;
 
 use super::diagnostic::{Code, Diagnostic, Problems, Span};
 use super::plan::{Plan, SubscriberIndex, TopicIndex};
-use super::reader::{Field, Key, Owner, Read, Reader, Shared};
+use super::reader::{Field, FromNode, Key, Owner, ReadContext, Reader};
 use super::values::{List, Table, Word};
-use super::{Found, Source, Surroundings, names, yaml};
+use super::{PathKind, Source, Surroundings, names, yaml};
 use crate::model::json::is_json;
 use crate::model::{Event, event};
 
@@ -47,14 +47,14 @@ pub struct Case {
     /// It is about topics of one partition, and may come out otherwise with as many as they have.
     pub one_partition: bool,
     /// The input events.
-    pub given: Given,
+    pub given: CaseInput,
     /// The expected results.
-    pub expected: Expected,
+    pub expected: ExpectedResults,
 }
 
 /// What a case is given.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Given {
+pub enum CaseInput {
     /// Events, for a tree or one subscriber of it.
     Events {
         /// The only subscriber that runs; `None` for all.
@@ -85,7 +85,7 @@ pub type State = BTreeMap<SubscriberIndex, BTreeMap<String, BTreeMap<String, Val
 
 /// The expected results of a case.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct Expected {
+pub struct ExpectedResults {
     /// The outputs of the topics that are looked at, in order per key.
     pub outputs: BTreeMap<TopicIndex, Vec<ExpectedOutput>>,
     /// All other topics have to be empty.
@@ -180,7 +180,7 @@ pub fn read(number: u32, source: &Source, surroundings: &dyn Surroundings) -> (O
     problems.extend(diagnostics);
     let Some(tree) = tree else { return (None, problems.finish()) };
     let top = Span { source: number, start: 0, end: 0 };
-    let mut shared = Shared::default();
+    let mut shared = ReadContext::default();
     let mut reader = Reader::new(&source.path, surroundings, &mut shared);
     let raw = match tree.root() {
         Some(root) => raw::TestFile::read(root, Owner { key: TOP, span: root.span() }, &mut reader),
@@ -215,7 +215,7 @@ fn beside(path: &Path, surroundings: &dyn Surroundings) -> Result<PathBuf, Strin
         return Err(format!("nothing says what `{name}` tests: it is not called `NAME.test.yaml`"));
     };
     let candidates = [".yaml", ".yml"].map(|suffix| path.with_file_name(format!("{stem}{suffix}")));
-    let found = candidates.iter().find(|path| surroundings.at(path) == Found::File);
+    let found = candidates.iter().find(|path| surroundings.at(path) == PathKind::File);
     found.cloned().ok_or_else(|| format!("there is no `{stem}.yaml` beside `{name}`"))
 }
 
@@ -321,7 +321,7 @@ impl Resolver<'_> {
                     let message = format!("a case with a `capsule` has no `{key}`: all of that is in the capsule");
                     self.bad::<()>(Code::BadValue, span, message, format!("remove `{key}`, or `capsule`"));
                 }
-                Given::Capsule { path: capsule.value.as_ref()?.0.clone() }
+                CaseInput::Capsule { path: capsule.value.as_ref()?.0.clone() }
             }
             None => {
                 let at_ns = value_of(&raw.at).map_or(AT_NS, |time| time.0);
@@ -330,7 +330,7 @@ impl Resolver<'_> {
                     let help = "give it at least one event: `events: [{ data: { … } }]`".to_owned();
                     self.bad::<()>(Code::MissingKey, span, "this case gives no events".to_owned(), help);
                 }
-                Given::Events { subscriber, state: self.state(value_of(&raw.state), subscriber), at_ns, events }
+                CaseInput::Events { subscriber, state: self.state(value_of(&raw.state), subscriber), at_ns, events }
             }
         };
         let expect = value_of(&raw.expect)?;
@@ -519,8 +519,8 @@ impl Resolver<'_> {
         }
     }
 
-    fn expected(&mut self, raw: &raw::Expect, only: Option<SubscriberIndex>) -> Expected {
-        let mut expected = Expected { nothing_else: only.is_some(), ..Expected::default() };
+    fn expected(&mut self, raw: &raw::Expect, only: Option<SubscriberIndex>) -> ExpectedResults {
+        let mut expected = ExpectedResults { nothing_else: only.is_some(), ..ExpectedResults::default() };
         match value_of(&raw.outputs) {
             None => expected.nothing_else = false,
             Some(raw::Outputs::None) => expected.nothing_else = true,

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 
 use crate::model;
 use crate::topology::diagnostic::Span;
-use crate::topology::reader::{Owner, Read, Reader, choice, keys};
+use crate::topology::reader::{FromNode, Owner, Reader, choice, keys};
 use crate::topology::schema_parts;
 use crate::topology::values::{Count, FilePath, List, MS_MAX, Period, Table, Word};
 use crate::topology::yaml::{NodeRef, View};
@@ -167,7 +167,7 @@ impl<T: JsonSchema> JsonSchema for OneOrMore<T> {
     }
 }
 
-impl<T: Read> Read for OneOrMore<T> {
+impl<T: FromNode> FromNode for OneOrMore<T> {
     fn read(node: NodeRef<'_>, owner: Owner<'_>, reader: &mut Reader<'_>) -> Option<Self> {
         match node.view() {
             View::Sequence(_) => List::read(node, owner, reader).map(|List(items)| OneOrMore(items)),
@@ -197,7 +197,7 @@ impl JsonSchema for Time {
     }
 }
 
-impl Read for Time {
+impl FromNode for Time {
     fn read(node: NodeRef<'_>, owner: Owner<'_>, reader: &mut Reader<'_>) -> Option<Self> {
         let text = reader.text(node, "a time")?;
         match model::Time::parse(&text.text).and_then(model::Time::unix_ns) {
@@ -229,7 +229,7 @@ impl JsonSchema for Json {
     }
 }
 
-impl Read for Json {
+impl FromNode for Json {
     fn read(node: NodeRef<'_>, _: Owner<'_>, reader: &mut Reader<'_>) -> Option<Self> {
         let mut text = String::new();
         json(node, reader, &mut text).map(|value| Json(value, text))
@@ -315,7 +315,7 @@ impl JsonSchema for Outputs {
     }
 }
 
-impl Read for Outputs {
+impl FromNode for Outputs {
     fn read(node: NodeRef<'_>, owner: Owner<'_>, reader: &mut Reader<'_>) -> Option<Self> {
         if !matches!(node.view(), View::Scalar(_)) {
             let topics = Table::read(node, owner, reader)?;

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::subscriber_note;
-use crate::topology::plan::{Plan, PluginSource, Runs};
+use crate::topology::plan::{Plan, PluginSource, SubscriberKind};
 
 /// One object with all topics and subscribers, those for dead letters too; they refer to each other by full names.
 /// Pretty-printed, with a line break at the end.
@@ -23,9 +23,11 @@ pub fn json(plan: &Plan) -> String {
     let subscribers = plan.subscribers().map(|(index, subscriber)| {
         let to = subscriber.ports.iter().map(|(port, topic)| (port.clone(), plan[*topic].label().into()));
         let kind = match &subscriber.runs {
-            Runs::Plugin(PluginSource::Stored { .. } | PluginSource::Folder(_) | PluginSource::Wasm(_)) => "plugin",
-            Runs::Push { .. } => "push",
-            Runs::Pull => "pull",
+            SubscriberKind::Plugin(PluginSource::Stored { .. } | PluginSource::Folder(_) | PluginSource::Wasm(_)) => {
+                "plugin"
+            }
+            SubscriberKind::Push { .. } => "push",
+            SubscriberKind::Pull => "pull",
         };
         json!({
             "name": subscriber.label(),

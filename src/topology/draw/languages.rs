@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-use super::{Forest, Node, Vertex, subscriber_note, topic_notes};
+use super::{DrawnNode, Forest, Vertex, subscriber_note, topic_notes};
 use crate::topology::plan::Plan;
 
 /// Adds a line; writing to a `String` cannot fail.
@@ -64,8 +64,8 @@ pub fn mermaid(plan: &Plan) -> String {
     drawn
 }
 
-fn by_namespace<'p, 'f>(plan: &'p Plan, forest: &'f Forest) -> BTreeMap<&'p str, Vec<(usize, &'f Node)>> {
-    let mut namespaces: BTreeMap<&str, Vec<(usize, &Node)>> = BTreeMap::new();
+fn by_namespace<'p, 'f>(plan: &'p Plan, forest: &'f Forest) -> BTreeMap<&'p str, Vec<(usize, &'f DrawnNode)>> {
+    let mut namespaces: BTreeMap<&str, Vec<(usize, &DrawnNode)>> = BTreeMap::new();
     for (position, node) in forest.nodes.iter().enumerate() {
         let namespace = match node.vertex {
             Vertex::Topic(index) => &plan[index].namespace,
@@ -76,7 +76,7 @@ fn by_namespace<'p, 'f>(plan: &'p Plan, forest: &'f Forest) -> BTreeMap<&'p str,
     namespaces
 }
 
-fn label(plan: &Plan, node: &Node, line_break: &str) -> String {
+fn label(plan: &Plan, node: &DrawnNode, line_break: &str) -> String {
     let (name, notes) = match node.vertex {
         Vertex::Topic(index) => (&plan[index].name, topic_notes(plan, index)),
         Vertex::Subscriber(index) => (&plan[index].name, vec![subscriber_note(plan, index)]),

@@ -16,15 +16,15 @@ pub use languages::{dot, mermaid};
 pub use svg::svg;
 pub use text::text;
 
-use super::plan::{Plan, PluginSource, Runs, SubscriberIndex, TopicIndex};
+use super::plan::{Plan, PluginSource, SubscriberIndex, SubscriberKind, TopicIndex};
 
 /// The vertices to draw, parents before children and children in the order of the files.
 struct Forest {
-    nodes: Vec<Node>,
+    nodes: Vec<DrawnNode>,
 }
 
 /// A vertex to draw.
-struct Node {
+struct DrawnNode {
     vertex: Vertex,
     /// Position of the parent among the nodes.
     parent: Option<usize>,
@@ -47,20 +47,21 @@ impl Forest {
     fn of(plan: &Plan) -> Self {
         let readers = plan.readers();
         let readers_of = |topic: TopicIndex| readers.get(topic.0 as usize).map_or(&[][..], Vec::as_slice);
-        let mut nodes: Vec<Node> = Vec::new();
+        let mut nodes: Vec<DrawnNode> = Vec::new();
         let roots = plan.topics().filter(|(_, topic)| topic.is_root()).map(|(index, _)| index);
         for root in roots {
-            let node = Node { vertex: Vertex::Topic(root), parent: None, depth: 0, edge: String::new(), last: true };
+            let node =
+                DrawnNode { vertex: Vertex::Topic(root), parent: None, depth: 0, edge: String::new(), last: true };
             let mut stack = vec![node];
             while let Some(node) = stack.pop() {
                 let (parent, depth) = (Some(nodes.len()), node.depth + 1);
-                let mut children: Vec<Node> = match node.vertex {
+                let mut children: Vec<DrawnNode> = match node.vertex {
                     Vertex::Topic(topic) => {
                         let child = |reader: &SubscriberIndex| Vertex::Subscriber(*reader);
-                        let node = |vertex| Node { vertex, parent, depth, edge: String::new(), last: false };
+                        let node = |vertex| DrawnNode { vertex, parent, depth, edge: String::new(), last: false };
                         let diverted = plan[topic]
                             .diverts_to
-                            .map(|to| Node { edge: "out of order".to_owned(), ..node(Vertex::Topic(to)) });
+                            .map(|to| DrawnNode { edge: "out of order".to_owned(), ..node(Vertex::Topic(to)) });
                         readers_of(topic).iter().map(child).map(node).chain(diverted).collect()
                     }
                     Vertex::Subscriber(index) => {
@@ -79,8 +80,13 @@ impl Forest {
                         }
                         let dead_letters = subscriber.dead_letters.filter(|topic| !readers_of(*topic).is_empty());
                         edges.extend(dead_letters.map(|topic| (topic, "dead letters".to_owned())));
-                        let node =
-                            |(topic, edge)| Node { vertex: Vertex::Topic(topic), parent, depth, edge, last: false };
+                        let node = |(topic, edge)| DrawnNode {
+                            vertex: Vertex::Topic(topic),
+                            parent,
+                            depth,
+                            edge,
+                            last: false,
+                        };
                         edges.into_iter().map(node).collect()
                     }
                 };
@@ -111,10 +117,12 @@ fn topic_notes(plan: &Plan, index: TopicIndex) -> Vec<String> {
 /// The note next to a subscriber.
 fn subscriber_note(plan: &Plan, index: SubscriberIndex) -> String {
     match &plan[index].runs {
-        Runs::Plugin(PluginSource::Folder(path) | PluginSource::Wasm(path)) => tidy(path).display().to_string(),
-        Runs::Plugin(PluginSource::Stored { name, digest }) => format!("{name}@{digest}"),
-        Runs::Push { url } => format!("push {url}"),
-        Runs::Pull => "pull".to_owned(),
+        SubscriberKind::Plugin(PluginSource::Folder(path) | PluginSource::Wasm(path)) => {
+            tidy(path).display().to_string()
+        }
+        SubscriberKind::Plugin(PluginSource::Stored { name, digest }) => format!("{name}@{digest}"),
+        SubscriberKind::Push { url } => format!("push {url}"),
+        SubscriberKind::Pull => "pull".to_owned(),
     }
 }
 

@@ -56,7 +56,7 @@ paint-order: stroke; }
 ";
 
 /// A box with its text, and where it is.
-struct Shape {
+struct NodeBox {
     name: String,
     note: String,
     /// Width of the label of the edge to it.
@@ -84,7 +84,7 @@ struct Page {
 /// Draws a plan.
 pub fn svg(plan: &Plan) -> String {
     let forest = Forest::of(plan);
-    let mut shapes: Vec<Shape> = forest.nodes.iter().map(|node| shape(plan, node.vertex, &node.edge)).collect();
+    let mut shapes: Vec<NodeBox> = forest.nodes.iter().map(|node| shape(plan, node.vertex, &node.edge)).collect();
     let mut growth = Growth::Right;
     let mut page = place(plan, &forest, &mut shapes, growth);
     if page.width > PAGE {
@@ -120,7 +120,7 @@ pub fn svg(plan: &Plan) -> String {
     drawn + "</svg>\n"
 }
 
-fn shape(plan: &Plan, vertex: Vertex, edge: &str) -> Shape {
+fn shape(plan: &Plan, vertex: Vertex, edge: &str) -> NodeBox {
     let (name, note) = match vertex {
         Vertex::Topic(index) => (plan[index].name.clone(), topic_notes(plan, index).join(" · ")),
         Vertex::Subscriber(index) => (plan[index].name.clone(), subscriber_note(plan, index)),
@@ -128,14 +128,14 @@ fn shape(plan: &Plan, vertex: Vertex, edge: &str) -> Shape {
     let text = width(&name, NAME_CHAR).max(width(&note, NOTE_CHAR));
     let [one_line, two_lines] = HEIGHTS;
     let height = if note.is_empty() { one_line } else { two_lines };
-    Shape { name, note, port: width(edge, NOTE_CHAR), width: text + 2.0 * PADDING, height, x: 0.0, y: 0.0 }
+    NodeBox { name, note, port: width(edge, NOTE_CHAR), width: text + 2.0 * PADDING, height, x: 0.0, y: 0.0 }
 }
 
 fn width(text: &str, char: f64) -> f64 {
     text.chars().count() as f64 * char
 }
 
-impl Shape {
+impl NodeBox {
     /// Its size in the direction of its neighbours.
     fn breadth(&self, growth: Growth) -> f64 {
         match growth {
@@ -156,7 +156,7 @@ impl Shape {
 
 /// Positions every shape. All shapes of a level begin, or for a tree that grows down have their middle, at the
 /// same distance from the roots.
-fn place(plan: &Plan, forest: &Forest, shapes: &mut [Shape], growth: Growth) -> Page {
+fn place(plan: &Plan, forest: &Forest, shapes: &mut [NodeBox], growth: Growth) -> Page {
     let breadths = breadths(forest, shapes, growth);
     let (levels, depth) = levels(forest, shapes, growth);
     let mut titles = Vec::new();
@@ -208,7 +208,7 @@ fn place(plan: &Plan, forest: &Forest, shapes: &mut [Shape], growth: Growth) -> 
 }
 
 /// For each vertex the room that it and all below it need beside its neighbours, and what its children alone need.
-fn breadths(forest: &Forest, shapes: &[Shape], growth: Growth) -> Vec<(f64, f64)> {
+fn breadths(forest: &Forest, shapes: &[NodeBox], growth: Growth) -> Vec<(f64, f64)> {
     let mut breadths = vec![(0.0_f64, 0.0_f64); shapes.len()];
     // Children come after their parents, so that backwards each is complete before its parent.
     for index in (0..shapes.len()).rev() {
@@ -225,7 +225,7 @@ fn breadths(forest: &Forest, shapes: &[Shape], growth: Growth) -> Vec<(f64, f64)
 }
 
 /// Where each level begins, and where the last one ends.
-fn levels(forest: &Forest, shapes: &[Shape], growth: Growth) -> (Vec<f64>, f64) {
+fn levels(forest: &Forest, shapes: &[NodeBox], growth: Growth) -> (Vec<f64>, f64) {
     let count = forest.nodes.iter().map(|node| node.depth + 1).max().unwrap_or(0);
     let mut sizes = vec![(0.0_f64, 0.0_f64); count];
     for (node, shape) in forest.nodes.iter().zip(shapes) {
@@ -250,7 +250,7 @@ fn levels(forest: &Forest, shapes: &[Shape], growth: Growth) -> (Vec<f64>, f64) 
     (levels, at)
 }
 
-fn draw_edge(drawn: &mut String, from: &Shape, to: &Shape, growth: Growth) {
+fn draw_edge(drawn: &mut String, from: &NodeBox, to: &NodeBox, growth: Growth) {
     let path = match growth {
         Growth::Right => {
             let (start, tip) = (from.x + from.width / 2.0, to.x - to.width / 2.0);
@@ -283,7 +283,7 @@ fn draw_edge(drawn: &mut String, from: &Shape, to: &Shape, growth: Growth) {
 }
 
 /// Writes at the end of an edge. After all edges, so that none crosses the text.
-fn draw_port(drawn: &mut String, to: &Shape, port: &str, growth: Growth) {
+fn draw_port(drawn: &mut String, to: &NodeBox, port: &str, growth: Growth) {
     if port.is_empty() {
         return;
     }
@@ -295,8 +295,8 @@ fn draw_port(drawn: &mut String, to: &Shape, port: &str, growth: Growth) {
     line(drawn, format_args!("<text class=\"port\" text-anchor=\"{anchor}\" x=\"{x:.1}\" y=\"{y:.1}\">{port}</text>"));
 }
 
-fn draw_shape(drawn: &mut String, shape: &Shape, topic: bool) {
-    let Shape { name, note, width, height, x, y, .. } = shape;
+fn draw_shape(drawn: &mut String, shape: &NodeBox, topic: bool) {
+    let NodeBox { name, note, width, height, x, y, .. } = shape;
     let (class, radius) = if topic { ("topic", height / 2.0) } else { ("plugin", 6.0) };
     let (left, top) = (x - width / 2.0, y - height / 2.0);
     line(

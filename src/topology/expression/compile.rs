@@ -7,7 +7,7 @@ use cel::common::ast::{CallExpr, Expr, IdedExpr};
 use cel::{Context, Env};
 
 use super::instrument::{self, of_entry};
-use super::{CompileError, Field, Form, Program, VARIABLES, Variable, functions};
+use super::{CompileError, EventField, Form, Program, VARIABLES, Variable, functions};
 use crate::topology::bounds::{EXPRESSION_BYTES_MAX, EXPRESSION_DEPTH_MAX};
 use crate::topology::names;
 
@@ -34,10 +34,16 @@ pub(super) fn form(text: &str) -> Result<Form, Vec<CompileError>> {
         return Ok(form);
     }
     let program = ENV.compile(text).map_err(|errors| syntax(text, &errors))?;
-    let mut names =
-        Names { text, info: program.source_info(), scope: Vec::new(), depth: 0, used: Vec::new(), errors: Vec::new() };
+    let mut names = NameCheck {
+        text,
+        info: program.source_info(),
+        scope: Vec::new(),
+        depth: 0,
+        used: Vec::new(),
+        errors: Vec::new(),
+    };
     names.visit(program.expression());
-    let Names { used: variables, errors, .. } = names;
+    let NameCheck { used: variables, errors, .. } = names;
     if !errors.is_empty() {
         return Err(errors);
     }
@@ -132,7 +138,7 @@ fn position(text: &str, (line, column): (isize, isize)) -> Range<usize> {
 }
 
 /// Looks at every name of an expression.
-struct Names<'p> {
+struct NameCheck<'p> {
     text: &'p str,
     info: &'p cel::common::ast::SourceInfo,
     /// Variables that the expression itself declares, as `x` in `list.all(x, x > 0)`.
@@ -142,7 +148,7 @@ struct Names<'p> {
     errors: Vec<CompileError>,
 }
 
-impl<'p> Names<'p> {
+impl<'p> NameCheck<'p> {
     fn visit(&mut self, expression: &'p IdedExpr) {
         self.depth += 1;
         if self.depth <= EXPRESSION_DEPTH_MAX {
@@ -249,16 +255,16 @@ fn list(names: &[&str]) -> String {
     names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
 }
 
-impl Field {
+impl EventField {
     /// The value that an event has for it.
     pub(super) fn of<'e>(self, event: &super::EventFields<'e>) -> Option<&'e str> {
         match self {
-            Field::Id => Some(event.id),
-            Field::Source => Some(event.source),
-            Field::Type => Some(event.kind),
-            Field::Subject => event.subject,
-            Field::Time => event.time,
-            Field::Key => event.key,
+            EventField::Id => Some(event.id),
+            EventField::Source => Some(event.source),
+            EventField::Type => Some(event.kind),
+            EventField::Subject => event.subject,
+            EventField::Time => event.time,
+            EventField::Key => event.key,
         }
     }
 }

@@ -9,7 +9,7 @@ use cel::objects::{Key, Map};
 use cel::{Context, ExecutionError, Value};
 
 use super::compile::ENV;
-use super::path::{self, Found, Outcome};
+use super::path::{self, Lookup, Outcome};
 use super::{EventFields, Expression, ExpressionError, Form, Program, Variable, functions};
 use crate::model::json::is_json;
 use crate::topology::budget::{self, TooManySteps};
@@ -54,8 +54,8 @@ fn outcome(expression: &Expression, event: &EventFields<'_>) -> Result<Outcome, 
         Form::Data(segments) => {
             json(expression, event.content_type)?;
             match path::find(event.data, segments).map_err(|error| broken(expression, &error))? {
-                Found::Value(value) => Ok(value),
-                Found::Missing(depth) => {
+                Lookup::Value(value) => Ok(value),
+                Lookup::Missing(depth) => {
                     let there = segments.iter().take(depth + 1).map(String::as_str);
                     let path: Vec<&str> = ["data"].into_iter().chain(there).collect();
                     Err(missing(&path.join(".")))

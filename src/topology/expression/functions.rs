@@ -54,32 +54,32 @@ pub(super) fn env() -> Env {
     env
 }
 
-type Given<'b, 'v> = Result<CowVal<'b, 'v>, ExecutionError>;
+type Argument<'b, 'v> = Result<CowVal<'b, 'v>, ExecutionError>;
 
-fn first<'b, 'v>(arguments: Vec<CowVal<'b, 'v>>) -> Given<'b, 'v> {
+fn first<'b, 'v>(arguments: Vec<CowVal<'b, 'v>>) -> Argument<'b, 'v> {
     let first = arguments.into_iter().next();
     first.ok_or_else(|| ExecutionError::InternalError("a function without its argument".to_owned()))
 }
 
-fn seen<'b, 'v>(arguments: Vec<CowVal<'b, 'v>>) -> Given<'b, 'v> {
+fn seen<'b, 'v>(arguments: Vec<CowVal<'b, 'v>>) -> Argument<'b, 'v> {
     let value = first(arguments)?;
     walk(&*value, SEEN_BYTES);
     Ok(value)
 }
 
-fn made<'b, 'v>(arguments: Vec<CowVal<'b, 'v>>) -> Given<'b, 'v> {
+fn made<'b, 'v>(arguments: Vec<CowVal<'b, 'v>>) -> Argument<'b, 'v> {
     let value = first(arguments)?;
     walk(&*value, MADE_BYTES);
     Ok(value)
 }
 
-fn step<'b, 'v>(arguments: Vec<CowVal<'b, 'v>>) -> Given<'b, 'v> {
+fn step<'b, 'v>(arguments: Vec<CowVal<'b, 'v>>) -> Argument<'b, 'v> {
     let parts = arguments.get(1).and_then(|parts| parts.downcast_ref::<CelInt>()).map_or(1, |parts| *parts.inner());
     spend(parts.unsigned_abs());
     first(arguments)
 }
 
-fn range<'b, 'v>(arguments: Vec<CowVal<'b, 'v>>) -> Given<'b, 'v> {
+fn range<'b, 'v>(arguments: Vec<CowVal<'b, 'v>>) -> Argument<'b, 'v> {
     let value = first(arguments)?;
     walk(&*value, MADE_BYTES); // each of its values is copied for its round
     let Some(map) = value.downcast_ref::<CelMap<'v>>() else { return Ok(value) };
@@ -149,7 +149,7 @@ pub(super) fn compile_pattern(pattern: &str) -> Result<Regex, String> {
     })
 }
 
-fn matches<'b, 'v>(arguments: Vec<CowVal<'b, 'v>>) -> Given<'b, 'v> {
+fn matches<'b, 'v>(arguments: Vec<CowVal<'b, 'v>>) -> Argument<'b, 'v> {
     let texts = arguments.first().zip(arguments.get(1));
     let texts = texts.and_then(|(text, pattern)| {
         Some((text.downcast_ref::<CelString<'v>>()?, pattern.downcast_ref::<CelString<'v>>()?))

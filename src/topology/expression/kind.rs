@@ -16,34 +16,34 @@ pub(super) const TIME: &str = "a time";
 
 /// The required kind of a result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Wanted {
+pub(super) enum RequiredKind {
     /// A text, or a value that has one: a whole number or a boolean.
     Text,
     /// `true` or `false`.
     Bool,
 }
 
-impl Wanted {
+impl RequiredKind {
     /// In words, with its article.
     pub(super) fn described(self) -> &'static str {
         match self {
-            Wanted::Text => "a text, a whole number or a boolean",
-            Wanted::Bool => "`true` or `false`",
+            RequiredKind::Text => "a text, a whole number or a boolean",
+            RequiredKind::Bool => "`true` or `false`",
         }
     }
 
-    fn fits(self, kind: Kind) -> bool {
+    fn fits(self, kind: ResultKind) -> bool {
         match kind {
-            Kind::Any | Kind::Bool => true,
-            Kind::Text | Kind::Whole | Kind::Computed => self == Wanted::Text,
-            Kind::Other(_) => false,
+            ResultKind::Any | ResultKind::Bool => true,
+            ResultKind::Text | ResultKind::Whole | ResultKind::Computed => self == RequiredKind::Text,
+            ResultKind::Other(_) => false,
         }
     }
 }
 
 /// The known kind of a result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum ResultKind {
     Any,
     Bool,
     Text,
@@ -54,26 +54,26 @@ pub(super) enum Kind {
     Other(&'static str),
 }
 
-impl Kind {
+impl ResultKind {
     pub(super) fn described(self) -> &'static str {
         match self {
-            Kind::Any => "anything",
-            Kind::Bool => "a boolean",
-            Kind::Text => "a text",
-            Kind::Whole => "a whole number",
-            Kind::Computed => "a number, a text or a list",
-            Kind::Other(described) => described,
+            ResultKind::Any => "anything",
+            ResultKind::Bool => "a boolean",
+            ResultKind::Text => "a text",
+            ResultKind::Whole => "a whole number",
+            ResultKind::Computed => "a number, a text or a list",
+            ResultKind::Other(described) => described,
         }
     }
 }
 
 /// Parts of an expression that can never have the required kind.
-pub(super) fn misfits(expression: &Expression, wanted: Wanted) -> Vec<CompileError> {
+pub(super) fn misfits(expression: &Expression, wanted: RequiredKind) -> Vec<CompileError> {
     let text = &expression.text;
     let kind = match &expression.form {
-        Form::Data(_) => Kind::Any,
+        Form::Data(_) => ResultKind::Any,
         // Or null, which is no better than a text where a boolean is needed.
-        Form::Attribute(_) | Form::Field(_) => Kind::Text,
+        Form::Attribute(_) | Form::Field(_) => ResultKind::Text,
         Form::Program(program) => {
             let info = program.program.source_info();
             let mut search = Search::new(text, info);
@@ -86,13 +86,15 @@ pub(super) fn misfits(expression: &Expression, wanted: Wanted) -> Vec<CompileErr
     if wanted.fits(kind) { Vec::new() } else { vec![misfit(kind, wanted, whole)] }
 }
 
-fn misfit(kind: Kind, wanted: Wanted, range: Range<usize>) -> CompileError {
+fn misfit(kind: ResultKind, wanted: RequiredKind, range: Range<usize>) -> CompileError {
     let message = format!("this is {}; {} is needed", kind.described(), wanted.described());
     let help = match (wanted, kind) {
-        (Wanted::Text, _) => "take a part of it, such as `data.order_id`, or make a text of it with `string(...)`",
-        (Wanted::Bool, Kind::Text) => "compare it, as in `type == \"order.paid\"`",
-        (Wanted::Bool, Kind::Other(LIST)) => "ask for an item, as in `\"vip\" in data.tags`",
-        (Wanted::Bool, _) => "compare it, as in `data.amount > 100`; `has(data.amount)` asks whether it is there",
+        (RequiredKind::Text, _) => {
+            "take a part of it, such as `data.order_id`, or make a text of it with `string(...)`"
+        }
+        (RequiredKind::Bool, ResultKind::Text) => "compare it, as in `type == \"order.paid\"`",
+        (RequiredKind::Bool, ResultKind::Other(LIST)) => "ask for an item, as in `\"vip\" in data.tags`",
+        (RequiredKind::Bool, _) => "compare it, as in `data.amount > 100`; `has(data.amount)` asks whether it is there",
     };
     CompileError { message, range, help: Some(help.into()) }
 }
@@ -101,7 +103,7 @@ pub(super) struct Search<'p> {
     text: &'p str,
     info: &'p SourceInfo,
     /// Variables that the expression itself declares.
-    scope: Vec<(&'p str, Kind)>,
+    scope: Vec<(&'p str, ResultKind)>,
     errors: Vec<CompileError>,
 }
 
@@ -113,7 +115,7 @@ impl<'p> Search<'p> {
     /// The expression has declared these variables, of which nothing is known. What [`Self::forget`] needs.
     pub(super) fn declare(&mut self, names: impl Iterator<Item = &'p str>) -> usize {
         let outer = self.scope.len();
-        self.scope.extend(names.map(|name| (name, Kind::Any)));
+        self.scope.extend(names.map(|name| (name, ResultKind::Any)));
         outer
     }
 
@@ -127,16 +129,16 @@ impl<'p> Search<'p> {
     }
 
     /// Reports a part that cannot have the required kind, at the place that decides it.
-    fn visit(&mut self, expression: &'p IdedExpr, wanted: Wanted) {
+    fn visit(&mut self, expression: &'p IdedExpr, wanted: RequiredKind) {
         if let Expr::Call(call) = &expression.expr {
             match (call.func_name.as_str(), call.args.as_slice()) {
                 (operators::CONDITIONAL, [condition, yes, no]) => {
-                    self.visit(condition, Wanted::Bool);
+                    self.visit(condition, RequiredKind::Bool);
                     self.visit(yes, wanted);
                     return self.visit(no, wanted);
                 }
                 (operators::LOGICAL_AND | operators::LOGICAL_OR | operators::LOGICAL_NOT, operands) => {
-                    return operands.iter().for_each(|operand| self.visit(operand, Wanted::Bool));
+                    return operands.iter().for_each(|operand| self.visit(operand, RequiredKind::Bool));
                 }
                 _ => {}
             }
@@ -148,25 +150,25 @@ impl<'p> Search<'p> {
         }
     }
 
-    pub(super) fn kind(&mut self, expression: &'p IdedExpr) -> Kind {
+    pub(super) fn kind(&mut self, expression: &'p IdedExpr) -> ResultKind {
         match &expression.expr {
             Expr::Literal(literal) => match literal {
-                LiteralValue::Boolean(_) => Kind::Bool,
-                LiteralValue::String(_) => Kind::Text,
-                LiteralValue::Int(_) | LiteralValue::UInt(_) => Kind::Whole,
-                LiteralValue::Double(_) => Kind::Other(FRACTION),
-                LiteralValue::Bytes(_) => Kind::Other(BYTES),
-                LiteralValue::Null => Kind::Other(NULL),
+                LiteralValue::Boolean(_) => ResultKind::Bool,
+                LiteralValue::String(_) => ResultKind::Text,
+                LiteralValue::Int(_) | LiteralValue::UInt(_) => ResultKind::Whole,
+                LiteralValue::Double(_) => ResultKind::Other(FRACTION),
+                LiteralValue::Bytes(_) => ResultKind::Other(BYTES),
+                LiteralValue::Null => ResultKind::Other(NULL),
             },
             Expr::Ident(name) => self.variable(name),
-            Expr::Select(select) if select.test => Kind::Bool,
+            Expr::Select(select) if select.test => ResultKind::Bool,
             Expr::Select(select) => match &select.operand.expr {
-                Expr::Ident(name) if self.is_attributes(name) => Kind::Text,
-                _ => Kind::Any,
+                Expr::Ident(name) if self.is_attributes(name) => ResultKind::Text,
+                _ => ResultKind::Any,
             },
             Expr::Call(call) => self.call(call),
-            Expr::List(_) => Kind::Other(LIST),
-            Expr::Map(_) => Kind::Other(OBJECT),
+            Expr::List(_) => ResultKind::Other(LIST),
+            Expr::Map(_) => ResultKind::Other(OBJECT),
             // What a macro stands for begins with a value of the kind that it ends with.
             Expr::Comprehension(each) => {
                 let accumulated = self.kind(&each.accu_init);
@@ -175,19 +177,19 @@ impl<'p> Search<'p> {
                 self.scope.pop();
                 kind
             }
-            Expr::Struct(_) | Expr::Unspecified => Kind::Any,
+            Expr::Struct(_) | Expr::Unspecified => ResultKind::Any,
         }
     }
 
-    fn variable(&self, name: &str) -> Kind {
+    fn variable(&self, name: &str) -> ResultKind {
         if let Some((_, kind)) = self.scope.iter().rev().find(|(known, _)| *known == name) {
             return *kind;
         }
         match Variable::named(name.trim_start_matches('.')) {
-            Some(Variable::Attributes) => Kind::Other(OBJECT),
-            Some(Variable::Field(_)) => Kind::Text,
-            Some(Variable::Data) => Kind::Any,
-            None => Kind::Other("a type"),
+            Some(Variable::Attributes) => ResultKind::Other(OBJECT),
+            Some(Variable::Field(_)) => ResultKind::Text,
+            Some(Variable::Data) => ResultKind::Any,
+            None => ResultKind::Other("a type"),
         }
     }
 
@@ -195,7 +197,7 @@ impl<'p> Search<'p> {
         !self.is_declared(name) && Variable::named(name.trim_start_matches('.')) == Some(Variable::Attributes)
     }
 
-    fn call(&mut self, call: &'p CallExpr) -> Kind {
+    fn call(&mut self, call: &'p CallExpr) -> ResultKind {
         match call.func_name.as_str() {
             operators::EQUALS
             | operators::NOT_EQUALS
@@ -213,13 +215,13 @@ impl<'p> Search<'p> {
             | "endsWith"
             | "hasValue"
             | "matches"
-            | "startsWith" => Kind::Bool,
+            | "startsWith" => ResultKind::Bool,
             operators::CONDITIONAL => match call.args.as_slice() {
                 [_, yes, no] => {
                     let (yes, no) = (self.kind(yes), self.kind(no));
-                    if yes == no { yes } else { Kind::Any }
+                    if yes == no { yes } else { ResultKind::Any }
                 }
-                _ => Kind::Any,
+                _ => ResultKind::Any,
             },
             operators::ADD
             | operators::SUBSTRACT
@@ -229,15 +231,18 @@ impl<'p> Search<'p> {
             | operators::NEGATE => {
                 // Both sides are of one kind, or it fails.
                 let kinds = call.args.iter().map(|argument| self.kind(argument)).collect::<Vec<_>>();
-                kinds.into_iter().find(|kind| matches!(kind, Kind::Text | Kind::Whole)).unwrap_or(Kind::Computed)
+                kinds
+                    .into_iter()
+                    .find(|kind| matches!(kind, ResultKind::Text | ResultKind::Whole))
+                    .unwrap_or(ResultKind::Computed)
             }
-            "string" => Kind::Text,
-            "int" | "size" | "uint" => Kind::Whole,
-            "double" => Kind::Other(FRACTION),
-            "duration" => Kind::Other(DURATION),
-            "timestamp" => Kind::Other(TIME),
-            "type" => Kind::Other("a type"),
-            _ => Kind::Any,
+            "string" => ResultKind::Text,
+            "int" | "size" | "uint" => ResultKind::Whole,
+            "double" => ResultKind::Other(FRACTION),
+            "duration" => ResultKind::Other(DURATION),
+            "timestamp" => ResultKind::Other(TIME),
+            "type" => ResultKind::Other("a type"),
+            _ => ResultKind::Any,
         }
     }
 

@@ -13,9 +13,9 @@ use cel::common::ast::{CallExpr, EntryExpr, Expr, IdedExpr, LiteralValue, operat
 use super::compile::ENV;
 use super::functions;
 use super::instrument::{self, of_entry};
-use super::kind::{BYTES, DURATION, Kind, Search, TIME};
+use super::kind::{BYTES, DURATION, ResultKind, Search, TIME};
 use super::path::{FRACTION, LIST, NULL, OBJECT};
-use super::{CompileError, Expression, Field, Form, Variable};
+use super::{CompileError, EventField, Expression, Form, Variable};
 use crate::topology::budget;
 
 /// Something to be said of an expression that can be compiled.
@@ -31,7 +31,7 @@ pub(crate) enum Lint {
 pub(super) fn lints(expression: &Expression) -> Vec<Lint> {
     let Form::Program(program) = &expression.form else { return Vec::new() };
     let search = Search::new(&expression.text, program.program.source_info());
-    let mut look = Look { search, lints: Vec::new() };
+    let mut look = LintSearch { search, lints: Vec::new() };
     look.visit(program.program.expression());
     if program.loops > 1 {
         let message = "this goes through a list for each item of another one".to_owned();
@@ -61,28 +61,28 @@ enum Class {
     Type,
 }
 
-fn class(kind: Kind) -> Option<Class> {
+fn class(kind: ResultKind) -> Option<Class> {
     Some(match kind {
-        Kind::Any | Kind::Computed => return None,
-        Kind::Bool => Class::Bool,
-        Kind::Text => Class::Text,
-        Kind::Whole | Kind::Other(FRACTION) => Class::Number,
-        Kind::Other(TIME) => Class::Time,
-        Kind::Other(DURATION) => Class::Duration,
-        Kind::Other(BYTES) => Class::Bytes,
-        Kind::Other(LIST) => Class::List,
-        Kind::Other(OBJECT) => Class::Map,
-        Kind::Other(NULL) => Class::Null,
-        Kind::Other(_) => Class::Type,
+        ResultKind::Any | ResultKind::Computed => return None,
+        ResultKind::Bool => Class::Bool,
+        ResultKind::Text => Class::Text,
+        ResultKind::Whole | ResultKind::Other(FRACTION) => Class::Number,
+        ResultKind::Other(TIME) => Class::Time,
+        ResultKind::Other(DURATION) => Class::Duration,
+        ResultKind::Other(BYTES) => Class::Bytes,
+        ResultKind::Other(LIST) => Class::List,
+        ResultKind::Other(OBJECT) => Class::Map,
+        ResultKind::Other(NULL) => Class::Null,
+        ResultKind::Other(_) => Class::Type,
     })
 }
 
-struct Look<'p> {
+struct LintSearch<'p> {
     search: Search<'p>,
     lints: Vec<Lint>,
 }
 
-impl<'p> Look<'p> {
+impl<'p> LintSearch<'p> {
     fn visit(&mut self, expression: &'p IdedExpr) {
         if self.is_constant(expression) {
             return self.evaluate(expression);
@@ -256,7 +256,7 @@ impl<'p> Look<'p> {
     fn may_be_null(&self, expression: &IdedExpr) -> bool {
         let Expr::Ident(name) = &expression.expr else { return false };
         let variable = Variable::named(name.trim_start_matches('.'));
-        matches!(variable, Some(Variable::Field(Field::Subject | Field::Time | Field::Key)))
+        matches!(variable, Some(Variable::Field(EventField::Subject | EventField::Time | EventField::Key)))
     }
 
     fn fails(&mut self, range: Range<usize>, message: String, help: &str) {

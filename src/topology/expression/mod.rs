@@ -36,7 +36,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use cel::common::ast::IdedExpr;
-use kind::Wanted;
+use kind::RequiredKind;
 pub(crate) use lint::Lint;
 
 /// A compiled expression, whatever its result is for; clones share it.
@@ -63,7 +63,7 @@ enum Form {
     /// Only a path into the data: the names below `data`, outermost first.
     Data(Arc<[String]>),
     /// Only a field of the event.
-    Field(Field),
+    Field(EventField),
     /// Only an extension attribute.
     Attribute(Arc<str>),
     /// Anything else.
@@ -88,11 +88,11 @@ struct Program {
 enum Variable {
     Data,
     Attributes,
-    Field(Field),
+    Field(EventField),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Field {
+enum EventField {
     Id,
     Source,
     Type,
@@ -105,12 +105,12 @@ enum Field {
 const VARIABLES: [(&str, Variable); 8] = [
     ("data", Variable::Data),
     ("attributes", Variable::Attributes),
-    ("id", Variable::Field(Field::Id)),
-    ("source", Variable::Field(Field::Source)),
-    ("type", Variable::Field(Field::Type)),
-    ("subject", Variable::Field(Field::Subject)),
-    ("time", Variable::Field(Field::Time)),
-    ("key", Variable::Field(Field::Key)),
+    ("id", Variable::Field(EventField::Id)),
+    ("source", Variable::Field(EventField::Source)),
+    ("type", Variable::Field(EventField::Type)),
+    ("subject", Variable::Field(EventField::Subject)),
+    ("time", Variable::Field(EventField::Time)),
+    ("key", Variable::Field(EventField::Key)),
 ];
 
 impl Variable {
@@ -261,7 +261,7 @@ impl Expression {
         matches!(&self.form, Form::Program(program) if program.loops > 0)
     }
 
-    fn of(self, wanted: Wanted) -> Result<Self, Vec<CompileError>> {
+    fn of(self, wanted: RequiredKind) -> Result<Self, Vec<CompileError>> {
         let misfits = kind::misfits(&self, wanted);
         if misfits.is_empty() { Ok(self) } else { Err(misfits) }
     }
@@ -278,7 +278,7 @@ impl KeyExpression {
     }
 
     pub(crate) fn of(expression: Expression) -> Result<Self, Vec<CompileError>> {
-        expression.of(Wanted::Text).map(Self)
+        expression.of(RequiredKind::Text).map(Self)
     }
 
     /// Whether an evaluation may take longer than reading the event does.
@@ -318,7 +318,7 @@ impl Condition {
     }
 
     pub(crate) fn of(expression: Expression) -> Result<Self, Vec<CompileError>> {
-        expression.of(Wanted::Bool).map(Self)
+        expression.of(RequiredKind::Bool).map(Self)
     }
 
     /// Whether an evaluation may take longer than reading the event does.

@@ -11,7 +11,7 @@ use crate::model::json::ValidJson;
 
 /// The value at a path.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) enum Found {
+pub(super) enum Lookup {
     Value(Outcome),
     /// The number of names of the path that do exist.
     Missing(usize),
@@ -34,82 +34,82 @@ pub(super) const LIST: &str = "a list";
 pub(super) const OBJECT: &str = "an object";
 
 /// The value at `path` of a JSON text.
-pub(super) fn find(json: &[u8], path: &[String]) -> Result<Found, serde_json::Error> {
+pub(super) fn find(json: &[u8], path: &[String]) -> Result<Lookup, serde_json::Error> {
     let mut deserializer = serde_json::Deserializer::from_slice(json);
-    let found = At { path, depth: 0 }.deserialize(&mut deserializer)?;
+    let found = PathVisitor { path, depth: 0 }.deserialize(&mut deserializer)?;
     deserializer.end()?;
     Ok(found)
 }
 
 /// A value that is reached after `depth` names, with `path` still to go.
 #[derive(Clone, Copy)]
-struct At<'p> {
+struct PathVisitor<'p> {
     path: &'p [String],
     depth: usize,
 }
 
-impl At<'_> {
-    fn scalar(self, value: Outcome) -> Found {
-        if self.path.is_empty() { Found::Value(value) } else { Found::Missing(self.depth) }
+impl PathVisitor<'_> {
+    fn scalar(self, value: Outcome) -> Lookup {
+        if self.path.is_empty() { Lookup::Value(value) } else { Lookup::Missing(self.depth) }
     }
 }
 
-impl<'de> DeserializeSeed<'de> for At<'_> {
-    type Value = Found;
+impl<'de> DeserializeSeed<'de> for PathVisitor<'_> {
+    type Value = Lookup;
 
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Found, D::Error> {
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Lookup, D::Error> {
         deserializer.deserialize_any(self)
     }
 }
 
-impl<'de> Visitor<'de> for At<'_> {
-    type Value = Found;
+impl<'de> Visitor<'de> for PathVisitor<'_> {
+    type Value = Lookup;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("JSON")
     }
 
-    fn visit_unit<E: Error>(self) -> Result<Found, E> {
+    fn visit_unit<E: Error>(self) -> Result<Lookup, E> {
         Ok(self.scalar(Outcome::Other(NULL)))
     }
 
-    fn visit_bool<E: Error>(self, value: bool) -> Result<Found, E> {
+    fn visit_bool<E: Error>(self, value: bool) -> Result<Lookup, E> {
         Ok(self.scalar(Outcome::Bool(value)))
     }
 
-    fn visit_i64<E: Error>(self, value: i64) -> Result<Found, E> {
+    fn visit_i64<E: Error>(self, value: i64) -> Result<Lookup, E> {
         Ok(self.scalar(Outcome::Whole(value.into())))
     }
 
-    fn visit_u64<E: Error>(self, value: u64) -> Result<Found, E> {
+    fn visit_u64<E: Error>(self, value: u64) -> Result<Lookup, E> {
         Ok(self.scalar(Outcome::Whole(value.into())))
     }
 
-    fn visit_f64<E: Error>(self, _: f64) -> Result<Found, E> {
+    fn visit_f64<E: Error>(self, _: f64) -> Result<Lookup, E> {
         Ok(self.scalar(Outcome::Other(FRACTION)))
     }
 
-    fn visit_str<E: Error>(self, value: &str) -> Result<Found, E> {
+    fn visit_str<E: Error>(self, value: &str) -> Result<Lookup, E> {
         Ok(match self.path {
-            [] => Found::Value(Outcome::Text(value.to_owned())),
-            _ => Found::Missing(self.depth),
+            [] => Lookup::Value(Outcome::Text(value.to_owned())),
+            _ => Lookup::Missing(self.depth),
         })
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Found, A::Error> {
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Lookup, A::Error> {
         while list.next_element::<ValidJson>()?.is_some() {}
         Ok(self.scalar(Outcome::Other(LIST)))
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut object: A) -> Result<Found, A::Error> {
+    fn visit_map<A: MapAccess<'de>>(self, mut object: A) -> Result<Lookup, A::Error> {
         let Some((name, path)) = self.path.split_first() else {
             while object.next_entry::<ValidJson, ValidJson>()?.is_some() {}
-            return Ok(Found::Value(Outcome::Other(OBJECT)));
+            return Ok(Lookup::Value(Outcome::Other(OBJECT)));
         };
-        let mut found = Found::Missing(self.depth);
-        while let Some(is_it) = object.next_key_seed(Is(name))? {
+        let mut found = Lookup::Missing(self.depth);
+        while let Some(is_it) = object.next_key_seed(KeyMatch(name))? {
             if is_it {
-                found = object.next_value_seed(At { path, depth: self.depth + 1 })?;
+                found = object.next_value_seed(PathVisitor { path, depth: self.depth + 1 })?;
             } else {
                 object.next_value::<ValidJson>()?;
             }
@@ -119,9 +119,9 @@ impl<'de> Visitor<'de> for At<'_> {
 }
 
 /// Whether a key is the wanted one; compares without copying it.
-struct Is<'p>(&'p str);
+struct KeyMatch<'p>(&'p str);
 
-impl<'de> DeserializeSeed<'de> for Is<'_> {
+impl<'de> DeserializeSeed<'de> for KeyMatch<'_> {
     type Value = bool;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<bool, D::Error> {
@@ -129,7 +129,7 @@ impl<'de> DeserializeSeed<'de> for Is<'_> {
     }
 }
 
-impl Visitor<'_> for Is<'_> {
+impl Visitor<'_> for KeyMatch<'_> {
     type Value = bool;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

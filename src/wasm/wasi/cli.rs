@@ -3,9 +3,9 @@
 use wasmtime::Result;
 
 use crate::wasm::contract::wasi::cli::{environment, exit};
-use crate::wasm::state::{State, Stop};
+use crate::wasm::store_data::{StopCause, StoreData};
 
-impl environment::Host for State {
+impl environment::Host for StoreData {
     fn get_environment(&mut self) -> Result<Vec<(String, String)>> {
         Ok(Vec::new())
     }
@@ -19,12 +19,12 @@ impl environment::Host for State {
     }
 }
 
-impl exit::Host for State {
+impl exit::Host for StoreData {
     fn exit(&mut self, _: std::result::Result<(), ()>) -> Result<()> {
-        Err(Stop::Exit.into())
+        Err(StopCause::Exit.into())
     }
 
     fn exit_with_code(&mut self, _: u8) -> Result<()> {
-        Err(Stop::Exit.into())
+        Err(StopCause::Exit.into())
     }
 }

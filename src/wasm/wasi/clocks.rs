@@ -5,7 +5,7 @@ use wasmtime::component::Resource;
 
 use crate::wasm::contract::wasi::clocks::{monotonic_clock, wall_clock};
 use crate::wasm::contract::wasi::io::poll;
-use crate::wasm::state::{State, Stop};
+use crate::wasm::store_data::{StopCause, StoreData};
 
 const NS_PER_S: u64 = 1_000_000_000;
 
@@ -21,7 +21,7 @@ fn datetime(ns: u64) -> wall_clock::Datetime {
     wall_clock::Datetime { seconds: ns / NS_PER_S, nanoseconds }
 }
 
-impl wall_clock::Host for State {
+impl wall_clock::Host for StoreData {
     fn now(&mut self) -> Result<wall_clock::Datetime> {
         Ok(datetime(self.wall_ns()))
     }
@@ -31,7 +31,7 @@ impl wall_clock::Host for State {
     }
 }
 
-impl monotonic_clock::Host for State {
+impl monotonic_clock::Host for StoreData {
     fn now(&mut self) -> Result<u64> {
         Ok(self.monotonic_ns())
     }
@@ -50,7 +50,7 @@ impl monotonic_clock::Host for State {
     }
 }
 
-impl poll::HostPollable for State {
+impl poll::HostPollable for StoreData {
     fn ready(&mut self, pollable: Resource<Pollable>) -> Result<bool> {
         // Counts as a read of the clock, so that a loop that polls until it is ready ends.
         let now = self.monotonic_ns();
@@ -73,10 +73,10 @@ impl poll::HostPollable for State {
     }
 }
 
-impl poll::Host for State {
+impl poll::Host for StoreData {
     fn poll(&mut self, pollables: Vec<Resource<Pollable>>) -> Result<Vec<u32>> {
         if pollables.is_empty() {
-            return Err(Stop::Protocol("`poll` was called with nothing to wait for".into()).into());
+            return Err(StopCause::Protocol("`poll` was called with nothing to wait for".into()).into());
         }
         let mut times = Vec::with_capacity(pollables.len());
         for pollable in &pollables {

@@ -6,7 +6,7 @@
 use wasmtime::Result;
 use wasmtime::component::{Linker, ResourceType, Val};
 
-use crate::wasm::state::{State, Stop};
+use crate::wasm::store_data::{StopCause, StoreData};
 
 /// Never created.
 enum Descriptor {}
@@ -44,7 +44,7 @@ const DESCRIPTOR_METHODS: &[&str] = &[
     "metadata-hash-at",
 ];
 
-pub(in crate::wasm) fn add_to_linker(linker: &mut Linker<State>) -> Result<()> {
+pub(in crate::wasm) fn add_to_linker(linker: &mut Linker<StoreData>) -> Result<()> {
     let mut preopens = linker.instance("wasi:filesystem/preopens@0.2.12")?;
     preopens.func_new("get-directories", |_, _, _, results| {
         if let [directories] = results {
@@ -60,7 +60,7 @@ pub(in crate::wasm) fn add_to_linker(linker: &mut Linker<State>) -> Result<()> {
     let others = ["[method]directory-entry-stream.read-directory-entry", "filesystem-error-code"];
     for name in methods.chain(others.map(str::to_owned)) {
         let named = name.clone();
-        types.func_new(&name, move |_, _, _, _| Err(Stop::Files(named.clone()).into()))?;
+        types.func_new(&name, move |_, _, _, _| Err(StopCause::Files(named.clone()).into()))?;
     }
     Ok(())
 }

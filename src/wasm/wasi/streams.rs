@@ -10,7 +10,7 @@ use crate::wasm::contract::wasi::cli::{
 use crate::wasm::contract::wasi::io::error;
 use crate::wasm::contract::wasi::io::streams::{self, StreamError};
 use crate::wasm::logs::Stream;
-use crate::wasm::state::State;
+use crate::wasm::store_data::StoreData;
 
 /// Streams do not fail: the type has no value.
 pub enum NoError {}
@@ -27,9 +27,9 @@ pub struct Output(Stream);
 /// Maximum bytes per write. Larger data needs several writes.
 const WRITE_BYTES_MAX: u64 = 64 * 1024;
 
-type Closed<T> = Result<std::result::Result<T, StreamError>>;
+type StreamResult<T> = Result<std::result::Result<T, StreamError>>;
 
-impl error::HostError for State {
+impl error::HostError for StoreData {
     fn to_debug_string(&mut self, error: Resource<NoError>) -> Result<String> {
         match *self.table.get(&error)? {}
     }
@@ -39,22 +39,22 @@ impl error::HostError for State {
     }
 }
 
-impl error::Host for State {}
+impl error::Host for StoreData {}
 
-impl streams::HostInputStream for State {
-    fn read(&mut self, _: Resource<Input>, _: u64) -> Closed<Vec<u8>> {
+impl streams::HostInputStream for StoreData {
+    fn read(&mut self, _: Resource<Input>, _: u64) -> StreamResult<Vec<u8>> {
         Ok(Err(StreamError::Closed))
     }
 
-    fn blocking_read(&mut self, _: Resource<Input>, _: u64) -> Closed<Vec<u8>> {
+    fn blocking_read(&mut self, _: Resource<Input>, _: u64) -> StreamResult<Vec<u8>> {
         Ok(Err(StreamError::Closed))
     }
 
-    fn skip(&mut self, _: Resource<Input>, _: u64) -> Closed<u64> {
+    fn skip(&mut self, _: Resource<Input>, _: u64) -> StreamResult<u64> {
         Ok(Err(StreamError::Closed))
     }
 
-    fn blocking_skip(&mut self, _: Resource<Input>, _: u64) -> Closed<u64> {
+    fn blocking_skip(&mut self, _: Resource<Input>, _: u64) -> StreamResult<u64> {
         Ok(Err(StreamError::Closed))
     }
 
@@ -68,26 +68,26 @@ impl streams::HostInputStream for State {
     }
 }
 
-impl streams::HostOutputStream for State {
-    fn check_write(&mut self, _: Resource<Output>) -> Closed<u64> {
+impl streams::HostOutputStream for StoreData {
+    fn check_write(&mut self, _: Resource<Output>) -> StreamResult<u64> {
         Ok(Ok(WRITE_BYTES_MAX))
     }
 
-    fn write(&mut self, stream: Resource<Output>, contents: Vec<u8>) -> Closed<()> {
+    fn write(&mut self, stream: Resource<Output>, contents: Vec<u8>) -> StreamResult<()> {
         let Output(stream) = *self.table.get(&stream)?;
-        State::write(self, stream, &contents);
+        StoreData::write(self, stream, &contents);
         Ok(Ok(()))
     }
 
-    fn blocking_write_and_flush(&mut self, stream: Resource<Output>, contents: Vec<u8>) -> Closed<()> {
+    fn blocking_write_and_flush(&mut self, stream: Resource<Output>, contents: Vec<u8>) -> StreamResult<()> {
         streams::HostOutputStream::write(self, stream, contents)
     }
 
-    fn flush(&mut self, _: Resource<Output>) -> Closed<()> {
+    fn flush(&mut self, _: Resource<Output>) -> StreamResult<()> {
         Ok(Ok(()))
     }
 
-    fn blocking_flush(&mut self, _: Resource<Output>) -> Closed<()> {
+    fn blocking_flush(&mut self, _: Resource<Output>) -> StreamResult<()> {
         Ok(Ok(()))
     }
 
@@ -96,20 +96,20 @@ impl streams::HostOutputStream for State {
     }
 
     // Zeros are not logged.
-    fn write_zeroes(&mut self, _: Resource<Output>, _: u64) -> Closed<()> {
+    fn write_zeroes(&mut self, _: Resource<Output>, _: u64) -> StreamResult<()> {
         Ok(Ok(()))
     }
 
-    fn blocking_write_zeroes_and_flush(&mut self, _: Resource<Output>, _: u64) -> Closed<()> {
+    fn blocking_write_zeroes_and_flush(&mut self, _: Resource<Output>, _: u64) -> StreamResult<()> {
         Ok(Ok(()))
     }
 
     // The only input has ended.
-    fn splice(&mut self, _: Resource<Output>, _: Resource<Input>, _: u64) -> Closed<u64> {
+    fn splice(&mut self, _: Resource<Output>, _: Resource<Input>, _: u64) -> StreamResult<u64> {
         Ok(Err(StreamError::Closed))
     }
 
-    fn blocking_splice(&mut self, _: Resource<Output>, _: Resource<Input>, _: u64) -> Closed<u64> {
+    fn blocking_splice(&mut self, _: Resource<Output>, _: Resource<Input>, _: u64) -> StreamResult<u64> {
         Ok(Err(StreamError::Closed))
     }
 
@@ -119,55 +119,55 @@ impl streams::HostOutputStream for State {
     }
 }
 
-impl streams::Host for State {}
+impl streams::Host for StoreData {}
 
-impl stdin::Host for State {
+impl stdin::Host for StoreData {
     fn get_stdin(&mut self) -> Result<Resource<Input>> {
         self.push(Input)
     }
 }
 
-impl stdout::Host for State {
+impl stdout::Host for StoreData {
     fn get_stdout(&mut self) -> Result<Resource<Output>> {
         self.push(Output(Stream::Output))
     }
 }
 
-impl stderr::Host for State {
+impl stderr::Host for StoreData {
     fn get_stderr(&mut self) -> Result<Resource<Output>> {
         self.push(Output(Stream::Errors))
     }
 }
 
-impl terminal_input::HostTerminalInput for State {
+impl terminal_input::HostTerminalInput for StoreData {
     fn drop(&mut self, terminal: Resource<NoTerminal>) -> Result<()> {
         match self.table.delete(terminal)? {}
     }
 }
 
-impl terminal_input::Host for State {}
+impl terminal_input::Host for StoreData {}
 
-impl terminal_output::HostTerminalOutput for State {
+impl terminal_output::HostTerminalOutput for StoreData {
     fn drop(&mut self, terminal: Resource<NoTerminal>) -> Result<()> {
         match self.table.delete(terminal)? {}
     }
 }
 
-impl terminal_output::Host for State {}
+impl terminal_output::Host for StoreData {}
 
-impl terminal_stdin::Host for State {
+impl terminal_stdin::Host for StoreData {
     fn get_terminal_stdin(&mut self) -> Result<Option<Resource<NoTerminal>>> {
         Ok(None)
     }
 }
 
-impl terminal_stdout::Host for State {
+impl terminal_stdout::Host for StoreData {
     fn get_terminal_stdout(&mut self) -> Result<Option<Resource<NoTerminal>>> {
         Ok(None)
     }
 }
 
-impl terminal_stderr::Host for State {
+impl terminal_stderr::Host for StoreData {
     fn get_terminal_stderr(&mut self) -> Result<Option<Resource<NoTerminal>>> {
         Ok(None)
     }

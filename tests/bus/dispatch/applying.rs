@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use tokio::sync::Semaphore;
-use wattle::api::{Changes, What};
-use wattle::dispatch::{NameError, PublishError, StartError, Starts, Tree};
+use wattle::api::{ChangeKind, Changes};
+use wattle::dispatch::{InitialVersions, NameError, PublishError, StartError, Tree};
 use wattle::engine::memory::MemoryEngine;
-use wattle::engine::{Engine, Stopped};
+use wattle::engine::{Engine, StopReason};
 use wattle::topology::Plan;
 
 use crate::common::trees::{PATIENCE, data, plan_of, settled, status, until};
@@ -41,13 +41,13 @@ async fn run<E: Engine>(tree: &Tree<E>, plan: &Plan, scripts: &[(&str, &Script)]
     let versions = |name: &str| scripts.iter().find(|(of, _)| format!("t/{of}") == name).map(|(_, script)| *script);
     let started = tree.started_by(plan).into_iter().filter_map(|name| {
         let proven = versions(&name)?.clone();
-        Some((name, Starts { proven, on_trial: None }))
+        Some((name, InitialVersions { proven, on_trial: None }))
     });
     let starts: BTreeMap<_, _> = started.collect();
     tree.apply(plan, starts).await
 }
 
-fn of(changes: &Changes, name: &str) -> Option<What> {
+fn of(changes: &Changes, name: &str) -> Option<ChangeKind> {
     changes.changes.iter().find(|change| change.name == name).map(|change| change.what)
 }
 
@@ -176,7 +176,7 @@ async fn one_that_takes_from_elsewhere_is_another_one_and_keeps_nothing() {
     publish(&tree, "other", &["x"]).await;
     settled(&tree).await;
     let plan = plan_of(&[&moved]);
-    assert_eq!(of(&tree.changes(&plan), "t/keep"), Some(What::Moved));
+    assert_eq!(of(&tree.changes(&plan), "t/keep"), Some(ChangeKind::Moved));
     apply(&tree, &plan, &[("keep", &next)], &["keep"]).await;
     publish(&tree, "in", &["b"]).await;
     settled(&tree).await;
@@ -205,7 +205,7 @@ async fn what_would_be_lost_and_what_cannot_be_is_said_and_nothing_happens() {
     let tree = start(&other, &[("keep", &keep)]).await;
     publish(&tree, "other", &["a", "b"]).await;
     let changes = tree.changes(&plan_of(&[BEFORE]));
-    assert_eq!((of(&changes, "t/other"), changes.changes.len()), (Some(What::Removed), 1));
+    assert_eq!((of(&changes, "t/other"), changes.changes.len()), (Some(ChangeKind::Removed), 1));
     let expected = "topic `t/other` still has 2 events (they stay reachable as long as it is declared)";
     assert_eq!(changes.losses, [expected]);
     let wider = tree.changes(&plan_of(&[&other.replace("other: {}", "other: { partitions: 2 }")]));
@@ -251,7 +251,7 @@ async fn a_tree_that_is_stopped_takes_nothing_new() {
     assert!(tree.drain(PATIENCE).await);
     let more = Script::each(copy);
     let refused = run(&tree, &plan_of(&[&after("earliest")]), &[("more", &more)]).await.unwrap_err();
-    assert!(matches!(refused, StartError::Apply(error) if error.to_string() == Stopped::Closed.to_string()));
+    assert!(matches!(refused, StartError::Apply(error) if error.to_string() == StopReason::Closed.to_string()));
     assert!(more.called().is_empty());
 }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::Semaphore;
-use wattle::api::{Addressed, LaneState};
+use wattle::api::{AddressedEvent, LaneState};
 use wattle::dispatch::{PublishError, Tree};
 use wattle::engine::Engine;
 use wattle::engine::embedded::EmbeddedEngine;
@@ -127,8 +127,8 @@ async fn events_for_several_topics_are_admitted_together() {
     let tree = standing("wait").await;
     publish(&tree, "in", &["a", "b", "c", "d"]).await;
     publish(&tree, "other", &["a", "b", "c", "d"]).await;
-    let to = |topic: &str, id: &str| Addressed { topic: topic.to_owned(), event: event(id, id, id) };
-    let together = |events: Vec<Addressed>| {
+    let to = |topic: &str, id: &str| AddressedEvent { topic: topic.to_owned(), event: event(id, id, id) };
+    let together = |events: Vec<AddressedEvent>| {
         let tree = tree.clone();
         async move { tree.publisher().publish_together(&events, None).await.map(drop) }
     };

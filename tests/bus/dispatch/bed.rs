@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::runtime::Handle;
-use wattle::api::Published;
+use wattle::api::PublishReceipt;
 use wattle::dispatch::Tree;
 use wattle::effects::{Clock, MemoryDisk};
 use wattle::engine::Engine;
@@ -65,7 +65,7 @@ pub(crate) async fn one_of(yaml: &str, script: &Script, events: &[&str]) -> Tree
 }
 
 /// Publishes events, each its own id, key and data, in one call.
-pub(crate) async fn publish<E: Engine>(tree: &Tree<E>, topic: &str, events: &[&str]) -> Published {
+pub(crate) async fn publish<E: Engine>(tree: &Tree<E>, topic: &str, events: &[&str]) -> PublishReceipt {
     let events: Vec<_> = events.iter().map(|name| event(name, name, name)).collect();
     tree.publisher().publish(topic, &events, None).await.unwrap()
 }

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use tokio::time::Instant;
-use wattle::dispatch::publish::EventRefused;
+use wattle::dispatch::publish::EventRefusal;
 use wattle::dispatch::{PublishError, Tree};
 use wattle::engine::memory::MemoryEngine;
 use wattle::engine::{Engine, ReadBudget};
@@ -31,7 +31,7 @@ fn delayed<E: Engine>(tree: &Tree<E>, topic: &str) -> u64 {
     tree.snapshot().topics.iter().find(|status| status.name == topic).unwrap().delayed
 }
 
-async fn publish<E: Engine>(tree: &Tree<E>, events: &[Bytes]) -> wattle::api::Published {
+async fn publish<E: Engine>(tree: &Tree<E>, events: &[Bytes]) -> wattle::api::PublishReceipt {
     tree.publisher().publish("in", events, None).await.unwrap()
 }
 
@@ -165,7 +165,7 @@ async fn a_publish_that_makes_no_sense_is_refused_whole() {
     let tree = start(ONE, &[("work", &Script::each(copy))]).await;
     let events = [event("a", "a", "a"), with("b", "delay", text("5"))];
     let refused = tree.publisher().publish("in", &events, None).await.unwrap_err();
-    let PublishError::Event { index: 1, error: EventRefused::Delay(why), .. } = &refused else { panic!("{refused}") };
+    let PublishError::Event { index: 1, error: EventRefusal::Delay(why), .. } = &refused else { panic!("{refused}") };
     assert!(why.to_string().contains("90s"), "{refused}");
     assert!(data(&tree, "in").await.is_empty());
 }

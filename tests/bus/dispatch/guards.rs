@@ -1,7 +1,7 @@
 //! Lifecycles: impossible orders of states are refused, in publishes and in outputs, in the order of places.
 
 use wattle::api::Numbering;
-use wattle::dispatch::publish::EventRefused;
+use wattle::dispatch::publish::EventRefusal;
 use wattle::dispatch::{PublishError, Tree};
 use wattle::engine::memory::MemoryEngine;
 use wattle::engine::{AppendError, Engine, Fence, GuardReason};
@@ -37,7 +37,7 @@ async fn publish<E: Engine>(tree: &Tree<E>, events: &[bytes::Bytes]) -> Result<(
 
 fn refused(result: Result<(), PublishError>) -> (usize, String) {
     match result.unwrap_err() {
-        PublishError::Event { index, error: EventRefused::Lifecycle(GuardReason::Order { from, to }), .. } => {
+        PublishError::Event { index, error: EventRefusal::Lifecycle(GuardReason::Order { from, to }), .. } => {
             (index, format!("{} > {to}", from.unwrap_or_default()))
         }
         other => panic!("{other}"),
@@ -550,7 +550,7 @@ async fn outputs_are_diverted(home: impl Home) {
     settled(&tree).await;
     assert_eq!(ids(&tree, "out").await, ["2", "3", "5"]);
     assert_eq!(ids(&tree, "seen").await, ["1", "4"]);
-    let trace = tree.trace(&wattle::api::TraceOf { id: "1".into(), ..Default::default() }).await.unwrap();
+    let trace = tree.trace(&wattle::api::TraceQuery { id: "1".into(), ..Default::default() }).await.unwrap();
     let topics: Vec<_> = trace.events.iter().map(|event| event.topic.as_str()).collect();
     assert_eq!(topics, ["t/in", "t/late", "t/seen"], "its lineage goes through there");
     ends(tree).await;

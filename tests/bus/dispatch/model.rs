@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::runtime::Runtime;
-use wattle::api::{LaneState, Moved, Seek, SeekState, SeekTo};
+use wattle::api::{LaneMove, LaneState, Seek, SeekState, SeekTo};
 use wattle::dispatch::{ControlError, Tree, Waiter};
 use wattle::engine::embedded::EmbeddedEngine;
 use wattle::engine::memory::MemoryEngine;
@@ -273,7 +273,7 @@ struct Kept {
 struct Sent {
     subscriber: String,
     /// From where to where, for each partition.
-    moved: Vec<Moved>,
+    moved: Vec<LaneMove>,
     empties_state: bool,
 }
 

@@ -2,10 +2,10 @@
 
 use bytes::Bytes;
 use wattle::api::{Numbering, Placement};
-use wattle::dispatch::publish::EventRefused;
+use wattle::dispatch::publish::EventRefusal;
 use wattle::dispatch::{NameError, NameKind, PublishError, Tree};
 use wattle::engine::memory::MemoryEngine;
-use wattle::engine::{AppendError, Engine, Stopped};
+use wattle::engine::{AppendError, Engine, StopReason};
 use wattle::limits::{EVENT_BYTES_MAX, PUBLISH_EVENTS_MAX, UNIT_BYTES_MAX};
 use wattle::model::record::KEY_BYTES_MAX;
 use wattle::model::{Event, EventError, RecordError, partition_of};
@@ -126,19 +126,19 @@ async fn a_bad_event_is_named_and_nothing_of_its_call_is_stored() {
     let good = |id: &str| event(id, "k", r#"{"to":"x"}"#);
     let nameless = Event { source: "/s".into(), r#type: "t".into(), ..Event::default() }.encode();
     let long = format!(r#"{{"to":"{}"}}"#, "k".repeat(KEY_BYTES_MAX + 1));
-    type Case = (Bytes, fn(&EventRefused) -> bool);
+    type Case = (Bytes, fn(&EventRefusal) -> bool);
     let cases: [Case; 8] = [
-        (event("b", "", r#"{"to":"x"}"#), |e| matches!(e, EventRefused::Event(EventError::AttributeValue { .. }))),
-        (event("b", "k", r#"{"to":""}"#), |e| matches!(e, EventRefused::Key(words) if words.contains("empty"))),
-        (Bytes::from_static(b"\xff\xff"), |e| matches!(e, EventRefused::Event(EventError::Malformed))),
-        (nameless, |e| matches!(e, EventRefused::Event(EventError::Missing("id")))),
-        (event("b", "k", "{}"), |e| matches!(e, EventRefused::Key(words) if words.contains("data.to"))),
+        (event("b", "", r#"{"to":"x"}"#), |e| matches!(e, EventRefusal::Event(EventError::AttributeValue { .. }))),
+        (event("b", "k", r#"{"to":""}"#), |e| matches!(e, EventRefusal::Key(words) if words.contains("empty"))),
+        (Bytes::from_static(b"\xff\xff"), |e| matches!(e, EventRefusal::Event(EventError::Malformed))),
+        (nameless, |e| matches!(e, EventRefusal::Event(EventError::Missing("id")))),
+        (event("b", "k", "{}"), |e| matches!(e, EventRefusal::Key(words) if words.contains("data.to"))),
         (
             typed("b", "k", "plain", "text/plain"),
-            |e| matches!(e, EventRefused::Key(words) if words.contains("text/plain")),
+            |e| matches!(e, EventRefusal::Key(words) if words.contains("text/plain")),
         ),
-        (event("b", "k", &long), |e| matches!(e, EventRefused::Record(RecordError::KeyTooLong(1025)))),
-        (event("b", "k", &"x".repeat(EVENT_BYTES_MAX)), |e| matches!(e, EventRefused::TooLarge { .. })),
+        (event("b", "k", &long), |e| matches!(e, EventRefusal::Record(RecordError::KeyTooLong(1025)))),
+        (event("b", "k", &"x".repeat(EVENT_BYTES_MAX)), |e| matches!(e, EventRefusal::TooLarge { .. })),
     ];
     for (bad, expected) in cases {
         match refusal(&tree, "in", &[good("a"), good("b"), bad, good("c")]).await {
@@ -202,7 +202,7 @@ async fn a_topic_says_what_makes_two_publishes_the_same_whoever_sent_them() {
     assert_eq!(publish("1", r#"{"to":"x","state":"shipped"}"#).await.unwrap().duplicates(), 0);
     for data in [r#"{"to":"x"}"#, r#"{"to":"x","state":7}"#] {
         let refused = publish("3", data).await.unwrap_err();
-        let is_of_id = matches!(&refused, PublishError::Event { error: EventRefused::Id(_), .. });
+        let is_of_id = matches!(&refused, PublishError::Event { error: EventRefusal::Id(_), .. });
         assert!(is_of_id && refused.to_string().contains("`id`"), "{refused}");
     }
     settled(&tree).await;
@@ -240,6 +240,6 @@ async fn a_closed_engine_takes_nothing() {
     let tree = tree(ONE).await;
     tree.engine().close().await.unwrap();
     let error = refusal(&tree, "in", &[event("a", "a", "a")]).await;
-    assert!(matches!(error, PublishError::Append(AppendError::Stopped(Stopped::Closed))), "{error:?}");
-    assert_eq!(tree.stopped().await, Stopped::Closed);
+    assert!(matches!(error, PublishError::Append(AppendError::Stopped(StopReason::Closed))), "{error:?}");
+    assert_eq!(tree.stopped().await, StopReason::Closed);
 }

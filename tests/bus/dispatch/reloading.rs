@@ -6,8 +6,8 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use wattle::api::LaneState;
-use wattle::dispatch::capsule::KeptRead;
-use wattle::dispatch::{Starts, Terms, Tree, Trial, Verdict};
+use wattle::dispatch::capsule::RecordedRead;
+use wattle::dispatch::{InitialVersions, Terms, Tree, Trial, Verdict};
 use wattle::engine::memory::MemoryEngine;
 use wattle::model::call::CallErrorKind;
 use wattle::topology::Plan;
@@ -360,7 +360,7 @@ async fn what_is_delivered_once_at_most_is_not_called_again_to_compare() {
 }
 
 async fn begun(plan: &Plan, proven: &Script, on_trial: Option<(Script, Terms)>) -> Tree<MemoryEngine> {
-    let starts = vec![Starts { proven: proven.clone(), on_trial }];
+    let starts = vec![InitialVersions { proven: proven.clone(), on_trial }];
     Tree::start_with(MemoryEngine::default(), plan, starts, &Handle::current()).await.unwrap()
 }
 
@@ -420,5 +420,5 @@ async fn a_capsule_has_what_the_version_that_runs_has_read_and_not_the_one_that_
     let capsule = capsules.recv().await.unwrap();
     assert_eq!((capsule.digest.as_str(), capsule.attempt), ("02".repeat(32).as_str(), 1));
     let read = capsule.state.unwrap();
-    assert!(matches!(&read[..], [KeptRead::Value { key, .. }] if key == "new"), "{read:?}");
+    assert!(matches!(&read[..], [RecordedRead::Value { key, .. }] if key == "new"), "{read:?}");
 }

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
 
 use tokio::sync::Semaphore;
-use wattle::api::{Filter, Seek, SeekState, SeekTo, What};
+use wattle::api::{ChangeKind, Filter, Seek, SeekState, SeekTo};
 use wattle::dispatch::Tree;
 use wattle::engine::Engine;
 use wattle::engine::memory::MemoryEngine;
@@ -243,11 +243,11 @@ async fn a_plan_says_what_is_renamed_and_that_nothing_is_lost() {
         .map(|change| (change.renamed_from.as_deref(), change.name.as_str(), change.what))
         .collect();
     let expected = [
-        (Some("t/mid"), "t/accepted", What::Renamed),
-        (Some("t/in"), "t/orders", What::Renamed),
-        (Some("t/work"), "t/check", What::Renamed),
-        (None, "t/mourn", What::Changed),
-        (None, "t/tail", What::Changed),
+        (Some("t/mid"), "t/accepted", ChangeKind::Renamed),
+        (Some("t/in"), "t/orders", ChangeKind::Renamed),
+        (Some("t/work"), "t/check", ChangeKind::Renamed),
+        (None, "t/mourn", ChangeKind::Changed),
+        (None, "t/tail", ChangeKind::Changed),
     ];
     assert_eq!(said, expected);
     assert!(changes.losses.is_empty() && changes.refusals.is_empty(), "{changes:?}");
@@ -256,12 +256,12 @@ async fn a_plan_says_what_is_renamed_and_that_nothing_is_lost() {
     // Where nothing is called so, `renamed_from` says nothing, and that is said.
     let nothing =
         tree.changes(&plan_of(&[&BEFORE.replace("in: {}, mid", "other: { renamed_from: nobody }, in: {}, mid")]));
-    assert_eq!(nothing.changes[0].what, What::Added);
+    assert_eq!(nothing.changes[0].what, ChangeKind::Added);
     assert!(nothing.changes[0].words.concat().contains("nothing that runs is called t/nobody"), "{nothing:?}");
     // One that takes from another topic as well is another one.
     let moved = BEFORE.replace("tail: { from: mid", "next: { renamed_from: tail, from: in");
     let moved = tree.changes(&plan_of(&[&moved]));
     let next = moved.changes.iter().find(|change| change.name == "t/next").unwrap();
-    assert_eq!(next.what, What::Added);
+    assert_eq!(next.what, ChangeKind::Added);
     assert!(next.words.concat().contains("takes from another topic"), "{moved:?}");
 }

@@ -1,7 +1,7 @@
 //! A topic's schema: what does not fit it is never stored, wherever it comes from.
 
-use wattle::api::{Addressed, Filter};
-use wattle::dispatch::publish::EventRefused;
+use wattle::api::{AddressedEvent, Filter};
+use wattle::dispatch::publish::EventRefusal;
 use wattle::dispatch::{PublishError, Tree};
 use wattle::engine::memory::MemoryEngine;
 
@@ -43,8 +43,9 @@ async fn a_publish_with_data_that_does_not_fit_is_refused_whole_and_says_where()
         let error = tree.publisher().publish("in", &[good(), bad.clone()], None).await.unwrap_err();
         let expected = format!("event 1 for `t/in`: its data does not fit the topic's schema: {words}");
         assert_eq!(error.to_string(), expected);
-        assert!(matches!(error, PublishError::Event { error: EventRefused::Schema(_), .. }), "{error:?}");
-        let together = [("free", good()), ("in", bad)].map(|(topic, event)| Addressed { topic: topic.into(), event });
+        assert!(matches!(error, PublishError::Event { error: EventRefusal::Schema(_), .. }), "{error:?}");
+        let together =
+            [("free", good()), ("in", bad)].map(|(topic, event)| AddressedEvent { topic: topic.into(), event });
         let error = tree.publisher().publish_together(&together, None).await.unwrap_err();
         assert_eq!(error.to_string(), expected);
     }

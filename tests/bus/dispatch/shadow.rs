@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use wattle::api::{DifferenceKind, ShadowOver, ShadowReport, StateEntry, StateOfPartition, TakenBy};
+use wattle::api::{DifferenceKind, ShadowRange, ShadowReport, SnapshotCause, StateEntry, StateOfPartition};
 use wattle::dispatch::shadow::{ShadowError, ShadowOptions};
 use wattle::dispatch::{ControlError, SnapshotError, Tree};
 use wattle::engine::memory::MemoryEngine;
@@ -18,12 +18,12 @@ use crate::dispatch::script::{Given, Script, Step, by_event, copy, out};
 
 const LAST: u32 = 1_000;
 
-fn over(over: ShadowOver) -> ShadowOptions {
+fn over(over: ShadowRange) -> ShadowOptions {
     ShadowOptions { over, shown: 100, enough: CancellationToken::new() }
 }
 
 fn options(last: u32) -> ShadowOptions {
-    over(ShadowOver::Last { events: last, state: Vec::new() })
+    over(ShadowRange::Last { events: last, state: Vec::new() })
 }
 
 /// A tree that has handled these events with a script.
@@ -164,7 +164,7 @@ async fn what_was_recorded_over_other_state_is_told_apart() {
     // With what there was in front of them it is as recorded.
     let entry = StateEntry { bucket: "b".into(), key: "n".into(), written_ns: 0, value: "2".into() };
     let state = vec![StateOfPartition { partition: 0, entry }];
-    let given = over(ShadowOver::Last { events: 2, state });
+    let given = over(ShadowRange::Last { events: 2, state });
     let report =
         tree.subscriber("work").unwrap().shadow(&Script::each(count), &Script::each(count), &given).await.unwrap();
     assert_eq!(counts(&report), [2, 2, 0, 0, 0], "{report:?}");
@@ -258,10 +258,10 @@ async fn of_events_that_are_shared_only_its_own_are_compared() {
 #[tokio::test(start_paused = true)]
 async fn behind_a_snapshot_it_begins_with_its_state() {
     let tree = handled(ONE, &Script::each(count), &["a", "b"]).await;
-    tree.subscriber("work").unwrap().snapshots().take(TakenBy::Hand, "", 9).await.unwrap();
+    tree.subscriber("work").unwrap().snapshots().take(SnapshotCause::Hand, "", 9).await.unwrap();
     publish(&tree, "in", &["c", "d", "e"]).await;
     until("all is handled", || tree.is_at_rest()).await;
-    let behind = |snapshot, events| over(ShadowOver::Behind { snapshot, events });
+    let behind = |snapshot, events| over(ShadowRange::Behind { snapshot, events });
     let report = tree
         .subscriber("work")
         .unwrap()
@@ -281,7 +281,7 @@ async fn behind_a_snapshot_it_begins_with_its_state() {
 /// Compares what comes, beside whatever the test does.
 fn following(tree: &Tree<MemoryEngine>, other: &Script, events: u64, enough: &CancellationToken) -> Following {
     let (tree, other) = (tree.clone(), other.clone());
-    let coming = ShadowOver::Coming { events: Some(events), time: None };
+    let coming = ShadowRange::Coming { events: Some(events), time: None };
     let options = ShadowOptions { enough: enough.clone(), ..over(coming) };
     tokio::spawn(async move {
         tree.subscriber("work").unwrap().shadow(&Script::each(count), &other, &options).await.unwrap()
@@ -324,7 +324,7 @@ async fn events_that_come_are_compared_over_the_state_that_there_is() {
 #[tokio::test(start_paused = true)]
 async fn a_comparison_over_events_that_come_ends_after_its_time() {
     let (tree, began) = (handled(ONE, &Script::each(count), &["a"]).await, Instant::now());
-    let hour = over(ShadowOver::Coming { events: None, time: Some(Duration::from_secs(3_600)) });
+    let hour = over(ShadowRange::Coming { events: None, time: Some(Duration::from_secs(3_600)) });
     let compares = tree.clone();
     let compared = tokio::spawn(async move {
         compares.subscriber("work").unwrap().shadow(&Script::each(count), &Script::each(count), &hour).await.unwrap()

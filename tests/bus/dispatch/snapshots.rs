@@ -6,7 +6,7 @@ use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::SeqCst;
 use std::time::{Duration, Instant};
 
-use wattle::api::{Filter, LaneState, Seek, SeekState, SeekTo, StateEntry, TakenBy};
+use wattle::api::{Filter, LaneState, Seek, SeekState, SeekTo, SnapshotCause, StateEntry};
 use wattle::dispatch::{ControlError, NameError, NameKind, Refusal, SnapshotError, Tree};
 use wattle::effects::{MemoryDisk, SystemClock};
 use wattle::engine::Engine;
@@ -71,7 +71,7 @@ async fn a_seek_to_a_snapshot_goes_on_as_if_nothing_had_come_after_it(home: impl
     let (tree, _) = started(home.open().await).await;
     publish(&tree, 0..50).await;
     settled(&tree).await;
-    let taken = tree.subscriber("work").unwrap().snapshots().take(TakenBy::Hand, "before", 9).await.unwrap();
+    let taken = tree.subscriber("work").unwrap().snapshots().take(SnapshotCause::Hand, "before", 9).await.unwrap();
     assert_eq!((taken.number, taken.note.as_str(), taken.digest.as_str()), (1, "before", "01".repeat(32).as_str()));
     assert_eq!(taken.positions.iter().sum::<u64>(), 50);
     assert_eq!((taken.entries, taken.bytes > 0), (7 + u64::from(LANES), true));
@@ -131,7 +131,7 @@ async fn a_snapshot_of_lanes_that_run_has_state_and_position_of_one_moment() {
     let (mut taken, mut between, begin) = (Vec::new(), 0, Instant::now());
     while between < 5 {
         let before = state(&tree, "all").values().sum::<u64>();
-        taken.push(tree.subscriber("work").unwrap().snapshots().take(TakenBy::Hand, "", 1_000).await.unwrap());
+        taken.push(tree.subscriber("work").unwrap().snapshots().take(SnapshotCause::Hand, "", 1_000).await.unwrap());
         // whatever it is of, more was handled in front of it and behind it
         let of = taken.last().unwrap().positions.iter().sum::<u64>();
         assert!(of >= before, "what was handled before is in it");
@@ -165,7 +165,7 @@ async fn what_waited_waits_again_unless_it_comes_again() {
     settled(&tree).await;
     let waiting = || status(&tree.snapshot(), "t/work").waiting;
     assert_eq!(waiting(), 2, "one is parked, and one is behind it");
-    tree.subscriber("work").unwrap().snapshots().take(TakenBy::Hand, "", 9).await.unwrap();
+    tree.subscriber("work").unwrap().snapshots().take(SnapshotCause::Hand, "", 9).await.unwrap();
     let refused = tree.subscriber("work").unwrap().seek(back_to(1)).await.unwrap_err();
     assert!(matches!(refused, ControlError::Refused { refusal: Refusal::Waits { waiting: 2 }, .. }), "{refused:?}");
     tree.subscriber("work").unwrap().retry_queue().drop(&Filter::default()).await.unwrap();
@@ -207,12 +207,12 @@ async fn the_oldest_go_and_those_that_are_named() {
             .collect::<Vec<_>>()
     };
     for _ in 0..5 {
-        tree.subscriber("work").unwrap().snapshots().take(TakenBy::Hand, "", 3).await.unwrap();
+        tree.subscriber("work").unwrap().snapshots().take(SnapshotCause::Hand, "", 3).await.unwrap();
     }
     assert_eq!(numbers(), [3, 4, 5]);
     tree.subscriber("t/work").unwrap().snapshots().remove(4).unwrap();
     assert_eq!(numbers(), [3, 5]);
-    assert_eq!(tree.subscriber("work").unwrap().snapshots().take(TakenBy::Hand, "", 0).await.unwrap().number, 6);
+    assert_eq!(tree.subscriber("work").unwrap().snapshots().take(SnapshotCause::Hand, "", 0).await.unwrap().number, 6);
     assert_eq!(numbers(), [6], "the new one stays in any case");
     let unknown = |error| matches!(error, ControlError::Snapshot(SnapshotError::Unknown { number: 4, .. }));
     assert!(unknown(tree.subscriber("work").unwrap().snapshots().remove(4).unwrap_err()));
@@ -227,7 +227,7 @@ async fn the_oldest_go_and_those_that_are_named() {
 async fn a_snapshot_has_the_time_of_the_engine() {
     let tree = start(ONE, &[("work", &Script::each(copy))]).await;
     tree.engine().hold_clock(7_000_000_000);
-    let taken = tree.subscriber("work").unwrap().snapshots().take(TakenBy::Hand, "", 9).await.unwrap();
+    let taken = tree.subscriber("work").unwrap().snapshots().take(SnapshotCause::Hand, "", 9).await.unwrap();
     assert_eq!(taken.taken_ns, 7_000_000_000);
     ends(tree).await;
 }
@@ -245,13 +245,13 @@ async fn those_of_deploys_and_those_by_hand_do_not_push_each_other_out() {
             .map(|taken| (taken.number, taken.by))
             .collect::<Vec<_>>()
     };
-    tree.subscriber("work").unwrap().snapshots().take(TakenBy::Hand, "", 1).await.unwrap();
+    tree.subscriber("work").unwrap().snapshots().take(SnapshotCause::Hand, "", 1).await.unwrap();
     for _ in 0..4 {
-        tree.subscriber("work").unwrap().snapshots().take(TakenBy::Deploy, "", 2).await.unwrap();
+        tree.subscriber("work").unwrap().snapshots().take(SnapshotCause::Deploy, "", 2).await.unwrap();
     }
-    assert_eq!(kinds(), [(1, TakenBy::Hand), (4, TakenBy::Deploy), (5, TakenBy::Deploy)]);
-    tree.subscriber("work").unwrap().snapshots().take(TakenBy::Hand, "", 1).await.unwrap();
-    assert_eq!(kinds(), [(4, TakenBy::Deploy), (5, TakenBy::Deploy), (6, TakenBy::Hand)]);
+    assert_eq!(kinds(), [(1, SnapshotCause::Hand), (4, SnapshotCause::Deploy), (5, SnapshotCause::Deploy)]);
+    tree.subscriber("work").unwrap().snapshots().take(SnapshotCause::Hand, "", 1).await.unwrap();
+    assert_eq!(kinds(), [(4, SnapshotCause::Deploy), (5, SnapshotCause::Deploy), (6, SnapshotCause::Hand)]);
 }
 
 #[tokio::test]
@@ -259,7 +259,7 @@ async fn a_damaged_snapshot_is_refused_whole() {
     let (tree, _) = started(MemoryEngine::default()).await;
     publish(&tree, 0..50).await;
     settled(&tree).await;
-    tree.subscriber("work").unwrap().snapshots().take(TakenBy::Hand, "", 9).await.unwrap();
+    tree.subscriber("work").unwrap().snapshots().take(SnapshotCause::Hand, "", 9).await.unwrap();
     publish(&tree, 50..60).await;
     settled(&tree).await;
     let counts = state(&tree, "all");
@@ -303,7 +303,7 @@ async fn a_state_of_several_units_comes_back_whole() {
     let home = tempfile::tempdir().unwrap();
     let (tree, _) = started(home.open().await).await;
     large(&tree, count).await;
-    let taken = tree.subscriber("work").unwrap().snapshots().take(TakenBy::Hand, "", 9).await.unwrap();
+    let taken = tree.subscriber("work").unwrap().snapshots().take(SnapshotCause::Hand, "", 9).await.unwrap();
     assert_eq!(taken.entries, count as u64);
     let empty = Seek { to: SeekTo::Start, state: Some(SeekState::Empty), ..back_to(0) };
     tree.subscriber("work").unwrap().seek(empty).await.unwrap();
@@ -331,7 +331,7 @@ async fn a_lane_whose_seek_broke_off_stands_still_until_it_is_sought_again() {
     publish(&tree, 0..30).await;
     settled(&tree).await;
     large(&tree, 3 * SEEK_WRITES_MAX).await;
-    let unsupported = tree.subscriber("work").unwrap().snapshots().take(TakenBy::Hand, "", 1).await.unwrap_err();
+    let unsupported = tree.subscriber("work").unwrap().snapshots().take(SnapshotCause::Hand, "", 1).await.unwrap_err();
     assert!(matches!(unsupported, ControlError::Snapshot(SnapshotError::Unsupported)), "{unsupported:?}");
     let entries = tree.engine().entries(LaneId { subscriber: SubscriberId(1), partition: 1 }).unwrap();
     let empty = Seek { to: SeekTo::Start, partition: Some(1), state: Some(SeekState::Empty), ..back_to(0) };
@@ -395,7 +395,7 @@ async fn a_snapshot_that_takes_long_holds_up_those_of_no_other_subscriber() {
     let tree = start_on(engine, &plan_of(&[TWO]), &[("one", &handler), ("two", &handler)]).await;
     publish(&tree, 0..3).await;
     settled(&tree).await;
-    let first = tree.subscriber("one").unwrap().snapshots().take(TakenBy::Hand, "", 8).await.unwrap();
+    let first = tree.subscriber("one").unwrap().snapshots().take(SnapshotCause::Hand, "", 8).await.unwrap();
     let name = disk.contents().into_keys().next().unwrap();
     let (of_one, _) = name.rsplit_once(&first.number.to_string()).unwrap();
     let of_one = of_one.to_owned();
@@ -411,11 +411,12 @@ async fn a_snapshot_that_takes_long_holds_up_those_of_no_other_subscriber() {
     });
     let slow = {
         let tree = tree.clone();
-        tokio::spawn(async move { tree.subscriber("one").unwrap().snapshots().take(TakenBy::Hand, "", 8).await })
+        tokio::spawn(async move { tree.subscriber("one").unwrap().snapshots().take(SnapshotCause::Hand, "", 8).await })
     };
     until("it is being written", || asked.load(SeqCst)).await;
     let other =
-        tokio::time::timeout(PATIENCE, tree.subscriber("two").unwrap().snapshots().take(TakenBy::Deploy, "", 8)).await;
+        tokio::time::timeout(PATIENCE, tree.subscriber("two").unwrap().snapshots().take(SnapshotCause::Deploy, "", 8))
+            .await;
     assert!(!slow.is_finished());
     *gate.0.lock().unwrap() = false;
     gate.1.notify_all();

@@ -8,7 +8,7 @@ use wattle::api::{LaneState, Seek, SeekState, SeekTo};
 use wattle::dispatch::{ControlError, Tree};
 use wattle::engine::embedded::EmbeddedEngine;
 use wattle::engine::memory::MemoryEngine;
-use wattle::engine::{Engine, Stopped};
+use wattle::engine::{Engine, StopReason};
 use wattle::log::Durability;
 use wattle::model::call::CallErrorKind;
 use wattle::model::partition_of;
@@ -195,7 +195,7 @@ async fn lanes_stop_with_their_engine() {
     publish(&tree, "in", &["a"]).await;
     until("the call", || work.called().len() == 1).await;
     tree.engine().close().await.unwrap();
-    assert_eq!(tree.stopped().await, Stopped::Closed);
+    assert_eq!(tree.stopped().await, StopReason::Closed);
     open.add_permits(10);
     until("the lane stops", || status(&tree.snapshot(), "t/work").lanes == [LaneState::Stopped]).await;
     assert!(tree.drain(PATIENCE).await);

@@ -1,7 +1,7 @@
 //! Events for several roots in one commit: all of them or none, in order, each once.
 
 use bytes::Bytes;
-use wattle::api::{Addressed, Numbering};
+use wattle::api::{AddressedEvent, Numbering};
 use wattle::dispatch::{NameError, PublishError, Tree};
 use wattle::engine::Engine;
 use wattle::engine::memory::MemoryEngine;
@@ -24,8 +24,8 @@ async fn roots<E: Engine>(engine: E) -> Tree<E> {
     start_on(engine, &plan_of(&[ROOTS]), &[("work", &Script::each(copy))]).await
 }
 
-fn to(topic: &str, id: &str) -> Addressed {
-    Addressed { topic: topic.to_owned(), event: event(id, "k", &format!(r#"{{"id":"{id}"}}"#)) }
+fn to(topic: &str, id: &str) -> AddressedEvent {
+    AddressedEvent { topic: topic.to_owned(), event: event(id, "k", &format!(r#"{{"id":"{id}"}}"#)) }
 }
 
 async fn ids<E: Engine>(tree: &Tree<E>, topic: &str) -> Vec<String> {
@@ -53,11 +53,11 @@ async fn events_of_several_topics_are_where_the_answer_says() {
 #[tokio::test]
 async fn what_is_wrong_with_one_is_said_with_its_topic_and_nothing_is_stored_anywhere() {
     let tree = roots(MemoryEngine::default()).await;
-    let bad = Addressed { topic: "orders".into(), event: event("b", "k", "{}") };
-    let refusal = async |events: &[Addressed]| tree.publisher().publish_together(events, None).await.unwrap_err();
+    let bad = AddressedEvent { topic: "orders".into(), event: event("b", "k", "{}") };
+    let refusal = async |events: &[AddressedEvent]| tree.publisher().publish_together(events, None).await.unwrap_err();
     let error = refusal(&[to("log", "a"), to("payments", "a"), bad, to("log", "c")]).await;
     assert!(error.to_string().starts_with("event 2 for `t/orders`: "), "{error}");
-    let of_topic = async |events: &[Addressed]| match refusal(events).await {
+    let of_topic = async |events: &[AddressedEvent]| match refusal(events).await {
         PublishError::Addressed { index, error } => (index, *error),
         other => panic!("{other}"),
     };

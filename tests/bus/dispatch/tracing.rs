@@ -1,6 +1,6 @@
 //! The lineage of an event: found by its id, followed up and down, and what became of each.
 
-use wattle::api::{Filter, Trace, TraceOf, TraceOutcome, TracedEvent};
+use wattle::api::{Filter, Trace, TraceOutcome, TraceQuery, TracedEvent};
 use wattle::dispatch::{NameError, TraceError, Tree};
 use wattle::engine::Engine;
 use wattle::engine::embedded::EmbeddedEngine;
@@ -22,8 +22,8 @@ subscribers:
   other: { from: left, plugin: c.wasm, retry: { attempts: 2 }, on_failure: park }
 ";
 
-fn of(id: &str) -> TraceOf {
-    TraceOf { id: id.to_owned(), ..TraceOf::default() }
+fn of(id: &str) -> TraceQuery {
+    TraceQuery { id: id.to_owned(), ..TraceQuery::default() }
 }
 
 /// Topic, id of the parent, and what became of it at each subscriber.
@@ -224,20 +224,20 @@ subscribers: {}
     for topic in ["one", "other", "one"] {
         publish(&tree, topic, &["same"]).await;
     }
-    let place = async |of: &TraceOf| {
+    let place = async |of: &TraceQuery| {
         let trace = tree.trace(of).await.unwrap();
         (trace.events[0].topic.clone(), trace.events[0].offset, trace.events[0].append_time_ns)
     };
     let (topic, offset, last_ns) = place(&of("same")).await;
     assert_eq!((topic.as_str(), offset), ("t/one", 1));
-    let (topic, ..) = place(&TraceOf { topic: Some("other".into()), ..of("same") }).await;
+    let (topic, ..) = place(&TraceQuery { topic: Some("other".into()), ..of("same") }).await;
     assert_eq!(topic, "t/other");
-    assert_eq!(place(&TraceOf { since_ns: Some(last_ns), ..of("same") }).await.1, 1);
-    let missing = async |of: TraceOf| matches!(tree.trace(&of).await, Err(TraceError::NotFound { .. }));
-    assert!(missing(TraceOf { since_ns: Some(last_ns + 1), ..of("same") }).await);
-    assert!(missing(TraceOf { source: Some("/elsewhere".into()), ..of("same") }).await);
+    assert_eq!(place(&TraceQuery { since_ns: Some(last_ns), ..of("same") }).await.1, 1);
+    let missing = async |of: TraceQuery| matches!(tree.trace(&of).await, Err(TraceError::NotFound { .. }));
+    assert!(missing(TraceQuery { since_ns: Some(last_ns + 1), ..of("same") }).await);
+    assert!(missing(TraceQuery { source: Some("/elsewhere".into()), ..of("same") }).await);
     assert!(missing(of("nobody")).await);
-    let unknown = tree.trace(&TraceOf { topic: Some("onne".into()), ..of("same") }).await.unwrap_err();
+    let unknown = tree.trace(&TraceQuery { topic: Some("onne".into()), ..of("same") }).await.unwrap_err();
     assert!(matches!(unknown, TraceError::Topic(NameError::Unknown { .. })), "{unknown}");
 }
 

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
-use wattle::api::{Component, DeployOutcome, Digest, Garbage, Policy, Proposal, TakenBy};
+use wattle::api::{Component, DeployOutcome, Digest, Garbage, Policy, Proposal, SnapshotCause};
 use wattle::deploy::{
     BeginError, ReloadError, Reloader, SecretFolders, Store, StoreError, TopologyError, adopt, begin,
 };
@@ -246,7 +246,10 @@ async fn a_version_that_a_topology_brings_has_the_state_from_before_it_in_a_snap
     let was = bus.status().digest;
     bus.reloader.apply(proposal(&world, &changed()), false).await.unwrap();
     let taken = bus.tree.subscriber("work").unwrap().snapshots().list().unwrap();
-    assert_eq!(taken.iter().map(|taken| (taken.by, &taken.digest)).collect::<Vec<_>>(), [(TakenBy::Deploy, &was)]);
+    assert_eq!(
+        taken.iter().map(|taken| (taken.by, &taken.digest)).collect::<Vec<_>>(),
+        [(SnapshotCause::Deploy, &was)]
+    );
     assert_eq!(bus.status().reload, None);
     bus.stop().await;
 }
@@ -263,7 +266,10 @@ async fn who_comes_back_with_another_version_has_the_state_from_before_it_in_a_s
     write(&world, "more", "n keeps");
     bus.reloader.apply(proposal(&world, &two()), false).await.unwrap();
     let taken = bus.tree.subscriber("more").unwrap().snapshots().list().unwrap();
-    assert_eq!(taken.iter().map(|taken| (taken.by, &taken.digest)).collect::<Vec<_>>(), [(TakenBy::Deploy, &was)]);
+    assert_eq!(
+        taken.iter().map(|taken| (taken.by, &taken.digest)).collect::<Vec<_>>(),
+        [(SnapshotCause::Deploy, &was)]
+    );
     assert!(bus.tree.subscriber("work").unwrap().snapshots().list().unwrap().is_empty(), "it goes on as it is");
     bus.stop().await;
 }
@@ -455,7 +461,7 @@ async fn what_is_to_be_forgotten_is_gone_on_with_after_it_broke_off() {
         let (bus, before) = start(&world, world.disk.clone()).await;
         bus.reloader.apply(proposal(&world, &two()), false).await.unwrap();
         bus.publish(&["1"]).await;
-        bus.tree.subscriber("more").unwrap().snapshots().take(TakenBy::Hand, "", 8).await.unwrap();
+        bus.tree.subscriber("more").unwrap().snapshots().take(SnapshotCause::Hand, "", 8).await.unwrap();
         bus.reloader.apply(proposal(&world, &before), true).await.unwrap();
         let snapshots = world.engine.snapshot_disk();
         snapshots.set_fault(|operation| match operation {
@@ -494,7 +500,7 @@ async fn who_comes_back_while_it_is_to_be_forgotten_is_new_and_stays() {
     let (bus, before) = start(&world, world.disk.clone()).await;
     bus.reloader.apply(proposal(&world, &two()), false).await.unwrap();
     bus.publish(&["1"]).await;
-    bus.tree.subscriber("more").unwrap().snapshots().take(TakenBy::Hand, "", 8).await.unwrap();
+    bus.tree.subscriber("more").unwrap().snapshots().take(SnapshotCause::Hand, "", 8).await.unwrap();
     bus.reloader.apply(proposal(&world, &before), true).await.unwrap();
     let snapshots = world.engine.snapshot_disk();
     snapshots.set_fault(|operation| match operation {

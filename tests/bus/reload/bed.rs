@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 use tokio::runtime::Handle;
 use wattle::api::{DeployOutcome, Digest, Policy, SubscriberStatus};
-use wattle::deploy::{BeginError, Begun, Compile, Reloader, SecretFolders, Store, begin};
+use wattle::deploy::{BeginError, Compile, Reloader, SecretFolders, StartedVersions, Store, begin};
 use wattle::dispatch::Tree;
 use wattle::effects::{Clock, MemoryDisk, SystemClock};
 use wattle::engine::Engine;
@@ -236,7 +236,7 @@ impl World {
         std::fs::write(self.file(), text).unwrap();
     }
 
-    pub(crate) fn begin(&self) -> Result<Begun<Worker>, BeginError> {
+    pub(crate) fn begin(&self) -> Result<StartedVersions<Worker>, BeginError> {
         let store = Store::open(self.disk.clone(), self.clock.clone()).map_err(BeginError::Store)?;
         begin(store, &self.texts, &self.plan, &[self.file()], &|_| ())
     }
@@ -246,7 +246,12 @@ impl World {
     }
 
     /// Starts with its lanes on a runtime.
-    pub(crate) async fn start_on<E: Engine>(&self, engine: E, begun: Begun<Worker>, lanes: &Handle) -> Bus<E> {
+    pub(crate) async fn start_on<E: Engine>(
+        &self,
+        engine: E,
+        begun: StartedVersions<Worker>,
+        lanes: &Handle,
+    ) -> Bus<E> {
         let runtime = Handle::current();
         let tree = Tree::start_with(engine, &self.plan, begun.starts, lanes).await.unwrap();
         let versions = (begun.store, begun.notes);

@@ -7,11 +7,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::runtime::Runtime;
-use wattle::api::{DeployOutcome, Digest, Policy, Standing};
-use wattle::deploy::{Begun, Files, ReloadError, Replaced, Store, adopt, begin_with, instead};
+use wattle::api::{DeployOutcome, Digest, Policy, VersionRole};
+use wattle::deploy::{Files, ReloadError, Replacement, StartedVersions, Store, adopt, begin_with, instead};
 use wattle::effects::memory::Operation;
 use wattle::effects::{MemoryDisk, SystemClock};
-use wattle::topology::{Plan, Said};
+use wattle::topology::{FilesDigest, Plan};
 
 use crate::common::random::Random;
 use crate::common::trees::{plan_of, until};
@@ -308,13 +308,18 @@ async fn after_a_sync_whose_outcome_is_not_known_nothing_is_changed_and_what_run
 }
 
 /// What a start does: its files are applied, or what was applied before them, and decided on.
-fn started(world: &World, plan: &Plan, disk: MemoryDisk, runtime: &Runtime) -> Result<(Begun<Worker>, Plan), Broken> {
+fn started(
+    world: &World,
+    plan: &Plan,
+    disk: MemoryDisk,
+    runtime: &Runtime,
+) -> Result<(StartedVersions<Worker>, Plan), Broken> {
     let (store, files) = (Store::open(disk, Arc::new(SystemClock))?, [world.file().into()]);
-    let said = Said::of(format!("{plan:?}").as_bytes());
+    let said = FilesDigest::of(format!("{plan:?}").as_bytes());
     let said = Files::whole(plan.clone(), files.to_vec(), said);
     let before = runtime.block_on(instead(&world.engine, &store, &said, false))?;
     let plan = before.map_or_else(|| plan.clone(), |before| before.plan);
-    let decide = |store: &mut Store, replaced: &[Replaced]| {
+    let decide = |store: &mut Store, replaced: &[Replacement]| {
         runtime.block_on(adopt(&world.engine, store, &plan, &files, (false, replaced)))?;
         Ok::<_, Broken>(store.saw(&said)?)
     };
@@ -370,7 +375,7 @@ fn after_a_crash_at_any_step_of_a_start_the_next_one_runs_what_its_files_say_wit
                         assert_eq!(bus.who().await, expected, "{file} {crash_at} {start}");
                         let versions = bus.reloader.versions("work").unwrap();
                         let standing = |standing| versions.iter().find(|kept| kept.standing == standing).unwrap();
-                        let (proven, tried) = (standing(Standing::Proven), standing(Standing::Tried));
+                        let (proven, tried) = (standing(VersionRole::Proven), standing(VersionRole::Tried));
                         assert_eq!(proven.wasm, Digest::of(b"b"), "{file} {crash_at} {start}");
                         assert_eq!(tried.wasm, Digest::of(expected.as_bytes()), "{file} {crash_at} {start}");
                         assert_eq!(versions.len(), 3, "{file} {crash_at} {start}: {versions:?}");

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
-use wattle::api::{DeployOutcome, LaneState, Policy, Standing};
+use wattle::api::{DeployOutcome, LaneState, Policy, VersionRole};
 use wattle::deploy::ReloadError;
 use wattle::dispatch::Terms;
 use wattle::topology::TrialPlan;
@@ -11,12 +11,12 @@ use crate::common::trees::{PATIENCE, data, event, settled, until};
 use crate::reload::bed::{Bus, LONG, ONE, SHORT, Texts, World};
 
 /// What each version is, by its text, the oldest first.
-fn standings(bus: &Bus) -> Vec<(String, Standing)> {
+fn standings(bus: &Bus) -> Vec<(String, VersionRole)> {
     let versions = bus.reloader.versions("work").unwrap();
     versions.iter().map(|kept| (kept.cause.clone(), kept.standing)).collect()
 }
 
-fn stands(bus: &Bus) -> Vec<Standing> {
+fn stands(bus: &Bus) -> Vec<VersionRole> {
     standings(bus).into_iter().map(|(_, standing)| standing).collect()
 }
 
@@ -25,13 +25,13 @@ async fn a_version_that_handles_enough_is_proven() {
     let world = World::of(ONE, "a", SHORT);
     let bus = world.start().await;
     assert_eq!(bus.deploy("b", Policy::Swap).await, DeployOutcome::Tried);
-    assert_eq!(stands(&bus), [Standing::Proven, Standing::Tried]);
+    assert_eq!(stands(&bus), [VersionRole::Proven, VersionRole::Tried]);
     let on_trial = bus.status().on_trial.unwrap();
     assert_eq!((on_trial.lanes, on_trial.handled, on_trial.events), (1, 0, 2));
     bus.publish(&["1", "2"]).await;
     bus.is_proven().await;
     assert_eq!(data(&bus.tree, "out").await, ["b 1", "b 2"]);
-    assert_eq!(stands(&bus), [Standing::Kept, Standing::Proven]);
+    assert_eq!(stands(&bus), [VersionRole::Kept, VersionRole::Proven]);
     until("it is said", || bus.status().reload.is_some_and(|said| said.ends_with("is stable"))).await;
     assert_eq!(bus.status().on_trial, None);
 }
@@ -49,7 +49,7 @@ async fn a_version_that_fails_is_taken_back_and_its_file_ignored_until_it_change
     assert!(said.contains("rolled back") && said.contains("event 2 (partition 0, offset 1): b rejects 2"), "{said}");
     assert_eq!(data(&bus.tree, "out").await, ["b 1", "a 2", "a 3"]);
     assert!(data(&bus.tree, "work.dead").await.is_empty());
-    assert_eq!(stands(&bus), [Standing::Proven, Standing::TakenBack]);
+    assert_eq!(stands(&bus), [VersionRole::Proven, VersionRole::TakenBack]);
     assert_eq!(bus.propose(&world).await, DeployOutcome::Ignored);
     assert_eq!(bus.who().await, "a");
     world.write("c");
@@ -69,7 +69,7 @@ async fn what_is_reloaded_unchanged_does_nothing() {
         assert_eq!(bus.deploy("a", Policy::Replace).await, DeployOutcome::Unchanged);
     }
     assert_eq!(world.texts.begun.load(std::sync::atomic::Ordering::SeqCst), 0, "nothing was compiled");
-    assert_eq!(stands(&bus), [Standing::Proven]);
+    assert_eq!(stands(&bus), [VersionRole::Proven]);
 }
 
 #[tokio::test]
@@ -96,8 +96,8 @@ async fn one_goes_back_step_by_step() {
     let error = bus.reloader.rollback("work").await.unwrap_err();
     assert!(matches!(error, ReloadError::NoneBefore { .. }), "{error}");
     assert_eq!(bus.who().await, "a");
-    let taken_back = Standing::TakenBack;
-    assert_eq!(stands(&bus), [Standing::Proven, taken_back, taken_back, taken_back]);
+    let taken_back = VersionRole::TakenBack;
+    assert_eq!(stands(&bus), [VersionRole::Proven, taken_back, taken_back, taken_back]);
     let times: Vec<_> = bus.reloader.versions("work").unwrap().iter().map(|kept| kept.decided_ns).collect();
     assert!(times[1] > times[2] && times[2] > times[3], "the last rollback is the latest decision: {times:?}");
     assert!(bus.status().reload.unwrap().contains(" runs since 2"), "with its time");
@@ -139,7 +139,7 @@ async fn what_does_not_compile_or_cannot_be_read_changes_nothing() {
     std::fs::remove_file(world.file()).unwrap();
     let error = bus.reloader.propose("work", &world.file(), Policy::Swap).await.unwrap_err();
     assert!(matches!(error, ReloadError::Source(_)), "{error}");
-    assert_eq!((bus.who().await.as_str(), stands(&bus)), ("a", vec![Standing::Proven]));
+    assert_eq!((bus.who().await.as_str(), stands(&bus)), ("a", vec![VersionRole::Proven]));
     world.write("b");
     assert_eq!(bus.propose(&world).await, DeployOutcome::Tried, "once it is whole");
 }
@@ -219,7 +219,7 @@ async fn a_deploy_goes_on_where_whoever_asked_for_it_goes_away() {
     until("it compiles", || world.texts.begun.load(std::sync::atomic::Ordering::SeqCst) == 1).await;
     asked.abort();
     world.texts.shut(false);
-    until("it is deployed", || stands(&bus) == [Standing::Kept, Standing::Proven]).await;
+    until("it is deployed", || stands(&bus) == [VersionRole::Kept, VersionRole::Proven]).await;
     until("it runs", || bus.status().reload.is_some_and(|said| said.ends_with("runs"))).await;
     assert_eq!(bus.who().await, "b");
 }
@@ -242,7 +242,7 @@ async fn a_deploy_that_waits_for_its_turn_is_given_up_where_its_caller_goes_away
     world.texts.shut(false);
     first.await.unwrap().unwrap();
     bus.reloader.unpin("work").await.unwrap(); // behind everything that waits
-    assert_eq!(stands(&bus), [Standing::Kept, Standing::Proven], "only one was kept beside the first");
+    assert_eq!(stands(&bus), [VersionRole::Kept, VersionRole::Proven], "only one was kept beside the first");
     assert_eq!(bus.who().await, "b");
 }
 
@@ -282,7 +282,7 @@ async fn a_canary_goes_from_some_lanes_to_all_and_is_proven_there() {
     while bus.reloader.list()[0].tried.is_some() {
         bus.publish(&[&events.next().unwrap()]).await;
     }
-    assert_eq!(stands(&bus), [Standing::Kept, Standing::Proven]);
+    assert_eq!(stands(&bus), [VersionRole::Kept, VersionRole::Proven]);
     let made = data(&bus.tree, "out").await;
     assert!(made.iter().any(|made| made.starts_with("a ")) && made.iter().any(|made| made.starts_with("b ")));
     assert_eq!(bus.who().await, "b");
@@ -309,7 +309,7 @@ async fn a_version_that_both_fail_on_stays_and_a_timeout_is_nobodys_fault() {
     let mut dead = data(&bus.tree, "work.dead").await;
     dead.sort();
     assert_eq!(dead, ["2", "3"]);
-    assert_eq!(stands(&bus), [Standing::Proven, Standing::Tried]);
+    assert_eq!(stands(&bus), [VersionRole::Proven, VersionRole::Tried]);
 }
 
 #[tokio::test]
@@ -324,7 +324,7 @@ async fn a_file_that_is_put_back_while_its_change_is_tried_ends_that() {
         assert_eq!(outcome, DeployOutcome::Runs);
         assert_eq!((bus.who().await.as_str(), bus.status().on_trial), ("a", None));
     }
-    assert_eq!(stands(&bus), [Standing::Proven, Standing::TakenBack, Standing::TakenBack]);
+    assert_eq!(stands(&bus), [VersionRole::Proven, VersionRole::TakenBack, VersionRole::TakenBack]);
 }
 
 #[tokio::test]

@@ -1,6 +1,6 @@
 //! What a component declares of its configuration is held against what the topology says, whichever of the two is new.
 
-use wattle::api::{Change, Digest, Policy, Proposal, Standing};
+use wattle::api::{Change, Digest, Policy, Proposal, VersionRole};
 use wattle::topology::Plan;
 
 use crate::common::components::declaring;
@@ -18,7 +18,7 @@ fn told(config: &str) -> Plan {
     plan_of(&[&ONE.replace("to: {", &format!("config: {{ {config} }}, to: {{"))])
 }
 
-fn component_of(bus: &Bus, standing: Standing) -> Option<Digest> {
+fn component_of(bus: &Bus, standing: VersionRole) -> Option<Digest> {
     let versions = bus.reloader.versions("work").unwrap();
     versions.into_iter().find(|version| version.standing == standing).map(|version| version.wasm)
 }
@@ -35,12 +35,12 @@ async fn whatever_is_new_and_does_not_fit_the_other_is_refused_and_the_version_b
     std::fs::write(world.file(), component("time")).unwrap();
     let proposed = bus.reloader.propose("work", &world.file(), Policy::Replace).await;
     assert!(proposed.unwrap_err().to_string().contains(meant));
-    assert_eq!((bus.who().await.as_str(), component_of(&bus, Standing::Tried)), ("a", None));
+    assert_eq!((bus.who().await.as_str(), component_of(&bus, VersionRole::Tried)), ("a", None));
 
     // Both at once fit each other; another setting alone does not.
     let apply = |config: &str| bus.reloader.apply(Proposal::of(&told(config), &[world.file()]), false);
     apply("time: 7").await.unwrap();
-    assert_eq!(component_of(&bus, Standing::Tried), Some(Digest::of(&component("time"))));
+    assert_eq!(component_of(&bus, VersionRole::Tried), Some(Digest::of(&component("time"))));
     for (config, words) in [
         ("tme: 7", "did you mean `time`?"),
         ("time: soon", "the setting `time` does not fit: the value is not of type \"integer\""),
@@ -55,7 +55,7 @@ async fn whatever_is_new_and_does_not_fit_the_other_is_refused_and_the_version_b
     // Nor at a start, where what was decided runs.
     world.plan = told("tme: 7");
     let bus = world.start().await;
-    assert_eq!(component_of(&bus, Standing::Tried), Some(Digest::of(&component("time"))));
+    assert_eq!(component_of(&bus, VersionRole::Tried), Some(Digest::of(&component("time"))));
     let said = bus.status().reload.unwrap();
     assert!(said.contains("did you mean `time`?"), "{said}");
     bus.stop().await;

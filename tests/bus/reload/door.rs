@@ -11,7 +11,7 @@ use tonic_types::StatusExt;
 use wattle::api::v1::plugin_service_client::PluginServiceClient;
 use wattle::api::v1::shadow_service_client::ShadowServiceClient;
 use wattle::api::v1::upload_component_request::{Begin, Part};
-use wattle::api::{DeployOutcome, Digest, Policy, Proposal, Standing, reason, v1};
+use wattle::api::{DeployOutcome, Digest, Policy, Proposal, VersionRole, reason, v1};
 use wattle::client::{Client, ClientError};
 use wattle::limits::COMPONENT_BYTES_MAX;
 use wattle::server::{Options, Port, Server};
@@ -90,7 +90,7 @@ async fn a_version_is_deployed_listed_taken_back_and_pinned() {
     assert_eq!(status.digest, versions[1].version.to_string());
     assert_eq!(status.on_trial.unwrap().digest, versions[2].version.to_string());
     let standings: Vec<_> = versions.iter().map(|kept| (kept.standing, kept.is_next_back)).collect();
-    assert_eq!(standings, [(Standing::Kept, false), (Standing::Proven, true), (Standing::Tried, false)]);
+    assert_eq!(standings, [(VersionRole::Kept, false), (VersionRole::Proven, true), (VersionRole::Tried, false)]);
     assert_eq!(versions[1].cause, "deployed: a test");
     assert!(versions[0].cause.ends_with("work.wasm") && versions[0].decided_ns > 0);
     assert_eq!(door.client.rollback("t/work", None).await.unwrap(), versions[1].version);

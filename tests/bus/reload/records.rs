@@ -11,7 +11,9 @@ use wattle::api::{Digest, Proposal};
 use wattle::deploy::{Files, SecretFolders, Store, TopologyError, adopt, instead, rooted};
 use wattle::effects::{Disk, MemoryDisk, SystemClock};
 use wattle::engine::memory::MemoryEngine;
-use wattle::topology::{ConfigValue, Found, Plan, PluginSource, Runs, Said, Source, Surroundings, check_said};
+use wattle::topology::{
+    ConfigValue, FilesDigest, PathKind, Plan, PluginSource, Source, SubscriberKind, Surroundings, check_said,
+};
 
 use crate::common::trees::plan_of;
 use crate::reload::bed::ONE;
@@ -40,8 +42,8 @@ impl Surroundings for There {
         }
     }
 
-    fn at(&self, _: &Path) -> Found {
-        Found::File
+    fn at(&self, _: &Path) -> PathKind {
+        PathKind::File
     }
 
     fn text(&self, path: &Path, _: usize) -> Result<String, String> {
@@ -247,14 +249,14 @@ async fn what_topologies_can_hardly_say_is_kept_all_the_same() {
     let mut plan =
         plan_of(&["wattle: v1\nname: t\ntopics: { in: {} }\nsubscribers: { s: { from: in, plugin: a.wasm } }\n"]);
     let path = Path::new(OsStr::from_bytes(b"/srv/\xff\xfe/a.wasm"));
-    plan.subscribers[0].runs = Runs::Plugin(PluginSource::Wasm(path.to_owned()));
+    plan.subscribers[0].runs = SubscriberKind::Plugin(PluginSource::Wasm(path.to_owned()));
     for (key, value) in
         [("a$b", "$$ ${X} $"), ("\u{7f}\u{85}\u{2028}\u{feff}", "\u{9f}\u{fffe}\u{ffff}\0\u{1f600}\"\\\r\n")]
     {
         plan.subscribers[0].config.insert(key.to_owned(), ConfigValue::Text(value.to_owned()));
     }
     plan.subscribers[0].config.insert("key".to_owned(), ConfigValue::SecretFile(path.with_extension("key")));
-    let files = Files::whole(plan, vec![path.to_owned().into()], Said::of(b"it"));
+    let files = Files::whole(plan, vec![path.to_owned().into()], FilesDigest::of(b"it"));
     start(&disk, &files).await.unwrap();
     assert_eq!(Store::open(disk, Arc::new(SystemClock)).unwrap().topology().unwrap(), (files.plan, files.components));
 }
@@ -287,7 +289,7 @@ fn wide(count: usize) -> Plan {
 async fn ten_thousand_topics_with_a_subscriber_each_are_kept() {
     let (disk, plan) = (MemoryDisk::default(), wide(10_000));
     let components = vec!["/a.wasm".into(); 10_000];
-    let files = Files::whole(plan, components, Said::of(b"it"));
+    let files = Files::whole(plan, components, FilesDigest::of(b"it"));
     start(&disk, &files).await.unwrap();
     assert!(Store::open(disk, Arc::new(SystemClock)).unwrap().topology().unwrap() == (files.plan, files.components));
 }
@@ -297,7 +299,7 @@ async fn ten_thousand_topics_with_a_subscriber_each_are_kept() {
 async fn what_is_written_is_written_so_for_ever() {
     let (folder, disk) = (fixture("topology-v4"), MemoryDisk::default());
     let there = There { word: "hello", region: Some("us") };
-    let mut files = Files { said: Said::of(b"it"), ..files(&["shop.yaml", "more.yaml"], &there) };
+    let mut files = Files { said: FilesDigest::of(b"it"), ..files(&["shop.yaml", "more.yaml"], &there) };
     files.components[1] = Digest::of(b"uploaded").into();
     if std::env::var_os("UPDATE_EXPECT").is_some() {
         start(&disk, &files).await.unwrap();
@@ -347,11 +349,11 @@ fn records_of_earlier_versions_are_read() {
 async fn the_revision_of_an_earlier_record_stays_when_it_is_written_again() {
     let disk = earlier("topology-v3");
     let there = There { word: "hello", region: Some("us") };
-    let files = Files { said: Said::of(b"it"), ..files(&["shop.yaml", "more.yaml"], &there) };
+    let files = Files { said: FilesDigest::of(b"it"), ..files(&["shop.yaml", "more.yaml"], &there) };
     let revision = Store::open(disk.clone(), Arc::new(SystemClock)).unwrap().revision().to_owned();
     assert_eq!(revision, "4d426db135c1217b");
     assert_eq!(Store::open(disk.clone(), Arc::new(SystemClock)).unwrap().applied_since(&files), None);
-    start(&disk, &Files { said: Said::of(b"other"), ..files }).await.unwrap();
+    start(&disk, &Files { said: FilesDigest::of(b"other"), ..files }).await.unwrap();
     assert!(text(&disk, "topology").contains("\"version\": 4"));
     assert_eq!(Store::open(disk, Arc::new(SystemClock)).unwrap().revision(), revision);
 }

@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use wattle::api::{Base, Component, Digest, Node, Policy, Proposal, What};
+use wattle::api::{Base, ChangeKind, Component, Digest, Node, Policy, Proposal};
 use wattle::deploy::{Files, ReloadError, Store, TopologyError, adopt, instead};
 use wattle::effects::SystemClock;
 use wattle::engine::memory::MemoryEngine;
-use wattle::topology::{Found, Merged, Plan, Said, Source, Surroundings, check_on, check_said_on};
+use wattle::topology::{FilesDigest, MergedPlan, PathKind, Plan, Source, Surroundings, check_on, check_said_on};
 
 use crate::common::trees::{data, plan_of, settled};
 use crate::reload::bed::{Bus, LONG, ONE, World};
@@ -39,8 +39,8 @@ impl Surroundings for Everything {
         None
     }
 
-    fn at(&self, _: &Path) -> Found {
-        Found::File
+    fn at(&self, _: &Path) -> PathKind {
+        PathKind::File
     }
 }
 
@@ -49,7 +49,7 @@ fn sources(texts: &[&str]) -> Vec<Source> {
 }
 
 /// The components of what files declare: each has a file of its own.
-fn components(world: &World, merged: &Merged) -> BTreeMap<String, Component> {
+fn components(world: &World, merged: &MergedPlan) -> BTreeMap<String, Component> {
     let path = |name: &str| world.folder.path().join(format!("{}.wasm", name.split('/').nth(1).unwrap()));
     merged.subscribers.iter().map(|name| (name.clone(), path(name).into())).collect()
 }
@@ -98,7 +98,7 @@ async fn what_is_applied_alone_is_added_to_what_is_there_and_nothing_goes() {
         let planned = bus.reloader.changes(&proposal).unwrap();
         let applied = bus.reloader.apply(proposal, false).await.unwrap();
         assert_eq!(planned, applied);
-        assert!(applied.changes.iter().all(|change| change.what == What::Added), "{applied:?}");
+        assert!(applied.changes.iter().all(|change| change.what == ChangeKind::Added), "{applied:?}");
     }
     settled(&bus.tree).await;
     assert_eq!(names(&bus.tree.plan()), ["t/more", "t/work", "u/count"]);
@@ -130,7 +130,7 @@ async fn what_is_pruned_is_of_the_namespaces_that_are_named_and_what_it_loses_is
     let planned = bus.reloader.changes(&pruned).unwrap();
     assert_eq!(
         planned.changes.iter().map(|it| (it.name.as_str(), it.what)).collect::<Vec<_>>(),
-        [("t/extra", What::Removed), ("t/more", What::Removed)]
+        [("t/extra", ChangeKind::Removed), ("t/more", ChangeKind::Removed)]
     );
     assert_eq!(planned.losses.len(), 2, "{planned:?}");
     assert!(planned.losses[0].contains("topic `t/extra` still has 2 events"), "{planned:?}");
@@ -155,7 +155,7 @@ async fn another_from_is_a_removal_that_has_to_be_allowed() {
     bus.publish(&["1", "2", "3"]).await;
     let moved = proposal(&world, &bus, &[&MORE.replace("from: in", "from: out")], false);
     let planned = bus.reloader.changes(&moved).unwrap();
-    assert!(planned.changes.iter().any(|it| it.name == "t/more" && it.what == What::Moved), "{planned:?}");
+    assert!(planned.changes.iter().any(|it| it.name == "t/more" && it.what == ChangeKind::Moved), "{planned:?}");
     assert!(
         planned.losses.len() == 1 && planned.losses[0].contains("its position in t/in, after 3 events"),
         "{planned:?}"
@@ -340,7 +340,7 @@ async fn files_that_do_not_go_with_what_is_applied_any_more_and_have_not_changed
     assert!(
         store.has_seen(said(MORE), false) && !store.has_seen(said(MORE), true) && !store.has_seen(said(ONE), false)
     );
-    assert!(!store.has_seen(Said::of(b"other"), false));
+    assert!(!store.has_seen(FilesDigest::of(b"other"), false));
 }
 
 #[tokio::test]

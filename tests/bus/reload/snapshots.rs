@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
-use wattle::api::{DeployOutcome, Policy, Seek, SeekState, SeekTo, TakenBy};
+use wattle::api::{DeployOutcome, Policy, Seek, SeekState, SeekTo, SnapshotCause};
 use wattle::dispatch::{Renames, Tree};
 use wattle::effects::memory::Operation;
 use wattle::effects::{MemoryDisk, SystemClock};
@@ -44,7 +44,7 @@ async fn a_deploy_leaves_the_state_that_it_found_in_a_snapshot() {
     let on_trial = bus.status().on_trial.unwrap().digest;
     let note = format!("before the deploy of {} in place of {}", &on_trial[..16], &before[..16]);
     assert_eq!(taken.iter().map(|taken| (&taken.note, &taken.digest)).collect::<Vec<_>>(), [(&note, &before)]);
-    assert_eq!((taken[0].by, bus.status().reload), (TakenBy::Deploy, None));
+    assert_eq!((taken[0].by, bus.status().reload), (SnapshotCause::Deploy, None));
 
     // nothing of the new version is in it
     let (to, state) = (SeekTo::Snapshot, SeekState::Snapshot(taken[0].number));
@@ -110,9 +110,11 @@ async fn a_snapshot_before_a_start_waits_for_one_by_hand_that_is_being_written()
     let (is_held, open) = hold_first_write(&world.engine.snapshot_disk());
     let (tree, plan) = (bus.tree.clone(), bus.tree.plan());
     let by_hand =
-        tokio::spawn(async move { tree.subscriber("work").unwrap().snapshots().take(TakenBy::Hand, "", 8).await });
+        tokio::spawn(
+            async move { tree.subscriber("work").unwrap().snapshots().take(SnapshotCause::Hand, "", 8).await },
+        );
     until("it is being written", || is_held.load(Ordering::SeqCst)).await;
-    let (renames, about) = (Renames::default(), (TakenBy::Deploy, "d", "n"));
+    let (renames, about) = (Renames::default(), (SnapshotCause::Deploy, "d", "n"));
     let mut other = Box::pin(bus.tree.take_where_it_does_not_run((&plan, &renames), "t/work", about, 8));
     let early = tokio::time::timeout(Duration::from_millis(100), &mut other).await;
     assert!(early.is_err(), "{early:?}");

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use wattle::api::{DeployOutcome, OnTrial, Policy, Proposal, Standing};
+use wattle::api::{DeployOutcome, Policy, Proposal, TrialStatus, VersionRole};
 use wattle::deploy::ReloadError;
 use wattle::effects::ManualClock;
 use wattle::topology::TrialPlan;
@@ -16,11 +16,11 @@ const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
 const START_NS: u64 = 1_700_000_000_000_000_000;
 
-fn standings(bus: &Bus) -> Vec<Standing> {
+fn standings(bus: &Bus) -> Vec<VersionRole> {
     bus.reloader.versions("work").unwrap().iter().map(|kept| kept.standing).collect()
 }
 
-fn trial(bus: &Bus) -> OnTrial {
+fn trial(bus: &Bus) -> TrialStatus {
     bus.status().on_trial.expect("a version is on trial")
 }
 
@@ -35,14 +35,14 @@ async fn the_trial_of_a_quiet_topic_ends_after_the_longest_time() {
     let bus = world.start().await;
     bus.deploy("b", Policy::Swap).await;
     pass(2 * MINUTE).await;
-    let OnTrial { handled, events, lasted, time, ends_in, .. } = trial(&bus);
+    let TrialStatus { handled, events, lasted, time, ends_in, .. } = trial(&bus);
     assert_eq!((handled, events, lasted, time), (0, 1_000, MINUTE, MINUTE));
     assert!(ends_in <= 8 * MINUTE && ends_in > 7 * MINUTE, "{ends_in:?}");
     pass(7 * MINUTE).await;
-    assert_eq!(standings(&bus), [Standing::Proven, Standing::Tried]);
+    assert_eq!(standings(&bus), [VersionRole::Proven, VersionRole::Tried]);
     pass(2 * MINUTE).await;
     bus.is_proven().await;
-    assert_eq!(standings(&bus), [Standing::Kept, Standing::Proven]);
+    assert_eq!(standings(&bus), [VersionRole::Kept, VersionRole::Proven]);
     bus.stop().await;
 }
 
@@ -53,10 +53,10 @@ async fn enough_events_end_a_trial_once_it_has_lasted_and_not_before() {
     bus.deploy("b", Policy::Swap).await;
     bus.publish(&["1", "2", "3"]).await;
     pass(MINUTE / 2).await;
-    assert_eq!((trial(&bus).handled, standings(&bus)[1]), (3, Standing::Tried));
+    assert_eq!((trial(&bus).handled, standings(&bus)[1]), (3, VersionRole::Tried));
     pass(MINUTE).await;
     bus.is_proven().await;
-    assert_eq!(standings(&bus)[1], Standing::Proven);
+    assert_eq!(standings(&bus)[1], VersionRole::Proven);
     bus.stop().await;
 }
 
@@ -73,7 +73,7 @@ async fn a_quiet_canary_goes_on_to_all_lanes_and_is_tried_there_as_long_again() 
     pass(11 * MINUTE).await;
     until("it is tried in all lanes", || bus.status().on_trial.is_some_and(|trial| trial.lanes == 4)).await;
     pass(8 * MINUTE).await;
-    assert_eq!(standings(&bus)[1], Standing::Tried);
+    assert_eq!(standings(&bus)[1], VersionRole::Tried);
     pass(3 * MINUTE).await;
     bus.is_proven().await;
     bus.stop().await;
@@ -92,14 +92,14 @@ async fn a_restart_takes_nothing_off_the_longest_time_and_all_of_the_shortest() 
     for (passes, left) in [(4 * MINUTE, 6 * MINUTE), (26 * MINUTE, MINUTE)] {
         clock.0.fetch_add(passes.as_nanos() as u64, Ordering::SeqCst);
         let bus = world.start().await;
-        let OnTrial { lasted, ends_in, .. } = trial(&bus);
+        let TrialStatus { lasted, ends_in, .. } = trial(&bus);
         assert!(lasted < SECOND && ends_in <= left && ends_in + SECOND > left, "{left:?}: {ends_in:?}");
         bus.stop().await;
     }
     let bus = world.start().await;
     pass(2 * MINUTE).await;
     bus.is_proven().await;
-    assert_eq!(standings(&bus)[1], Standing::Proven);
+    assert_eq!(standings(&bus)[1], VersionRole::Proven);
     bus.stop().await;
 }
 
@@ -112,7 +112,7 @@ async fn somebody_ends_a_trial_at_once_also_of_a_canary_and_one_that_asks() {
         assert!(matches!(none, ReloadError::NoTrial { .. }), "{none}");
         bus.deploy("b", policy).await;
         let version = bus.reloader.promote("work").await.unwrap();
-        assert_eq!(standings(&bus), [Standing::Kept, Standing::Proven]);
+        assert_eq!(standings(&bus), [VersionRole::Kept, VersionRole::Proven]);
         assert_eq!((bus.status().on_trial, bus.status().digest), (None, version.to_string()));
         bus.stop().await;
         let bus = world.start().await;
@@ -126,7 +126,7 @@ async fn somebody_ends_a_trial_at_once_also_of_a_canary_and_one_that_asks() {
     bus.tree.publisher().publish("in", &events, None).await.unwrap();
     until("it asks", || bus.status().reload.is_some_and(|said| said.contains("plugin promote t/work"))).await;
     bus.reloader.promote("work").await.unwrap();
-    assert_eq!(standings(&bus), [Standing::Kept, Standing::Proven]);
+    assert_eq!(standings(&bus), [VersionRole::Kept, VersionRole::Proven]);
     bus.stop().await;
 }
 
@@ -149,7 +149,7 @@ async fn when_trials_end_is_no_part_of_a_version_and_restarts_nothing() {
     let applied = bus.reloader.apply(proposal, false).await.unwrap();
     let words: Vec<_> = applied.changes.iter().flat_map(|change| &change.words).collect();
     assert_eq!((applied.changes.len(), words), (1, vec![&"another `trial`".to_owned()]));
-    assert_eq!(standings(&bus), [Standing::Proven]);
+    assert_eq!(standings(&bus), [VersionRole::Proven]);
     bus.deploy("b", Policy::Swap).await;
     bus.publish(&["1", "2"]).await;
     tokio::time::timeout(PATIENCE, bus.is_proven()).await.unwrap();

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::runtime::Handle;
-use wattle::api::{Component, DeployOutcome, Digest, Policy, Proposal, Standing, What};
+use wattle::api::{ChangeKind, Component, DeployOutcome, Digest, Policy, Proposal, VersionRole};
 use wattle::deploy::{ReloadError, Reloader, Store, TopologyError, begin};
 use wattle::dispatch::Tree;
 use wattle::effects::memory::Operation;
@@ -120,7 +120,7 @@ async fn another_component_alone_is_tried_while_the_lanes_continue() {
     upload(&bus, "b").await.unwrap();
     let planned = bus.reloader.changes(&proposal(&world.plan, &["b"])).unwrap();
     let [change] = planned.changes.as_slice() else { panic!("{planned:?}") };
-    assert_eq!((change.name.as_str(), change.what), ("t/work", What::Changed));
+    assert_eq!((change.name.as_str(), change.what), ("t/work", ChangeKind::Changed));
     let [a, b] = [Digest::of(b"a").short(), Digest::of(b"b").short()];
     assert_eq!(change.words, [format!("component {b} of its file becomes a candidate in place of {a}")]);
     let applied = bus.reloader.apply(proposal(&world.plan, &["b"]), false).await.unwrap();
@@ -128,13 +128,13 @@ async fn another_component_alone_is_tried_while_the_lanes_continue() {
     assert_eq!(bus.who().await, "b");
     let standings =
         |bus: &Bus| bus.reloader.versions("work").unwrap().into_iter().map(|of| of.standing).collect::<Vec<_>>();
-    assert_eq!(standings(&bus), [Standing::Proven, Standing::Tried]);
+    assert_eq!(standings(&bus), [VersionRole::Proven, VersionRole::Tried]);
     // the same again changes nothing, and neither does a restart
     assert!(bus.reloader.apply(proposal(&world.plan, &["b"]), false).await.unwrap().is_empty());
-    assert_eq!(standings(&bus), [Standing::Proven, Standing::Tried]);
+    assert_eq!(standings(&bus), [VersionRole::Proven, VersionRole::Tried]);
     bus.stop().await;
     let (bus, _) = restart(&world, world.disk.clone()).await;
-    assert_eq!(standings(&bus), [Standing::Proven, Standing::Tried]);
+    assert_eq!(standings(&bus), [VersionRole::Proven, VersionRole::Tried]);
     bus.reloader.promote("work").await.unwrap();
     // back to the stable version before, by the same way
     bus.reloader.apply(proposal(&world.plan, &["a"]), false).await.unwrap();

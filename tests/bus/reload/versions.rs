@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use wattle::api::{Changes, DeployOutcome, Digest, KeptVersion, Policy, Proposal, Standing};
+use wattle::api::{Changes, DeployOutcome, Digest, Policy, Proposal, StoredVersion, VersionRole};
 use wattle::deploy::{ReloadError, Store};
 use wattle::dispatch::Capsule;
 use wattle::effects::{Disk, MemoryDisk, SystemClock};
 use wattle::topology::Plan;
-use wattle::wasm::{Hidden, PluginSpec};
+use wattle::wasm::{HiddenReason, PluginSpec};
 
 use crate::common::trees::{PATIENCE, plan_of};
 use crate::reload::bed::{Bus, LONG, ONE, SHORT, World, tried};
@@ -35,7 +35,7 @@ fn rotate(world: &World, secret: &str) {
     std::fs::write(secret_file(world), secret).unwrap();
 }
 
-fn version(bus: &Bus, standing: Standing) -> KeptVersion {
+fn version(bus: &Bus, standing: VersionRole) -> StoredVersion {
     let found = bus.reloader.versions("work").unwrap();
     found.into_iter().find(|version| version.standing == standing).unwrap_or_else(|| panic!("none is {standing:?}"))
 }
@@ -55,7 +55,7 @@ async fn new_settings_are_for_the_component_that_was_deployed_and_not_for_that_o
         let mut world = World::new("a");
         let bus = world.start().await;
         bus.deploy("b", Policy::Replace).await;
-        let was = version(&bus, Standing::Proven);
+        let was = version(&bus, VersionRole::Proven);
         let bus = if is_live {
             let words = apply(&bus, &world, &new).await.join("; ");
             let (runs, file) = (was.wasm.short(), Digest::of(b"a").short());
@@ -71,8 +71,8 @@ async fn new_settings_are_for_the_component_that_was_deployed_and_not_for_that_o
             world.start().await
         };
         assert_eq!(bus.who().await, "b");
-        assert_eq!(version(&bus, Standing::Proven).version, was.version);
-        let tried = version(&bus, Standing::Tried);
+        assert_eq!(version(&bus, VersionRole::Proven).version, was.version);
+        let tried = version(&bus, VersionRole::Tried);
         assert!(tried.wasm == was.wasm && tried.version != was.version);
         // what is taken back is not tried again before something is new
         bus.reloader.rollback("work").await.unwrap();
@@ -80,12 +80,12 @@ async fn new_settings_are_for_the_component_that_was_deployed_and_not_for_that_o
         world.plan = new;
         let bus = world.start().await;
         assert_eq!((bus.who().await.as_str(), bus.status().on_trial), ("b", None));
-        assert_eq!(version(&bus, Standing::Proven).version, was.version);
+        assert_eq!(version(&bus, VersionRole::Proven).version, was.version);
         bus.stop().await;
         // and the file still has its say
         world.write("c");
         let bus = world.start().await;
-        assert_eq!((bus.who().await.as_str(), version(&bus, Standing::Tried).wasm), ("c", Digest::of(b"c")));
+        assert_eq!((bus.who().await.as_str(), version(&bus, VersionRole::Tried).wasm), ("c", Digest::of(b"c")));
         bus.stop().await;
     }
 }
@@ -99,8 +99,8 @@ async fn new_settings_while_a_version_is_on_trial_are_for_that_one_in_as_many_la
     bus.stop().await;
     world.plan = plan_of(&[&wide(ONE).replace("to: {", "config: { a: b }, to: {")]);
     let bus = world.start().await;
-    assert_eq!(version(&bus, Standing::Tried).wasm, Digest::of(b"b"));
-    assert_eq!(version(&bus, Standing::Proven).wasm, Digest::of(b"a"));
+    assert_eq!(version(&bus, VersionRole::Tried).wasm, Digest::of(b"b"));
+    assert_eq!(version(&bus, VersionRole::Proven).wasm, Digest::of(b"a"));
     assert_eq!(bus.status().on_trial.unwrap().lanes, 2);
     bus.stop().await;
 }
@@ -125,7 +125,7 @@ async fn a_pinned_version_has_its_settings_until_it_is_let_go() {
     let pinned = bus.reloader.pin("work", None).await.unwrap();
     let words = apply(&bus, &world, &told("a: b")).await.join("; ");
     assert!(words.contains("runs on with the settings that it has: it is pinned"), "{words}");
-    assert_eq!((version(&bus, Standing::Proven).version, bus.status().on_trial), (pinned, None));
+    assert_eq!((version(&bus, VersionRole::Proven).version, bus.status().on_trial), (pinned, None));
     let other = |bus: &Bus| {
         let mut statuses = [bus.status()];
         bus.reloader.tell(&mut statuses);
@@ -141,7 +141,7 @@ async fn a_pinned_version_has_its_settings_until_it_is_let_go() {
     assert!(is_pinned && why.contains("`wattle plugin pin t/work --off` starts a trial of the applied ones"), "{why}");
     // letting it go tries what was applied, at once, and says so
     let unpinned = bus.reloader.unpin("work").await.unwrap();
-    let tried = version(&bus, Standing::Tried);
+    let tried = version(&bus, VersionRole::Tried);
     assert_eq!((unpinned.tries, tried.wasm), (Some(tried.version), Digest::of(b"a")));
     assert!(tried.cause.contains("other settings"), "its file is as it was: {}", tried.cause);
     assert_eq!(other(&bus), (false, String::new()));
@@ -178,7 +178,7 @@ async fn what_comes_after_a_pin_is_the_same_for_a_running_bus_and_for_a_start() 
             world.plan = told("a: b");
             world.start().await
         };
-        let tried = version(&bus, Standing::Tried);
+        let tried = version(&bus, VersionRole::Tried);
         assert_eq!((Some(tried.version), tried.wasm), (tries, Digest::of(b"b")));
         bus.stop().await;
     }
@@ -320,7 +320,7 @@ async fn a_record_of_before_is_read_and_files_that_are_as_they_were_propose_noth
     let bus = world.start().await;
     assert_eq!(bus.who().await, "c");
     assert_eq!(
-        (version(&bus, Standing::Proven).wasm, version(&bus, Standing::Tried).wasm),
+        (version(&bus, VersionRole::Proven).wasm, version(&bus, VersionRole::Tried).wasm),
         (Digest::of(b"b"), Digest::of(b"c"))
     );
     assert_eq!(bus.reloader.versions("work").unwrap().len(), 3, "b with one secret and with another is one version");
@@ -338,7 +338,7 @@ async fn a_record_of_before_is_read_and_files_that_are_as_they_were_propose_noth
     drop(kept);
     world.write("d");
     let bus = world.start().await;
-    assert_eq!((bus.who().await.as_str(), version(&bus, Standing::Proven).wasm), ("d", Digest::of(b"a")));
+    assert_eq!((bus.who().await.as_str(), version(&bus, VersionRole::Proven).wasm), ("d", Digest::of(b"a")));
     bus.stop().await;
 }
 
@@ -346,11 +346,11 @@ async fn a_record_of_before_is_read_and_files_that_are_as_they_were_propose_noth
 async fn what_is_proven_with_new_settings_is_what_one_goes_back_from() {
     let world = World::of(ONE, "a", SHORT);
     let bus = world.start().await;
-    let first = version(&bus, Standing::Proven);
+    let first = version(&bus, VersionRole::Proven);
     apply(&bus, &world, &tried(told("a: b"), SHORT)).await;
     bus.publish(&["1", "2"]).await;
     bus.is_proven().await;
-    assert_eq!(version(&bus, Standing::Kept).version, first.version);
+    assert_eq!(version(&bus, VersionRole::Kept).version, first.version);
     assert_eq!(bus.reloader.rollback("work").await.unwrap(), first.version);
     bus.stop().await;
 }
@@ -365,7 +365,7 @@ async fn capsule(capsules: &mut tokio::sync::mpsc::Receiver<Capsule>) -> (Capsul
         subscriber: capsule.subscriber.clone(),
         wasm: b"a reject=1 reject=2 reject=3".to_vec(),
         config,
-        hidden: secrets.into_iter().map(|name| (name, Hidden::Secret)).collect(),
+        hidden: secrets.into_iter().map(|name| (name, HiddenReason::Secret)).collect(),
         ports: capsule.ports.clone(),
         limits: capsule.plugin_limits(),
     };
@@ -386,7 +386,7 @@ async fn a_capsule_has_the_settings_of_the_version_that_failed_and_not_those_of_
     };
     let bus = world.start().await;
     apply(&bus, &world, &plan("5", "2s")).await;
-    let five = version(&bus, Standing::Tried).version;
+    let five = version(&bus, VersionRole::Tried).version;
     bus.reloader.pin("work", Some(&five.to_string())).await.unwrap();
     bus.reloader.unpin("work").await.unwrap();
     let (sender, mut capsules) = tokio::sync::mpsc::channel(8);
@@ -401,7 +401,7 @@ async fn a_capsule_has_the_settings_of_the_version_that_failed_and_not_those_of_
     };
     expect("1", "5", 2_000, five).await;
     apply(&bus, &world, &plan("10", "3s")).await;
-    expect("2", "10", 3_000, version(&bus, Standing::Tried).version).await;
+    expect("2", "10", 3_000, version(&bus, VersionRole::Tried).version).await;
     bus.reloader.rollback("work").await.unwrap();
     expect("3", "5", 2_000, five).await;
     bus.stop().await;

@@ -9,7 +9,7 @@ use tonic_types::StatusExt;
 use wattle::api::v1::publisher_service_client::PublisherServiceClient;
 use wattle::api::v1::reader_service_client::ReaderServiceClient;
 use wattle::api::v1::{self, read_request};
-use wattle::client::{Read, Start};
+use wattle::client::{ReadRequest, Start};
 use wattle::limits;
 use wattle::model::Event;
 
@@ -258,7 +258,7 @@ async fn others_go_on_while_someone_sends_nonsense() {
             call(&address, "/wattle.v1.PublisherService/Publish", body).await;
         }
     });
-    let mut reading = bed.client.read(Read { follow: true, limit: Some(500), ..all_of(LOG) }).await.unwrap();
+    let mut reading = bed.client.read(ReadRequest { follow: true, limit: Some(500), ..all_of(LOG) }).await.unwrap();
     let mut ids = Vec::new();
     while let Some(events) = reading.next().await.unwrap() {
         ids.extend(events.iter().map(|event| id(&event.event)));
@@ -266,6 +266,6 @@ async fn others_go_on_while_someone_sends_nonsense() {
     assert_eq!(ids, (0..500).map(|number| number.to_string()).collect::<Vec<_>>());
     good.await.unwrap();
     bad.await.unwrap();
-    let from_the_end = Read { start: Start::Latest, ..all_of(LOG) };
+    let from_the_end = ReadRequest { start: Start::Latest, ..all_of(LOG) };
     assert!(read_all(&bed.client, from_the_end).await.is_empty());
 }

@@ -7,13 +7,14 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::sync::watch;
 use wattle::api::{Bounds, Storage};
-use wattle::client::{Client, Read, Received};
+use wattle::client::{Client, ReadRequest, ReceivedEvent};
 use wattle::dispatch::Tree;
 use wattle::effects::Disk;
 use wattle::engine::memory::MemoryEngine;
 use wattle::engine::{
     AppendError, AppendReceipt, ApplyError, Blueprint, Capabilities, CatalogueTopic, Chunk, Engine, Health, Hold,
-    Numbers, ProducerUnknown, ReadBudget, ReadError, Retention, RetentionBounds, SessionError, Slices, Stopped, TimeOf,
+    Numbers, ProducerUnknown, ReadBudget, ReadError, Retention, RetentionBounds, SessionError, Slices, StopReason,
+    TimeOf,
 };
 use wattle::model::call::{Action, Batch, Failure, HandleError, Handled, Handler, Output, StateWrite};
 use wattle::model::event::Data;
@@ -63,7 +64,7 @@ impl GatedEngine {
     }
 
     pub(crate) fn poison(&self) {
-        self.health.send_replace(Health::Stopped(Stopped::Poisoned("no space on device".into())));
+        self.health.send_replace(Health::Stopped(StopReason::Poisoned("no space on device".into())));
     }
 
     /// Waits until so many appends have come to the gate since the start.
@@ -120,7 +121,7 @@ impl Engine for GatedEngine {
         Ok(chunks)
     }
 
-    async fn wait_durable(&self, partition: PartitionId, offset: Offset) -> Result<(), Stopped> {
+    async fn wait_durable(&self, partition: PartitionId, offset: Offset) -> Result<(), StopReason> {
         self.inner.wait_durable(partition, offset).await
     }
 
@@ -210,7 +211,7 @@ impl Engine for GatedEngine {
         self.health.subscribe()
     }
 
-    async fn close(&self) -> Result<(), Stopped> {
+    async fn close(&self) -> Result<(), StopReason> {
         self.inner.close().await
     }
 }
@@ -370,7 +371,7 @@ pub(crate) fn id(event: &Bytes) -> String {
 }
 
 /// Everything that a read gives, to its end.
-pub(crate) async fn read_all(client: &Client, read: Read) -> Vec<Received> {
+pub(crate) async fn read_all(client: &Client, read: ReadRequest) -> Vec<ReceivedEvent> {
     let mut reading = client.read(read).await.unwrap();
     let mut all = Vec::new();
     while let Some(events) = reading.next().await.unwrap() {
@@ -380,6 +381,6 @@ pub(crate) async fn read_all(client: &Client, read: Read) -> Vec<Received> {
 }
 
 /// Everything in a topic.
-pub(crate) fn all_of(topic: &str) -> Read {
-    Read { topic: topic.to_owned(), ..Read::default() }
+pub(crate) fn all_of(topic: &str) -> ReadRequest {
+    ReadRequest { topic: topic.to_owned(), ..ReadRequest::default() }
 }

@@ -6,8 +6,8 @@ use tonic::Code;
 use tonic_types::StatusExt;
 use wattle::api::v1;
 use wattle::api::v1::publisher_service_client::PublisherServiceClient;
-use wattle::api::{Numbering, Placement, Published};
-use wattle::client::{Client, Read, Window};
+use wattle::api::{Numbering, Placement, PublishReceipt};
+use wattle::client::{Client, ReadRequest, Window};
 use wattle::engine::Health;
 use wattle::limits::PRODUCER_BYTES_MAX;
 
@@ -18,9 +18,9 @@ fn till(first_sequence: u64) -> Numbering {
 }
 
 /// As if these had been published before.
-fn again(published: &Published) -> Published {
+fn again(published: &PublishReceipt) -> PublishReceipt {
     let places = published.places.iter().map(|place| Placement { is_duplicate: true, ..*place });
-    Published {
+    PublishReceipt {
         epoch: published.epoch,
         places: places.collect(),
         delayed: Vec::new(),
@@ -183,7 +183,7 @@ async fn a_numbered_stream_that_breaks_goes_on_where_it_broke() {
     bed.engine.health.send_replace(Health::Serving);
     let mut answers = publishing.send(batch(7)).await.unwrap();
     answers.extend(publishing.finish().await.unwrap());
-    let duplicates: Vec<_> = answers.iter().map(Published::duplicates).collect();
+    let duplicates: Vec<_> = answers.iter().map(PublishReceipt::duplicates).collect();
     assert_eq!(duplicates, [2, 2, 2, 2, 2, 0, 0]);
     assert_eq!(publishing.answered_events(), 16);
 
@@ -194,7 +194,7 @@ async fn a_numbered_stream_that_breaks_goes_on_where_it_broke() {
     }
     another.finish().await.unwrap();
     for key in ["k", "l"] {
-        let read = Read { key: Some(key.into()), ..all_of(ORDERS) };
+        let read = ReadRequest { key: Some(key.into()), ..all_of(ORDERS) };
         let stored: Vec<_> = read_all(&bed.client, read).await.iter().map(|event| id(&event.event)).collect();
         let end = if key == "k" { "a" } else { "b" };
         assert_eq!(stored, (0..10).map(|number| format!("{number}{end}")).collect::<Vec<_>>());

@@ -6,8 +6,8 @@ use std::time::Duration;
 use tonic::{Code, Request};
 use wattle::api::v1;
 use wattle::api::v1::publisher_service_client::PublisherServiceClient;
-use wattle::api::{Addressed, Numbering};
-use wattle::client::{Client, ClientError, Received, Window};
+use wattle::api::{AddressedEvent, Numbering};
+use wattle::client::{Client, ClientError, ReceivedEvent, Window};
 use wattle::model::Event;
 use wattle::model::event::Data;
 
@@ -23,7 +23,8 @@ async fn published_events_are_at_the_places_that_were_answered() {
     let stored = read_all(&bed.client, all_of(ORDERS)).await;
     assert_eq!(stored.len(), 100);
     for (event, place) in events.iter().zip(published.places) {
-        let is_there = |stored: &&Received| (stored.partition, Some(stored.offset)) == (place.partition, place.offset);
+        let is_there =
+            |stored: &&ReceivedEvent| (stored.partition, Some(stored.offset)) == (place.partition, place.offset);
         let found = stored.iter().find(is_there).unwrap();
         assert_eq!((&found.event, found.epoch), (event, published.epoch));
     }
@@ -135,8 +136,8 @@ async fn nobody_at_the_address_is_unreachable() {
 #[tokio::test]
 async fn events_for_several_topics_are_published_together_or_not_at_all() {
     let bed = bed().await;
-    let to = |topic: &str, event| Addressed { topic: topic.to_owned(), event };
-    let together = |events: Vec<Addressed>| bed.client.publish_together(events, None);
+    let to = |topic: &str, event| AddressedEvent { topic: topic.to_owned(), event };
+    let together = |events: Vec<AddressedEvent>| bed.client.publish_together(events, None);
     let events = vec![to(LOG, event("a", "k")), to(PAYMENTS, event("b", "k")), to("", event("c", "k"))];
     let published = together(events.clone()).await.unwrap();
     assert_eq!((published.places.len(), published.duplicates()), (3, 0));
@@ -182,7 +183,7 @@ async fn a_full_backlog_is_refused_with_a_time_to_try_again() {
     assert_eq!((refused.code, refused.reason.as_str()), (Code::ResourceExhausted, "BACKLOG_FULL"));
     assert_eq!(refused.retry_after, Some(Duration::from_millis(200)));
     assert!(refused.message.contains("`shop/bounded`"), "{}", refused.message);
-    let together = vec![Addressed { topic: "bounded".into(), event: event("c", "k") }];
+    let together = vec![AddressedEvent { topic: "bounded".into(), event: event("c", "k") }];
     let ClientError::Refused(refused) = bed.client.publish_together(together, None).await.unwrap_err() else {
         panic!("it is refused")
     };

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 
 use tonic::Code;
-use wattle::api::TraceOf;
-use wattle::client::{ClientError, Position, Read, Start};
+use wattle::api::TraceQuery;
+use wattle::client::{ClientError, Position, ReadRequest, Start};
 use wattle::model::Event;
 
 use super::bed::{Bed, LOG, ORDERS, all_of, bed, event, id, read_all};
@@ -53,18 +53,18 @@ async fn a_long_partition_does_not_keep_the_others_waiting() {
 async fn filters_and_limits_choose() {
     let bed = bed().await;
     publish(&bed, ORDERS, 0..100).await;
-    let keyed = read_all(&bed.client, Read { key: Some("key-3".into()), ..all_of(ORDERS) }).await;
+    let keyed = read_all(&bed.client, ReadRequest { key: Some("key-3".into()), ..all_of(ORDERS) }).await;
     let ids: Vec<String> = keyed.iter().map(|event| id(&event.event)).collect();
     assert_eq!(ids, (0..10).map(|ten| format!("{}", ten * 10 + 3)).collect::<Vec<_>>());
 
     let other = Event { id: "x".into(), source: "/s".into(), r#type: "other".into(), ..Event::default() };
     bed.client.publish(ORDERS, vec![other.encode()]).await.unwrap();
-    let typed = read_all(&bed.client, Read { r#type: Some("other".into()), ..all_of(ORDERS) }).await;
+    let typed = read_all(&bed.client, ReadRequest { r#type: Some("other".into()), ..all_of(ORDERS) }).await;
     assert_eq!(typed.iter().map(|event| id(&event.event)).collect::<Vec<_>>(), ["x"]);
 
-    let limited = Read { limit: Some(7), ..all_of(ORDERS) };
+    let limited = ReadRequest { limit: Some(7), ..all_of(ORDERS) };
     assert_eq!(read_all(&bed.client, limited).await.len(), 7);
-    let limited = Read { limit: Some(2), key: Some("key-3".into()), follow: true, ..all_of(ORDERS) };
+    let limited = ReadRequest { limit: Some(2), key: Some("key-3".into()), follow: true, ..all_of(ORDERS) };
     assert_eq!(read_all(&bed.client, limited).await.len(), 2);
 }
 
@@ -74,7 +74,7 @@ async fn a_read_starts_where_it_is_told_to() {
     publish(&bed, LOG, 0..10).await;
     let all = read_all(&bed.client, all_of(LOG)).await;
     let first = async |start| {
-        let events = read_all(&bed.client, Read { start, ..all_of(LOG) }).await;
+        let events = read_all(&bed.client, ReadRequest { start, ..all_of(LOG) }).await;
         events.first().map(|event| event.offset)
     };
     assert_eq!(first(Start::Earliest).await, Some(0));
@@ -90,7 +90,7 @@ async fn a_read_starts_where_it_is_told_to() {
 async fn who_follows_from_the_latest_sees_everything_after_the_answer_began() {
     let bed = bed().await;
     publish(&bed, ORDERS, 0..20).await;
-    let read = Read { start: Start::Latest, follow: true, limit: Some(30), ..all_of(ORDERS) };
+    let read = ReadRequest { start: Start::Latest, follow: true, limit: Some(30), ..all_of(ORDERS) };
     let mut reading = bed.client.read(read).await.unwrap();
     publish(&bed, ORDERS, 100..130).await;
     let mut numbers = Vec::new();
@@ -111,7 +111,7 @@ async fn a_reader_that_does_not_read_holds_up_nobody() {
         bed.client.publish(LOG, vec![large.clone(); 50]).await.unwrap();
     }
     // 64 MiB lie there; this one takes nothing of it, on the same connection as the others.
-    let idle = bed.client.read(Read { follow: true, ..all_of(LOG) }).await.unwrap();
+    let idle = bed.client.read(ReadRequest { follow: true, ..all_of(LOG) }).await.unwrap();
     publish(&bed, ORDERS, 0..50).await;
     assert_eq!(read_all(&bed.client, all_of(ORDERS)).await.len(), 50);
     assert_eq!(read_all(&bed.client, all_of(LOG)).await.len(), 1_000);
@@ -126,15 +126,15 @@ async fn the_lineage_of_an_event_is_asked_for_by_its_id() {
     let bed = bed().await;
     bed.client.publish(ORDERS, vec![crate::common::trees::event("o-1", "k", "emit")]).await.unwrap();
     settled(&bed.tree).await;
-    let of = |id: &str| TraceOf { id: id.to_owned(), ..TraceOf::default() };
+    let of = |id: &str| TraceQuery { id: id.to_owned(), ..TraceQuery::default() };
     let trace = bed.client.trace(of("o-1")).await.unwrap();
     assert_eq!(trace, bed.tree.trace(&of("o-1")).await.unwrap(), "nothing of it is lost on the way");
     assert_eq!(trace.events.len(), 2, "{trace:#?}");
-    let ask = |of: TraceOf| async { bed.client.trace(of).await.unwrap_err() };
+    let ask = |of: TraceQuery| async { bed.client.trace(of).await.unwrap_err() };
     for (of, code, reason) in [
         (of("nobody"), Code::NotFound, "UNKNOWN_EVENT"),
         (of(""), Code::InvalidArgument, "INVALID_ARGUMENT"),
-        (TraceOf { topic: Some("nowhere".into()), ..of("o-1") }, Code::NotFound, "UNKNOWN_TOPIC"),
+        (TraceQuery { topic: Some("nowhere".into()), ..of("o-1") }, Code::NotFound, "UNKNOWN_TOPIC"),
     ] {
         let ClientError::Refused(refused) = ask(of.clone()).await else { panic!("{of:?}") };
         assert_eq!((refused.code, refused.reason.as_str()), (code, reason), "{of:?}");

@@ -8,7 +8,7 @@ use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
 use wattle::api::v1;
 use wattle::api::v1::publisher_service_client::PublisherServiceClient;
-use wattle::client::{Client, ClientError, Read, Window};
+use wattle::client::{Client, ClientError, ReadRequest, Window};
 
 use super::bed::{Gate, LOG, all_of, bed, event, read_all};
 
@@ -73,7 +73,7 @@ async fn a_stream_is_answered_up_to_where_it_was_taken_and_then_told() {
 #[tokio::test]
 async fn followers_are_told_to_come_back() {
     let bed = bed().await;
-    let mut reading = bed.client.read(Read { follow: true, ..all_of(LOG) }).await.unwrap();
+    let mut reading = bed.client.read(ReadRequest { follow: true, ..all_of(LOG) }).await.unwrap();
     let waiting = tokio::spawn(async move { reading.next().await });
     assert!(bed.server.stop(LONG).await);
     let error = waiting.await.unwrap().unwrap_err();

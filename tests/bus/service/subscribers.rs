@@ -134,7 +134,7 @@ async fn a_released_event_is_tried_again_and_its_key_goes_on() {
     assert_eq!(data, ["fail", "emit"], "in their order");
 }
 
-fn data(received: &wattle::client::Received) -> String {
+fn data(received: &wattle::client::ReceivedEvent) -> String {
     String::from_utf8(Event::decode(&received.event).unwrap().data.unwrap().as_bytes().to_vec()).unwrap()
 }
 
@@ -265,7 +265,7 @@ async fn a_subscriber_is_moved_and_a_dry_run_says_how() {
     publish(&bed, ORDERS, &[("a", "k", "emit"), ("b", "k", "emit"), ("c", "k", "emit")]).await;
     let partition = bed.client.publish(ORDERS, vec![event("d", "k", "emit")]).await.unwrap().places[0].partition;
     settled(&bed.tree).await;
-    let at = |moved: &[wattle::api::Moved]| {
+    let at = |moved: &[wattle::api::LaneMove]| {
         let moved = moved.iter().find(|moved| moved.partition == partition).unwrap();
         (moved.from, moved.to)
     };

@@ -11,7 +11,7 @@ use tonic::transport::Endpoint;
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
-use wattle::client::{Client, ClientError, Read};
+use wattle::client::{Client, ClientError, ReadRequest};
 use wattle::model::event::Data;
 use wattle::model::{Attribute, Event};
 
@@ -242,7 +242,7 @@ fn ended(process: Process) -> Ended {
 /// All events of a topic, in the order in which they come.
 pub(crate) async fn events(client: &Client, topic: &str) -> Result<Vec<Event>, ClientError> {
     let mut events = Vec::new();
-    let mut reading = client.read(Read { topic: topic.to_owned(), ..Read::default() }).await?;
+    let mut reading = client.read(ReadRequest { topic: topic.to_owned(), ..ReadRequest::default() }).await?;
     while let Some(received) = reading.next().await? {
         events.extend(received.iter().map(|received| Event::decode(&received.event).unwrap()));
     }

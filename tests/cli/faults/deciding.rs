@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
-use wattle::api::{Digest, TraceOf};
+use wattle::api::{Digest, TraceQuery};
 use wattle::client::Client;
 use wattle::deploy::Store;
 use wattle::effects::{DiskFolder, SystemClock};
@@ -224,7 +224,7 @@ async fn kill_everywhere(change: Change) {
             shop.all_done(&client, "sent", &context).await;
         }
         for id in ids {
-            let trace = client.trace(TraceOf { id, ..TraceOf::default() }).await.unwrap();
+            let trace = client.trace(TraceQuery { id, ..TraceQuery::default() }).await.unwrap();
             let by = trace.events[0].handlings.iter();
             let by: BTreeMap<_, _> = by.map(|it| (it.subscriber.clone(), it.digest.clone())).collect();
             let one = now

@@ -4,7 +4,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use tokio::net::TcpStream;
-use wattle::client::{ClientError, Read};
+use wattle::client::{ClientError, ReadRequest};
 
 use crate::faults::bus::{Bus, Home, Sent, read};
 
@@ -85,7 +85,7 @@ async fn connections_that_take_all_descriptors_do_not_end_the_bus() {
         }
     }
     // What is in memory no more may have to wait, but is not called damaged.
-    let mut reading = client.read(Read { topic: "log".into(), ..Read::default() }).await.unwrap();
+    let mut reading = client.read(ReadRequest { topic: "log".into(), ..ReadRequest::default() }).await.unwrap();
     loop {
         match reading.next().await {
             Ok(Some(_)) => {}

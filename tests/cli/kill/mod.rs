@@ -8,7 +8,7 @@ mod producer;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use wattle::client::{Client, Read};
+use wattle::client::{Client, ReadRequest};
 use wattle::model::event::Data;
 use wattle::model::{Event, OutputIds};
 
@@ -36,7 +36,8 @@ struct Found {
 /// Everything in a topic, by partition.
 async fn read(client: &Client, topic: &str) -> Vec<Vec<Found>> {
     let mut partitions = vec![Vec::new(); PARTITIONS as usize];
-    let mut reading = client.read(Read { topic: format!("shop/{topic}"), ..Read::default() }).await.unwrap();
+    let mut reading =
+        client.read(ReadRequest { topic: format!("shop/{topic}"), ..ReadRequest::default() }).await.unwrap();
     while let Some(events) = reading.next().await.unwrap() {
         for received in events {
             let event = Event::decode(&received.event).unwrap();

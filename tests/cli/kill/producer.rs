@@ -1,7 +1,7 @@
 //! Publishes orders over a connection of its own, and remembers what was acknowledged.
 
 use bytes::Bytes;
-use wattle::api::Published;
+use wattle::api::PublishReceipt;
 use wattle::client::{Client, ClientError, Window};
 use wattle::model::event::Data;
 use wattle::model::{Attribute, Event};
@@ -73,7 +73,7 @@ impl Producer {
     }
 
     /// Remembers where the events from `first` on are.
-    fn acknowledged(&mut self, first: usize, published: &Published) {
+    fn acknowledged(&mut self, first: usize, published: &PublishReceipt) {
         for (sent, place) in self.sent[first..].iter_mut().zip(&published.places) {
             sent.place = place.offset.map(|offset| (published.epoch, place.partition, offset));
         }

@@ -10,7 +10,8 @@ use wattle::effects::MemoryDisk;
 use wattle::effects::memory::Operation;
 use wattle::engine::embedded::EmbeddedEngine;
 use wattle::engine::{
-    AppendError, Blueprint, Engine, Health, ReadBudget, Session, SessionError, Stopped, SubscriberSpec, TopicSpec, Unit,
+    AppendError, Blueprint, Engine, Health, ReadBudget, Session, SessionError, StopReason, SubscriberSpec, TopicSpec,
+    Unit,
 };
 use wattle::limits;
 use wattle::log::{Condition, Durability, LogOptions};
@@ -169,15 +170,15 @@ async fn a_poisoned_engine_says_so_and_still_gives_what_was_durable() {
 
         let changed = health.wait_for(|health| *health != Health::Serving);
         let stopped = tokio::time::timeout(Duration::from_secs(60), changed).await.unwrap().unwrap().clone();
-        let Health::Stopped(Stopped::Poisoned(reason)) = &stopped else { panic!("{stopped:?}") };
+        let Health::Stopped(StopReason::Poisoned(reason)) = &stopped else { panic!("{stopped:?}") };
         assert!(reason.contains("the disk is gone"), "{reason}");
         let error = engine.append(slices(&[(input, b"refused")])).await.unwrap_err();
-        assert!(matches!(&error, AppendError::Stopped(Stopped::Poisoned(_))), "{error:?}");
+        assert!(matches!(&error, AppendError::Stopped(StopReason::Poisoned(_))), "{error:?}");
         assert!(!error.has_no_side_effects());
-        assert!(matches!(session.flush().await, Err(SessionError::Stopped(Stopped::Poisoned(_)))));
-        assert!(matches!(waits.await.unwrap(), Err(Stopped::Poisoned(_))));
-        assert!(matches!(reads.await.unwrap(), Err(SessionError::Stopped(Stopped::Poisoned(_)))));
-        assert!(matches!(engine.close().await, Err(Stopped::Poisoned(_))), "closing reports it");
+        assert!(matches!(session.flush().await, Err(SessionError::Stopped(StopReason::Poisoned(_)))));
+        assert!(matches!(waits.await.unwrap(), Err(StopReason::Poisoned(_))));
+        assert!(matches!(reads.await.unwrap(), Err(SessionError::Stopped(StopReason::Poisoned(_)))));
+        assert!(matches!(engine.close().await, Err(StopReason::Poisoned(_))), "closing reports it");
 
         let chunks = engine.read(input, 0, ALL).await.unwrap();
         assert_eq!(chunks[0].iter().next().unwrap().record, b"durable");
@@ -211,7 +212,7 @@ async fn a_sync_that_fails_at_the_end_is_reported_by_closing() {
     let (input, ..) = apply(&engine).await;
     disk.set_fault(|operation| if is_sync(operation) { Err(io::Error::other("the disk is gone")) } else { Ok(()) });
     engine.append(slices(&[(input, b"acknowledged when written")])).await.unwrap();
-    assert!(matches!(engine.close().await, Err(Stopped::Poisoned(_))));
+    assert!(matches!(engine.close().await, Err(StopReason::Poisoned(_))));
 }
 
 #[tokio::test]

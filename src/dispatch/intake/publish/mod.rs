@@ -10,34 +10,34 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::sync::Semaphore;
 
-use super::backlog::{self, Admission, Backlog, Wanted};
-use crate::api::{Addressed, Diverted, Numbering, Published};
+use super::backlog::{self, Admission, Backlog, Reservation};
+use crate::api::{AddressedEvent, DivertedEvent, Numbering, PublishReceipt};
 use crate::dispatch::apart;
 use crate::dispatch::rules::{delay, guards, keys};
 use crate::engine::{
-    AppendError, Engine, Fence, Guard, GuardRefused, Health, Mark, ProducerUnknown, SliceFull, Slices,
+    AppendError, Engine, Fence, Guard, GuardRefusal, Health, Mark, ProducerUnknown, SliceFull, Slices,
 };
 use crate::limits;
 use crate::model::event::bad_character;
 use crate::model::{EventId, EventView, PartitionId, ProducerId, Record, partition_of};
-pub use refused::{EventRefused, NumberingRefused, PublishError};
-pub use targets::{Target, Targets};
+pub use refused::{EventRefusal, NumberingRefusal, PublishError};
+pub use targets::{PublishTarget, Targets};
 
 impl Numbering {
     /// Checks the numbering for a call with `count` events at this time.
-    fn check(&self, count: usize, now_ns: u64) -> Result<(), NumberingRefused> {
+    fn check(&self, count: usize, now_ns: u64) -> Result<(), NumberingRefusal> {
         let (bytes, max) = (self.producer.len(), limits::PRODUCER_BYTES_MAX);
         if bytes == 0 || bytes > max {
-            return Err(NumberingRefused::Producer { bytes, max });
+            return Err(NumberingRefusal::Producer { bytes, max });
         }
         let ahead = Duration::from_nanos(self.began_ns.map_or(0, |began_ns| began_ns.saturating_sub(now_ns)));
         if ahead > limits::CLOCK_JUMP_MAX {
-            return Err(NumberingRefused::Ahead { ahead });
+            return Err(NumberingRefusal::Ahead { ahead });
         }
         let first_sequence = self.first_sequence;
         match first_sequence.checked_add(count as u64) {
             Some(_) => Ok(()),
-            None => Err(NumberingRefused::Exhausted { first_sequence, count }),
+            None => Err(NumberingRefusal::Exhausted { first_sequence, count }),
         }
     }
 }
@@ -85,7 +85,7 @@ impl<E: Engine> Publisher<E> {
         topic: &str,
         events: &[Bytes],
         numbering: Option<Numbering>,
-    ) -> Result<Published, PublishError> {
+    ) -> Result<PublishReceipt, PublishError> {
         let admission = self.admit(topic, events.len()).await?;
         self.publish_admitted(topic, events, numbering, admission, None).await
     }
@@ -107,7 +107,7 @@ impl<E: Engine> Publisher<E> {
     ///
     /// # Errors
     /// Like [`Self::admit`].
-    pub async fn admit_together(&self, events: &[Addressed]) -> Result<Admission, PublishError> {
+    pub async fn admit_together(&self, events: &[AddressedEvent]) -> Result<Admission, PublishError> {
         let targets = self.targets();
         let mut wanted: BTreeMap<&str, (Arc<Backlog>, u64)> = BTreeMap::new();
         let mut takes_long = false;
@@ -132,7 +132,7 @@ impl<E: Engine> Publisher<E> {
         }
     }
 
-    async fn reserve(&self, wanted: Vec<Wanted>) -> Result<Admission, PublishError> {
+    async fn reserve(&self, wanted: Vec<Reservation>) -> Result<Admission, PublishError> {
         if wanted.is_empty() {
             return Ok(Admission::default());
         }
@@ -156,11 +156,11 @@ impl<E: Engine> Publisher<E> {
         numbering: Option<Numbering>,
         until_durable: Admission,
         fence: Option<Fence>,
-    ) -> Result<Published, PublishError> {
+    ) -> Result<PublishReceipt, PublishError> {
         let targets = self.targets();
         let target = targets.root(topic)?;
         let marks = self.marks(numbering, target.dedupes, events.len())?;
-        let room = Room::of(events, target.partitions);
+        let room = BufferSizes::of(events, target.partitions);
         self.append(events.iter().map(|event| (target, event)), room, marks, fence, until_durable).await
     }
 
@@ -172,9 +172,9 @@ impl<E: Engine> Publisher<E> {
     /// Like [`Self::publish`].
     pub async fn publish_together(
         &self,
-        events: &[Addressed],
+        events: &[AddressedEvent],
         numbering: Option<Numbering>,
-    ) -> Result<Published, PublishError> {
+    ) -> Result<PublishReceipt, PublishError> {
         let admission = self.admit_together(events).await?;
         self.publish_together_admitted(events, numbering, admission).await
     }
@@ -185,16 +185,16 @@ impl<E: Engine> Publisher<E> {
     /// Like [`Self::publish`].
     pub async fn publish_together_admitted(
         &self,
-        events: &[Addressed],
+        events: &[AddressedEvent],
         numbering: Option<Numbering>,
         until_durable: Admission,
-    ) -> Result<Published, PublishError> {
+    ) -> Result<PublishReceipt, PublishError> {
         let targets = self.targets();
         let addressed = targets.addressed(events)?;
         // All events of a frame have the same kind of mark; topics without deduplication ignore it.
         let dedupes = addressed.iter().any(|(target, _)| target.dedupes);
         let marks = self.marks(numbering, dedupes, events.len())?;
-        self.append(addressed.into_iter(), Room::default(), marks, None, until_durable).await
+        self.append(addressed.into_iter(), BufferSizes::default(), marks, None, until_durable).await
     }
 
     /// The marks that identify duplicates among the `count` events of a call; `dedupes`: a topic detects them by the
@@ -217,12 +217,12 @@ impl<E: Engine> Publisher<E> {
     /// Checks the events and passes them to the engine at the first poll. The engine may refuse them later.
     async fn append<'a>(
         &self,
-        events: impl Iterator<Item = (&'a Target, &'a Bytes)> + Clone + Send,
-        room: Room,
+        events: impl Iterator<Item = (&'a PublishTarget, &'a Bytes)> + Clone + Send,
+        room: BufferSizes,
         marks: Marks,
         fence: Option<Fence>,
         mut until_durable: Admission,
-    ) -> Result<Published, PublishError> {
+    ) -> Result<PublishReceipt, PublishError> {
         let mut slices = Slices::with_room(room.bytes, room.partitions);
         if let Marks::Numbers(numbering) = &marks {
             numbering.began_ns.into_iter().for_each(|began_ns| slices.set_began(began_ns));
@@ -244,17 +244,17 @@ impl<E: Engine> Publisher<E> {
         })?;
         until_durable.end_turn();
         if slices.is_empty() {
-            return Ok(Published::default());
+            return Ok(PublishReceipt::default());
         }
         if let Some(fence) = fence {
             slices.set_fence(fence);
         }
         let partitions: Vec<PartitionId> = slices.partitions().collect();
         let appended = self.engine.append(slices).await.map_err(|error| match error {
-            AppendError::Guard(GuardRefused { of, why }) => PublishError::Event {
+            AppendError::Guard(GuardRefusal { of, why }) => PublishError::Event {
                 index: of as usize,
-                topic: targets.get(of as usize).map(|target: &&Target| target.name.clone()).unwrap_or_default(),
-                error: EventRefused::Lifecycle(why),
+                topic: targets.get(of as usize).map(|target: &&PublishTarget| target.name.clone()).unwrap_or_default(),
+                error: EventRefusal::Lifecycle(why),
             },
             AppendError::Producer(ProducerUnknown { partition, since_ns }) => {
                 let at = partitions.iter().position(|of| *of == partition);
@@ -262,7 +262,7 @@ impl<E: Engine> Publisher<E> {
                 let target = first.and_then(|first| targets.get(first));
                 let Marks::Numbers(Numbering { producer, began_ns, .. }) = &marks else { return error.into() };
                 PublishError::ProducerUnknown {
-                    topic: target.map(|target: &&Target| target.name.clone()).unwrap_or_default(),
+                    topic: target.map(|target: &&PublishTarget| target.name.clone()).unwrap_or_default(),
                     producer: producer.clone(),
                     began_ns: *began_ns,
                     since_ns,
@@ -270,14 +270,14 @@ impl<E: Engine> Publisher<E> {
             }
             error => error.into(),
         })?;
-        let mut published = Published { epoch: appended.epoch, ..Published::default() };
+        let mut published = PublishReceipt { epoch: appended.epoch, ..PublishReceipt::default() };
         for (index, ((slice, record), target)) in (0..).zip(placed.into_iter().zip(targets)) {
             let Some(PartitionId { topic, partition }) = partitions.get(slice) else { continue };
             let mut place = appended.place(slice, record, *partition);
             if let Some(aside) = appended.aside(slice, record) {
                 let diverted = target.guard.as_ref().and_then(|guard| guard.diverted.as_ref());
                 match diverted.filter(|(topic, _)| *topic == aside.to.topic) {
-                    Some((_, topic)) => published.diverted.push(Diverted { index, topic: topic.clone() }),
+                    Some((_, topic)) => published.diverted.push(DivertedEvent { index, topic: topic.clone() }),
                     None => {
                         place.offset = None; // it is the offset in the hidden topic of held events
                         published.held.push(index);
@@ -295,7 +295,7 @@ impl<E: Engine> Publisher<E> {
 }
 
 /// Whether checking the events may take long, by the expressions of their topics or by the size of their data.
-fn takes_long<'a>(events: impl Iterator<Item = (&'a Target, &'a Bytes)>) -> bool {
+fn takes_long<'a>(events: impl Iterator<Item = (&'a PublishTarget, &'a Bytes)>) -> bool {
     let mut bytes = 0;
     for (target, event) in events {
         bytes += if target.reads_data() { event.len() } else { 0 };
@@ -308,12 +308,12 @@ fn takes_long<'a>(events: impl Iterator<Item = (&'a Target, &'a Bytes)>) -> bool
 
 /// Buffer sizes for the records of a call.
 #[derive(Default)]
-struct Room {
+struct BufferSizes {
     bytes: usize,
     partitions: usize,
 }
 
-impl Room {
+impl BufferSizes {
     /// For events of one topic.
     fn of(events: &[Bytes], partitions: u32) -> Self {
         let bytes = events.iter().map(|event| event.len() + RECORD_HEAD_BYTES).sum();
@@ -333,10 +333,16 @@ enum Marks {
 
 impl Marks {
     /// The mark of the `index`-th event, which has this key, in its topic.
-    fn mark(&self, index: usize, target: &Target, view: &EventView<'_>, key: &str) -> Result<Mark, EventRefused> {
+    fn mark(
+        &self,
+        index: usize,
+        target: &PublishTarget,
+        view: &EventView<'_>,
+        key: &str,
+    ) -> Result<Mark, EventRefusal> {
         Ok(match self {
             Self::Identities if target.dedupes => {
-                Mark::Identity(keys::identity(target.id.as_ref(), view, key).map_err(EventRefused::Id)?)
+                Mark::Identity(keys::identity(target.id.as_ref(), view, key).map_err(EventRefusal::Id)?)
             }
             Self::Nothing => Mark::None,
             Self::Identities => Mark::Identity(EventId::new(view.source, view.id)),
@@ -346,15 +352,15 @@ impl Marks {
 }
 
 fn place(
-    target: &Target,
+    target: &PublishTarget,
     event: &Bytes,
     marks: &Marks,
     index: usize,
     now_ns: u64,
     slices: &mut Slices,
-) -> Result<(usize, u32), EventRefused> {
+) -> Result<(usize, u32), EventRefusal> {
     if event.len() > limits::EVENT_BYTES_MAX {
-        return Err(EventRefused::TooLarge { bytes: event.len(), max: limits::EVENT_BYTES_MAX });
+        return Err(EventRefusal::TooLarge { bytes: event.len(), max: limits::EVENT_BYTES_MAX });
     }
     let view = match target.is_dead_letters {
         false => EventView::accept(event)?,
@@ -366,9 +372,9 @@ fn place(
     let computed;
     let key = match &target.key {
         Some(expression) => {
-            computed = keys::evaluate(expression, &view, None).map_err(EventRefused::Key)?;
+            computed = keys::evaluate(expression, &view, None).map_err(EventRefusal::Key)?;
             if let Some(what) = bad_character(&computed) {
-                return Err(EventRefused::Key(format!("`{}` is {what}", expression.text())));
+                return Err(EventRefusal::Key(format!("`{}` is {what}", expression.text())));
             }
             computed.as_str()
         }
@@ -384,13 +390,13 @@ fn place(
     let id = match marks {
         Marks::Numbers(_) => None,
         _ if !target.per_key => None,
-        _ => Some(keys::identity(target.id.as_ref(), &view, key).map_err(EventRefused::Id)?),
+        _ => Some(keys::identity(target.id.as_ref(), &view, key).map_err(EventRefusal::Id)?),
     };
     let mark = marks.mark(index, target, &view, key)?;
     let write = |out: &mut Vec<u8>| Record { key, lineage: None, event }.write(out);
     let place = slices.push_marked(partition, mark, write).map_err(|error| match error {
-        SliceFull::Record(error) => EventRefused::from(error),
-        SliceFull::TooLarge => EventRefused::TooLarge { bytes: event.len(), max: limits::EVENT_BYTES_MAX },
+        SliceFull::Record(error) => EventRefusal::from(error),
+        SliceFull::TooLarge => EventRefusal::TooLarge { bytes: event.len(), max: limits::EVENT_BYTES_MAX },
     })?;
     // a duplicate is detected whether either occurrence is delayed or not
     if let (Mark::Identity(_), Some(delayed)) = (mark, target.delayed) {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::dispatch::BacklogFull;
-use crate::dispatch::rules::delay::DelayRefused;
+use crate::dispatch::rules::delay::DelayRefusal;
 use crate::dispatch::rules::guards::StateUnknown;
 use crate::dispatch::rules::names::NameError;
 use crate::engine::{AppendError, GuardReason};
@@ -19,7 +19,7 @@ fn time(time_ns: u64) -> String {
 
 /// Why a numbering is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum NumberingRefused {
+pub enum NumberingRefusal {
     /// The producer's name is empty or too long.
     #[error("the name of a producer has 1 to {max} bytes, and this one has {bytes}")]
     Producer { bytes: usize, max: usize },
@@ -73,7 +73,7 @@ pub enum PublishError {
         index: usize,
         /// The full name of its topic.
         topic: String,
-        error: EventRefused,
+        error: EventRefusal,
     },
     /// More events than one call may have.
     #[error("{count} events in one call: at most {max} are accepted")]
@@ -84,7 +84,7 @@ pub enum PublishError {
     },
     /// The numbering is not acceptable.
     #[error(transparent)]
-    Numbering(#[from] NumberingRefused),
+    Numbering(#[from] NumberingRefusal),
     /// The topic does not know the producer, possibly because it has forgotten it.
     #[error(
         "topic `{topic}` does not know producer `{producer}`, which says {}: producers last seen before {} are \
@@ -113,7 +113,7 @@ pub enum PublishError {
 
 /// Why an event is not acceptable.
 #[derive(Debug, thiserror::Error)]
-pub enum EventRefused {
+pub enum EventRefusal {
     /// Not a CloudEvent.
     #[error(transparent)]
     Event(#[from] EventError),
@@ -140,5 +140,5 @@ pub enum EventRefused {
     Lifecycle(GuardReason),
     /// The requested delay is not acceptable.
     #[error(transparent)]
-    Delay(#[from] DelayRefused),
+    Delay(#[from] DelayRefusal),
 }

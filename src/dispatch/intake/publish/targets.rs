@@ -7,14 +7,14 @@ use bytes::Bytes;
 
 use super::super::backlog::Backlog;
 use super::PublishError;
-use crate::api::Addressed;
+use crate::api::AddressedEvent;
 use crate::dispatch::rules::guards::TopicGuard;
 use crate::dispatch::rules::names::{NameError, NameKind};
 use crate::model::TopicId;
 use crate::topology::{DataSchema, KeyExpression};
 
 /// A topic as a producer sees it.
-pub struct Target {
+pub struct PublishTarget {
     /// Full name (`namespace/name`).
     pub name: String,
     /// Number of the snapshot.
@@ -45,7 +45,7 @@ pub struct Target {
     pub(crate) backlog: Option<Arc<Backlog>>,
 }
 
-impl Target {
+impl PublishTarget {
     fn expressions(&self) -> impl Iterator<Item = &KeyExpression> {
         let state = self.guard.as_ref().map(|guard| &guard.plan.state);
         self.key.iter().chain(&self.id).chain(state)
@@ -64,14 +64,14 @@ impl Target {
 
 /// The topics by name.
 pub struct Targets {
-    by_name: BTreeMap<String, Target>,
+    by_name: BTreeMap<String, PublishTarget>,
     /// Full names by short name.
     by_short_name: HashMap<String, Vec<String>>,
 }
 
 impl Targets {
     /// All topics of a tree.
-    pub fn new(targets: impl IntoIterator<Item = Target>) -> Self {
+    pub fn new(targets: impl IntoIterator<Item = PublishTarget>) -> Self {
         let by_name: BTreeMap<_, _> = targets.into_iter().map(|target| (target.name.clone(), target)).collect();
         let mut by_short_name: HashMap<String, Vec<String>> = HashMap::new();
         for full in by_name.keys() {
@@ -86,7 +86,7 @@ impl Targets {
     ///
     /// # Errors
     /// [`NameError`].
-    pub fn find(&self, name: &str) -> Result<&Target, NameError> {
+    pub fn find(&self, name: &str) -> Result<&PublishTarget, NameError> {
         if let Some(target) = self.by_name.get(name) {
             return Ok(target);
         }
@@ -104,7 +104,7 @@ impl Targets {
     ///
     /// # Errors
     /// Like [`Self::find`], and [`PublishError::NotARoot`], [`PublishError::Diverted`].
-    pub(super) fn root(&self, name: &str) -> Result<&Target, PublishError> {
+    pub(super) fn root(&self, name: &str) -> Result<&PublishTarget, PublishError> {
         let target = self.find(name)?;
         let topic = || target.name.clone();
         match (&target.parent, &target.diverted_from) {
@@ -117,11 +117,11 @@ impl Targets {
     /// The topics of addressed events.
     pub(super) fn addressed<'a>(
         &'a self,
-        events: &'a [Addressed],
-    ) -> Result<Vec<(&'a Target, &'a Bytes)>, PublishError> {
-        let (mut named, mut before): (BTreeMap<&str, &Target>, _) = (BTreeMap::new(), "");
-        let mut addressed: Vec<(&Target, &Bytes)> = Vec::with_capacity(events.len());
-        for (index, Addressed { topic, event }) in events.iter().enumerate() {
+        events: &'a [AddressedEvent],
+    ) -> Result<Vec<(&'a PublishTarget, &'a Bytes)>, PublishError> {
+        let (mut named, mut before): (BTreeMap<&str, &PublishTarget>, _) = (BTreeMap::new(), "");
+        let mut addressed: Vec<(&PublishTarget, &Bytes)> = Vec::with_capacity(events.len());
+        for (index, AddressedEvent { topic, event }) in events.iter().enumerate() {
             before = if topic.is_empty() { before } else { topic };
             let target = match named.get(before) {
                 Some(target) => target,

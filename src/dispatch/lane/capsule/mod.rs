@@ -22,7 +22,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::batch::{Context, Held, call_events, content_type};
+use super::batch::{BatchEvent, Context, call_events, content_type};
 use super::failure::LastFailure;
 use crate::model::call::{
     Batch, EventContext, HandleError, Handled, Handler, InstanceError, Keys, Limits, LogLevel, StateError, StateView,
@@ -75,7 +75,7 @@ pub struct Capsule {
     pub secrets: Option<BTreeSet<String>>,
     /// The state that it read; `None` if that exceeded the limit.
     #[serde(default)]
-    pub state: Option<Vec<KeptRead>>,
+    pub state: Option<Vec<RecordedRead>>,
     /// How it failed.
     pub failure: CapsuleFailure,
     /// Number of capsules to retain for this subscriber.
@@ -124,13 +124,13 @@ pub struct CapsuleFailure {
 /// A recorded read.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum KeptRead {
+pub enum RecordedRead {
     /// The value of a key.
     Value {
         bucket: String,
         key: String,
         /// The value; `None` if the key did not exist.
-        value: Option<KeptValue>,
+        value: Option<RecordedValue>,
     },
     /// Keys of a bucket.
     Keys {
@@ -147,18 +147,18 @@ pub enum KeptRead {
 /// A value, as text if possible, so that it is readable.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum KeptValue {
+pub enum RecordedValue {
     Text(String),
     /// Any bytes.
     Base64(#[serde(with = "base64_bytes")] Vec<u8>),
 }
 
-impl KeptValue {
+impl RecordedValue {
     /// The value's bytes.
     pub fn to_bytes(&self) -> Bytes {
         match self {
-            KeptValue::Text(text) => Bytes::copy_from_slice(text.as_bytes()),
-            KeptValue::Base64(bytes) => Bytes::copy_from_slice(bytes),
+            RecordedValue::Text(text) => Bytes::copy_from_slice(text.as_bytes()),
+            RecordedValue::Base64(bytes) => Bytes::copy_from_slice(bytes),
         }
     }
 }
@@ -243,21 +243,21 @@ impl Capsule {
     /// The recorded values of keys that existed.
     pub fn values(&self) -> impl Iterator<Item = (&str, &str, Bytes)> {
         self.state.iter().flatten().filter_map(|read| match read {
-            KeptRead::Value { bucket, key, value: Some(value) } => {
+            RecordedRead::Value { bucket, key, value: Some(value) } => {
                 Some((bucket.as_str(), key.as_str(), value.to_bytes()))
             }
-            KeptRead::Value { .. } | KeptRead::Keys { .. } => None,
+            RecordedRead::Value { .. } | RecordedRead::Keys { .. } => None,
         })
     }
 
     /// Its event in the form that lanes use.
-    pub(crate) fn held(&self) -> Result<Held, ReplayError> {
+    pub(crate) fn held(&self) -> Result<BatchEvent, ReplayError> {
         let mut record = Vec::new();
         let written = Record { key: &self.key, lineage: None, event: &self.event }.write(&mut record);
         written.map_err(|error| ReplayError::Capsule(CapsuleError::Malformed(error.to_string())))?;
         let (offset, append_time_ns) = (self.offset, self.append_time_ns);
         // its reads had not expired, whatever the trusted time was
-        Ok(Held { offset, append_time_ns, trusted_time_ns: append_time_ns, record: record.into() })
+        Ok(BatchEvent { offset, append_time_ns, trusted_time_ns: append_time_ns, record: record.into() })
     }
 
     fn seed(&self) -> Option<[u8; 32]> {
@@ -268,11 +268,11 @@ impl Capsule {
     ///
     /// # Errors
     /// If the handler could not be called at all. A failure of the event is not an error.
-    pub async fn replay(&self, handler: &impl Handler) -> Result<Replayed, ReplayError> {
+    pub async fn replay(&self, handler: &impl Handler) -> Result<Replay, ReplayError> {
         let malformed = |error: String| ReplayError::Capsule(CapsuleError::Malformed(error));
         let held = self.held()?;
         let held = Arc::new(vec![held]);
-        let run = held.iter().map(Held::parse).collect::<Result<Vec<_>, _>>();
+        let run = held.iter().map(BatchEvent::parse).collect::<Result<Vec<_>, _>>();
         let run = run.map_err(|error| malformed(error.to_string()))?;
         let events = call_events(&run, self.attempt);
         let subscriber: Arc<str> = self.subscriber.as_str().into();
@@ -284,12 +284,12 @@ impl Capsule {
             partition: self.partition,
             content_type: content_type(&run),
             events: &events,
-            context: Arc::new(Seeded { context, seed }),
+            context: Arc::new(SeededContext { context, seed }),
             state: state.clone(),
         };
         let failure = match handler.handle(batch).await {
             Ok(handled) => match handled.unfinished() {
-                None => return Ok(Replayed { outcome: Outcome::Handled(handled), unknown: state.unknown() }),
+                None => return Ok(Replay { outcome: ReplayOutcome::Handled(handled), unknown: state.unknown() }),
                 Some((_, verdict)) => {
                     let LastFailure { kind, reason, .. } = LastFailure::of_verdict(verdict);
                     CapsuleFailure { kind: kind.to_owned(), reason, backtrace: None }
@@ -302,8 +302,9 @@ impl Capsule {
             },
             Err(HandleError::Instance(error)) => return Err(ReplayError::Instance(error)),
         };
-        let outcome = if failure == self.failure { Outcome::Reproduced } else { Outcome::FailedOtherwise(failure) };
-        Ok(Replayed { outcome, unknown: state.unknown() })
+        let outcome =
+            if failure == self.failure { ReplayOutcome::Reproduced } else { ReplayOutcome::FailedOtherwise(failure) };
+        Ok(Replay { outcome, unknown: state.unknown() })
     }
 }
 
@@ -320,8 +321,8 @@ pub enum ReplayError {
 
 /// Result of a replay.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Replayed {
-    pub outcome: Outcome,
+pub struct Replay {
+    pub outcome: ReplayOutcome,
     /// Reads that the capsule does not contain, as bucket and key, or a bucket alone for a listing. They were answered
     /// as empty.
     pub unknown: Vec<(String, Option<String>)>,
@@ -329,7 +330,7 @@ pub struct Replayed {
 
 /// Outcome of a replay.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Outcome {
+pub enum ReplayOutcome {
     /// The same failure: kind, reason and backtrace.
     Reproduced,
     /// Another failure.
@@ -339,12 +340,12 @@ pub enum Outcome {
 }
 
 /// A context with the recorded seed.
-struct Seeded {
+struct SeededContext {
     context: Context,
     seed: [u8; 32],
 }
 
-impl EventContext for Seeded {
+impl EventContext for SeededContext {
     fn attributes(&self, index: u32) -> String {
         self.context.attributes(index)
     }
@@ -369,7 +370,7 @@ struct ReadState {
 }
 
 impl ReadState {
-    fn of(reads: &[KeptRead]) -> Self {
+    fn of(reads: &[RecordedRead]) -> Self {
         let mut state = Self {
             values: BTreeMap::new(),
             keys: BTreeMap::new(),
@@ -378,14 +379,14 @@ impl ReadState {
         };
         for read in reads {
             match read {
-                KeptRead::Value { bucket, key, value } => {
-                    let value = value.as_ref().map(KeptValue::to_bytes);
+                RecordedRead::Value { bucket, key, value } => {
+                    let value = value.as_ref().map(RecordedValue::to_bytes);
                     if value.is_some() {
                         state.keys.entry(bucket.clone()).or_default().insert(key.clone());
                     }
                     state.values.insert((bucket.clone(), key.clone()), value);
                 }
-                KeptRead::Keys { bucket, after, keys, looked_to } => {
+                RecordedRead::Keys { bucket, after, keys, looked_to } => {
                     let found = Keys { keys: keys.clone(), looked_to: looked_to.clone() };
                     state.listings.insert((bucket.clone(), after.clone()), found);
                     state.keys.entry(bucket.clone()).or_default().extend(keys.iter().cloned());

@@ -5,10 +5,10 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use bytes::Bytes;
 use tokio::sync::mpsc;
 
-use super::{Capsule, CapsuleFailure, KeptRead, KeptValue};
-use crate::dispatch::lane::batch::{Parsed, seed};
+use super::{Capsule, CapsuleFailure, RecordedRead, RecordedValue};
+use crate::dispatch::lane::batch::{ParsedEvent, seed};
 use crate::dispatch::lane::failure::LastFailure;
-use crate::dispatch::lane::state::LaneState;
+use crate::dispatch::lane::state::HandlerState;
 use crate::engine::Entries;
 use crate::model::Offset;
 use crate::model::call::{Keys, PluginSettings, Reads, StateError, StateRead, StateView};
@@ -32,28 +32,32 @@ impl Recorder {
     }
 
     /// Starts recording a call. Returns the state for its plugin.
-    pub(crate) fn begin<K: Entries>(&mut self, state: &Arc<LaneState<K>>, run: &[Parsed<'_>]) -> Arc<dyn StateView> {
+    pub(crate) fn begin<K: Entries>(
+        &mut self,
+        state: &Arc<HandlerState<K>>,
+        run: &[ParsedEvent<'_>],
+    ) -> Arc<dyn StateView> {
         if self.keep == 0 || self.sink.get().is_none() {
             return state.clone();
         }
         self.called.clear();
         self.called.extend(run.iter().map(|event| event.offset));
         *self.reads.lock().unwrap_or_else(PoisonError::into_inner) = Reads::default();
-        Arc::new(Recording { state: state.clone(), reads: self.reads.clone() })
+        Arc::new(RecordingState { state: state.clone(), reads: self.reads.clone() })
     }
 
     /// Takes out the recording of the last call, while another version handles the same event.
-    pub(crate) fn take(&mut self) -> Recorded {
+    pub(crate) fn take(&mut self) -> CallReads {
         (std::mem::take(&mut self.called), std::mem::take(&mut self.reads))
     }
 
     /// Restores the recording that [`Self::take`] returned.
-    pub(crate) fn put_back(&mut self, recorded: Recorded) {
+    pub(crate) fn put_back(&mut self, recorded: CallReads) {
         (self.called, self.reads) = recorded;
     }
 
     /// Sends a capsule for an event of the last call that finally failed, unless the receiver is too slow.
-    pub(crate) fn save(&self, event: &Parsed<'_>, failure: &LastFailure, attempt: u32, of: Source<'_>) {
+    pub(crate) fn save(&self, event: &ParsedEvent<'_>, failure: &LastFailure, attempt: u32, of: Source<'_>) {
         let Some(sink) = self.sink.get().filter(|_| self.keep > 0) else { return };
         // The failure is not the plugin's, so a replay cannot reproduce it.
         if matches!(failure.kind, "refused" | "when") {
@@ -98,7 +102,7 @@ impl Recorder {
 }
 
 /// Offsets of the events of a call, and their reads.
-pub(crate) type Recorded = (Vec<Offset>, Arc<Mutex<Reads>>);
+pub(crate) type CallReads = (Vec<Offset>, Arc<Mutex<Reads>>);
 
 /// Origin of a capsule's event.
 pub(crate) struct Source<'a> {
@@ -115,28 +119,28 @@ pub(crate) struct Source<'a> {
     pub(crate) saved_ns: u64,
 }
 
-fn kept(read: StateRead) -> KeptRead {
+fn kept(read: StateRead) -> RecordedRead {
     match read {
         StateRead::Value { bucket, key, value } => {
             let value = value.map(|value| match std::str::from_utf8(&value) {
-                Ok(text) => KeptValue::Text(text.to_owned()),
-                Err(_) => KeptValue::Base64(value.to_vec()),
+                Ok(text) => RecordedValue::Text(text.to_owned()),
+                Err(_) => RecordedValue::Base64(value.to_vec()),
             });
-            KeptRead::Value { bucket, key, value }
+            RecordedRead::Value { bucket, key, value }
         }
         StateRead::Keys { bucket, after, found: Keys { keys, looked_to } } => {
-            KeptRead::Keys { bucket, after, keys, looked_to }
+            RecordedRead::Keys { bucket, after, keys, looked_to }
         }
     }
 }
 
 /// The state of a lane, with a recorder of its reads.
-struct Recording<K> {
-    state: Arc<LaneState<K>>,
+struct RecordingState<K> {
+    state: Arc<HandlerState<K>>,
     reads: Arc<Mutex<Reads>>,
 }
 
-impl<K: Entries> StateView for Recording<K> {
+impl<K: Entries> StateView for RecordingState<K> {
     fn get(&self, bucket: &str, key: &str, time_ns: u64) -> Result<Option<Bytes>, StateError> {
         self.state.get(bucket, key, time_ns)
     }

@@ -1,7 +1,7 @@
-use super::{KeptRead, KeptValue, ReadState, *};
+use super::{ReadState, RecordedRead, RecordedValue, *};
 
-fn listing(after: Option<&str>, keys: &[&str], looked_to: Option<&str>) -> KeptRead {
-    KeptRead::Keys {
+fn listing(after: Option<&str>, keys: &[&str], looked_to: Option<&str>) -> RecordedRead {
+    RecordedRead::Keys {
         bucket: "b".into(),
         after: after.map(str::to_owned),
         keys: keys.iter().map(|key| (*key).to_owned()).collect(),
@@ -42,7 +42,7 @@ fn pages_without_a_gap_are_one_listing() {
         listing(None, &["a", "b"], Some("b")),
         listing(Some("b"), &["c"], Some("d")), // which had expired
         listing(Some("d"), &["f"], None),
-        KeptRead::Value { bucket: "b".into(), key: "x".into(), value: None },
+        RecordedRead::Value { bucket: "b".into(), key: "x".into(), value: None },
     ]);
     for count in 1..6 {
         assert_eq!(keys(&state, None, count), ("abcf".chars().take(count).collect(), true), "{count}");
@@ -56,8 +56,8 @@ fn pages_without_a_gap_are_one_listing() {
 
 #[test]
 fn what_was_not_listed_at_all_is_unknown() {
-    let value = KeptValue::Text("1".into());
-    let state = ReadState::of(&[KeptRead::Value { bucket: "b".into(), key: "k".into(), value: Some(value) }]);
+    let value = RecordedValue::Text("1".into());
+    let state = ReadState::of(&[RecordedRead::Value { bucket: "b".into(), key: "k".into(), value: Some(value) }]);
     assert_eq!(keys(&state, None, 1), ("k".into(), false));
     assert_eq!(keys(&state, None, 5), ("k".into(), false));
 }

@@ -15,13 +15,13 @@ use crate::model::Offset;
 
 /// The claims of the members.
 #[derive(Debug, Default)]
-pub(super) struct Former {
+pub(super) struct FormerClaims {
     /// Ranges by first offset: the offset after the last one, and the member.
     pub(super) ranges: BTreeMap<Offset, (Offset, usize)>,
     pub(super) floor: Offset,
 }
 
-impl Former {
+impl FormerClaims {
     /// Whether a member's lane has such entries.
     pub(super) fn is_in(entries: &impl Entries) -> Result<bool, ReadError> {
         Ok(!entries.range(Bound::Included(&[CLAIM]), &end_of(CLAIM), PageBudget::of(1))?.entries.is_empty())

@@ -25,12 +25,12 @@ const BY_TIME: u8 = 5;
 
 /// An event that a member wants, with its identity if its topic has deduplication.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Wanted {
+pub(crate) struct ClaimRequest {
     pub(crate) offset: Offset,
     pub(crate) identity: Option<EventId>,
 }
 
-impl From<Offset> for Wanted {
+impl From<Offset> for ClaimRequest {
     fn from(offset: Offset) -> Self {
         Self { offset, identity: None }
     }
@@ -82,7 +82,7 @@ fn by_time(time_ns: u64, identity: EventId) -> Bytes {
 
 /// The known identities of some events, and the changes.
 #[derive(Default)]
-pub(super) struct Known {
+pub(super) struct KnownIdentities {
     firsts: HashMap<EventId, First>,
     window: Option<Window>,
     /// Number of identities.
@@ -90,13 +90,13 @@ pub(super) struct Known {
     pub(super) writes: Vec<LaneWrite>,
 }
 
-impl Known {
+impl KnownIdentities {
     /// Looks up the identities of some events, and expired ones to delete: twice as many as may be added.
     pub(super) fn look(
         entries: &impl Entries,
         window: Option<Window>,
         count: u64,
-        wanted: &[Wanted],
+        wanted: &[ClaimRequest],
     ) -> Result<Self, ReadError> {
         let mut known = Self { window, count, ..Self::default() };
         let Some(window) = window else { return Ok(known) };
@@ -124,7 +124,7 @@ impl Known {
     }
 
     /// Whether an event is a duplicate. Otherwise it is stored as the first one.
-    pub(super) fn is_given(&mut self, wanted: Wanted) -> bool {
+    pub(super) fn is_given(&mut self, wanted: ClaimRequest) -> bool {
         let (Some(window), Some(identity)) = (self.window, wanted.identity) else { return false };
         let first = self.firsts.get(&identity).copied();
         if let Some(first) = first {

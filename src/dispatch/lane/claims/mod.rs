@@ -30,16 +30,16 @@ use std::sync::Arc;
 
 use tokio::sync::{Mutex, watch};
 
-use super::batch::Held;
+use super::batch::BatchEvent;
 use super::entries::{CLAIM, end_of};
 use super::error::LaneError;
 use crate::dispatch::rules::keys;
 use crate::engine::{Engine, Entries, LaneWrite, PageBudget, ReadError, Session, SessionError, Unit};
 use crate::model::{Dedupe, LaneId, Offset, SubscriberId};
 use crate::topology::{KeyExpression, SubscriberPlan, TopicPlan};
-use book::Book;
+use book::ClaimBook;
 pub(crate) use book::left_for;
-pub(crate) use identities::Wanted;
+pub(crate) use identities::ClaimRequest;
 use identities::Window;
 
 /// Suffix of a group's keeper. Names in a topology cannot contain it.
@@ -54,18 +54,18 @@ const WRITES_MAX: usize = 10_000;
 
 /// The claims of a group in a partition.
 pub(crate) struct Claims<S, K> {
-    keeper: Mutex<Keeper<S, K>>,
+    keeper: Mutex<ClaimStore<S, K>>,
     /// Number of times that events were returned.
     given_back: watch::Sender<u64>,
-    remembers: Option<Remembers>,
+    remembers: Option<GroupDedupe>,
     /// Trusted time.
     now_ns: Box<dyn Fn() -> u64 + Send + Sync>,
 }
 
-struct Keeper<S, K> {
+struct ClaimStore<S, K> {
     session: S,
     entries: K,
-    book: Book,
+    book: ClaimBook,
     /// Set when the in-memory data may differ from the durable data.
     broken: Option<SessionError>,
 }
@@ -81,7 +81,7 @@ pub(crate) struct Share<S, K> {
 
 /// Result of a claim.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(crate) struct Claimed {
+pub(crate) struct ClaimOutcome {
     /// Offsets that the lane does not get.
     pub(crate) lost: HashSet<Offset>,
     /// Whether there are new claims, which must be durable before the events are handled.
@@ -92,12 +92,12 @@ pub(crate) struct Claimed {
 
 /// The deduplication settings of a group.
 #[derive(Debug, Clone)]
-pub(crate) struct Remembers {
+pub(crate) struct GroupDedupe {
     id: Option<KeyExpression>,
     dedupe: Dedupe,
 }
 
-impl Remembers {
+impl GroupDedupe {
     /// From the settings of a topic with outputs of subscribers. In a root, duplicates within the window do not occur.
     pub(crate) fn of(topic: &TopicPlan) -> Option<Self> {
         let dedupe = topic.settings.dedupe.filter(|_| !topic.is_root())?;
@@ -124,7 +124,7 @@ impl<E: Engine> Groups<E> {
     pub(crate) async fn join(
         &mut self,
         engine: &E,
-        (keeper, remembers): (LaneId, Option<Remembers>),
+        (keeper, remembers): (LaneId, Option<GroupDedupe>),
         number: SubscriberId,
         position: Offset,
         entries: &E::Entries,
@@ -134,8 +134,8 @@ impl<E: Engine> Groups<E> {
             Entry::Vacant(new) => {
                 let session = engine.acquire(keeper).await?;
                 let entries = engine.entries(keeper).ok_or(ReadError::UnknownPartition)?;
-                let book = Book::load(&entries)?;
-                let keeper = Keeper { session, entries, book, broken: None };
+                let book = ClaimBook::load(&entries)?;
+                let keeper = ClaimStore { session, entries, book, broken: None };
                 // a member that starts goes back for events returned before its position
                 let given_back = watch::Sender::new(u64::from(keeper.book.given_back.is_some()));
                 let now_ns = Box::new({
@@ -145,7 +145,7 @@ impl<E: Engine> Groups<E> {
                 new.insert(Arc::new(Claims { keeper: Mutex::new(keeper), given_back, remembers, now_ns }))
             }
         };
-        let Keeper { entries: own, book, .. } = &mut *claims.keeper.lock().await;
+        let ClaimStore { entries: own, book, .. } = &mut *claims.keeper.lock().await;
         let member = book.join(own, number, position)?;
         let has_former = book.join_former(member, entries)?;
         let mut given_back = claims.given_back.subscribe();
@@ -156,7 +156,7 @@ impl<E: Engine> Groups<E> {
     }
 }
 
-impl<S: Session, K: Entries> Keeper<S, K> {
+impl<S: Session, K: Entries> ClaimStore<S, K> {
     async fn commit(&mut self, writes: Vec<LaneWrite>) -> Result<(), SessionError> {
         if let Some(error) = &self.broken {
             return Err(error.clone());
@@ -172,13 +172,13 @@ impl<S: Session, K: Entries> Keeper<S, K> {
 
 impl<S: Session, K: Entries> Share<S, K> {
     /// Claims events for a member at a position, in ascending order.
-    pub(crate) async fn claim(&self, position: Offset, wanted: &[Wanted]) -> Result<Claimed, LaneError> {
+    pub(crate) async fn claim(&self, position: Offset, wanted: &[ClaimRequest]) -> Result<ClaimOutcome, LaneError> {
         let window = self.claims.remembers.as_ref().map(|remembers| Window::new(remembers.dedupe, self.now_ns()));
         let mut keeper = self.claims.keeper.lock().await;
         for part in keeper.book.begin().chunks(WRITES_MAX) {
             keeper.commit(part.to_vec()).await?;
         }
-        let Keeper { entries, book, .. } = &mut *keeper;
+        let ClaimStore { entries, book, .. } = &mut *keeper;
         let (claimed, writes) = book.claim(entries, self.member, position, wanted, window)?;
         if !writes.is_empty() {
             keeper.commit(writes).await?;
@@ -189,12 +189,12 @@ impl<S: Session, K: Entries> Share<S, K> {
 
 impl<S: Session, K: Entries> Share<S, K> {
     /// An event with its identity; without one if the identity cannot be determined.
-    pub(crate) fn wanted(&self, event: &Held) -> Wanted {
-        let identity = |remembers: &Remembers| {
+    pub(crate) fn wanted(&self, event: &BatchEvent) -> ClaimRequest {
+        let identity = |remembers: &GroupDedupe| {
             let event = event.parse().ok()?;
             keys::identity(remembers.id.as_ref(), &event.view, event.key).ok()
         };
-        Wanted { offset: event.offset, identity: self.claims.remembers.as_ref().and_then(identity) }
+        ClaimRequest { offset: event.offset, identity: self.claims.remembers.as_ref().and_then(identity) }
     }
 
     /// Trusted time.

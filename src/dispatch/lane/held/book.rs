@@ -29,13 +29,13 @@ type HeldState = (KeyHash, Option<Arc<str>>);
 
 /// All held events.
 #[derive(Debug, Default)]
-pub(super) struct Book {
+pub(super) struct HeldEvents {
     /// Events with a state. No queue is empty, and no key is without a queue.
     keys: BTreeMap<KeyHash, BTreeMap<Arc<str>, Queue>>,
     due: BTreeMap<(u64, Offset), HeldState>,
 }
 
-impl Book {
+impl HeldEvents {
     /// Number of held events.
     pub(super) fn count(&self) -> u64 {
         self.due.len() as u64
@@ -118,13 +118,14 @@ mod tests {
 
     #[test]
     fn the_first_that_may_follow_is_taken_and_nothing_is_left_of_what_is_taken() {
-        let mut book = Book::default();
+        let mut book = HeldEvents::default();
         for (offset, state) in [(1, "b"), (2, "a"), (3, "b"), (4, "c")] {
             book.put(event(offset, 100 - offset, Some(state)));
         }
         book.put(event(5, 1, None));
         assert_eq!((book.count(), book.next_ns()), (5, Some(1)));
-        let next = |book: &mut Book, states: &[&str]| book.take_first(&KEY, &may(states)).map(|event| event.offset);
+        let next =
+            |book: &mut HeldEvents, states: &[&str]| book.take_first(&KEY, &may(states)).map(|event| event.offset);
         assert_eq!(next(&mut book, &["x"]), None);
         assert_eq!(next(&mut book, &["a", "b"]), Some(1));
         let taken = book.take_first(&KEY, &may(&["a", "b"])).unwrap();

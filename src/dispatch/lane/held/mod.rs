@@ -17,7 +17,7 @@
 //! wait for held ones. The guard (`model/guard.rs`) limits their number, and is told of each that leaves. A topic
 //! without a lifecycle takes all events that are still held for it, in arrival order per key. Relies on: the engine's
 //! units, like any lane; only events of a topic change the states of its keys. Memory: offset, state and time per held
-//! event (`Book`); records are read when an event leaves.
+//! event (`HeldEvents`); records are read when an event leaves.
 
 mod book;
 
@@ -33,14 +33,14 @@ use super::command::Command;
 use super::entries::{HELD, HELD_UNTIL, end_of};
 use super::error::LaneError;
 use super::hidden::{self, after, put, refuse};
-use super::supervisor::Supervised;
+use super::supervisor::SupervisedLane;
 use crate::dispatch::rules::guards::{self, TopicGuard};
 use crate::engine::{Engine, Entries, Guard, LaneWrite, PageBudget, ReadBudget, Session, SessionError, Unit};
 use crate::limits;
 use crate::model::guard::{key_hash, may_follow};
 use crate::model::{Chunk, Offset, PartitionId, Record};
 use crate::topology::OutOfOrder;
-use book::{Book, HeldEvent, KeyHash};
+use book::{HeldEvent, HeldEvents, KeyHash};
 
 /// Suffix of the hidden topic of delayed events. Names in a topology cannot contain it.
 pub(crate) const SUFFIX: &str = "@held";
@@ -51,7 +51,7 @@ pub(crate) const FAILS: &str = "held events are not judged again";
 const PAGE: PageBudget = PageBudget { entries: limits::BATCH_EVENTS_MAX as usize, bytes: limits::BATCH_BYTES_MAX };
 
 /// Parts of a held lane in addition to those of all hidden lanes.
-pub(crate) struct Own<E: Engine> {
+pub(crate) struct HeldParts<E: Engine> {
     /// Stored states of the partition's keys.
     pub(crate) states: E::Entries,
     /// The partition of the topic.
@@ -61,13 +61,13 @@ pub(crate) struct Own<E: Engine> {
 }
 
 /// The parts of a held lane.
-pub(crate) type Parts<E> = hidden::Parts<E, Own<E>>;
+pub(crate) type HeldLaneParts<E> = hidden::HiddenLaneParts<E, HeldParts<E>>;
 
 /// The lane that holds the events of a partition.
 pub(crate) struct HeldLane<E: Engine> {
-    parts: Box<Parts<E>>,
+    parts: Box<HeldLaneParts<E>>,
     position: Offset,
-    book: Book,
+    book: HeldEvents,
     /// Keys that have to be judged again.
     moved: BTreeSet<KeyHash>,
     /// Up to where the topic's partition was searched for keys with held events.
@@ -116,19 +116,19 @@ impl HeldValue {
     }
 }
 
-impl<E: Engine> Supervised for HeldLane<E> {
-    type Parts = Parts<E>;
+impl<E: Engine> SupervisedLane for HeldLane<E> {
+    type Parts = HeldLaneParts<E>;
 
-    fn load(parts: Box<Parts<E>>) -> Result<Self, (LaneError, Box<Parts<E>>)> {
+    fn load(parts: Box<HeldLaneParts<E>>) -> Result<Self, (LaneError, Box<HeldLaneParts<E>>)> {
         let position = parts.session.next_offset();
-        let mut lane = Self { parts, position, book: Book::default(), moved: BTreeSet::new(), looked: 0 };
+        let mut lane = Self { parts, position, book: HeldEvents::default(), moved: BTreeSet::new(), looked: 0 };
         match lane.read() {
             Ok(()) => Ok(lane),
             Err(error) => Err((error, lane.parts)),
         }
     }
 
-    async fn run(mut self, _: Option<Command>) -> (LaneError, Box<Parts<E>>) {
+    async fn run(mut self, _: Option<Command>) -> (LaneError, Box<HeldLaneParts<E>>) {
         let ended = self.work().await.map_or_else(|error| error, |()| LaneError::Stopped);
         (ended, self.parts)
     }

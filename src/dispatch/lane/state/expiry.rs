@@ -27,7 +27,7 @@ use std::time::Duration;
 use bytes::{BufMut, Bytes};
 
 use super::super::entries::{STATE, TOLD, WRITTEN, end_of};
-use super::{Before, time_of};
+use super::{PriorEntry, time_of};
 use crate::engine::{Entries, LaneWrite, PageBudget, ReadError};
 use crate::limits::STATE_SWEEP_ENTRIES;
 
@@ -170,14 +170,14 @@ impl Expiry {
     pub(super) fn change(
         &mut self,
         key: &[u8],
-        before: Option<Before>,
-        after: Option<Before>,
+        before: Option<PriorEntry>,
+        after: Option<PriorEntry>,
         writes: &mut Vec<LaneWrite>,
     ) {
         if !matches!(self.phase, Phase::Comes(_) | Phase::Complete) {
             return;
         }
-        let entered = |of: Option<Before>| of.map(|of| entry(of.written_ns, key));
+        let entered = |of: Option<PriorEntry>| of.map(|of| entry(of.written_ns, key));
         let (old, new) = (entered(before), entered(after));
         if let Some(after) = after {
             self.oldest_ns = self.oldest_ns.min(after.written_ns);
@@ -209,7 +209,7 @@ impl Expiry {
         &mut self,
         entries: &impl Entries,
         (time_ns, all): (u64, bool),
-        value: impl Fn(&[u8]) -> Result<Option<Before>, ReadError>,
+        value: impl Fn(&[u8]) -> Result<Option<PriorEntry>, ReadError>,
     ) -> Result<Option<Step>, ReadError> {
         match (&self.phase, self.ttl_ns) {
             (Phase::Goes, _) => self.go(entries).map(Some),
@@ -263,7 +263,7 @@ impl Expiry {
         &mut self,
         entries: &impl Entries,
         last_ns: u64,
-        value: &impl Fn(&[u8]) -> Result<Option<Before>, ReadError>,
+        value: &impl Fn(&[u8]) -> Result<Option<PriorEntry>, ReadError>,
     ) -> Result<Option<Step>, ReadError> {
         let until = since(last_ns.saturating_add(1));
         if until <= self.front {
@@ -288,7 +288,7 @@ impl Expiry {
         &mut self,
         entries: &impl Entries,
         last_ns: u64,
-        value: &impl Fn(&[u8]) -> Result<Option<Before>, ReadError>,
+        value: &impl Fn(&[u8]) -> Result<Option<PriorEntry>, ReadError>,
     ) -> Result<Option<Step>, ReadError> {
         if self.oldest_ns > last_ns {
             return Ok(None);
@@ -308,7 +308,7 @@ impl Expiry {
 }
 
 /// Estimates how many entries of some lanes would expire with another `ttl`; reads a bounded number of entries.
-pub(crate) struct Look {
+pub(crate) struct ExpiryEstimate {
     /// Entries written at this time or before have expired already.
     expired_ns: Option<u64>,
     /// Entries written at this time or before would expire.
@@ -321,7 +321,7 @@ pub(crate) struct Look {
     pub(crate) is_all: bool,
 }
 
-impl Look {
+impl ExpiryEstimate {
     /// For a shorter `ttl`, or the first one.
     pub(crate) fn new(entries_max: usize, (before, after): (Option<Duration>, Duration), now_ns: u64) -> Self {
         let since = |ttl: Duration| now_ns.checked_sub(u64::try_from(ttl.as_nanos()).ok()?);
@@ -369,7 +369,7 @@ impl Look {
 }
 
 /// Index entries after removing those up to a time.
-struct Looked {
+struct IndexScan {
     step: Step,
     /// Position after the last one read.
     behind: Vec<u8>,
@@ -380,10 +380,10 @@ struct Looked {
 fn look(
     entered: &[(Bytes, Bytes)],
     last_ns: u64,
-    value: impl Fn(&[u8]) -> Result<Option<Before>, ReadError>,
-) -> Result<Looked, ReadError> {
+    value: impl Fn(&[u8]) -> Result<Option<PriorEntry>, ReadError>,
+) -> Result<IndexScan, ReadError> {
     let step = Step { writes: Vec::new(), looked_at: 0 };
-    let (mut looked, mut bytes) = (Looked { step, behind: Vec::new(), oldest_ns: u64::MAX }, 0);
+    let (mut looked, mut bytes) = (IndexScan { step, behind: Vec::new(), oldest_ns: u64::MAX }, 0);
     for (entered, _) in entered {
         if bytes > VALUE_BYTES {
             break;

@@ -26,7 +26,7 @@ use crate::engine::{Entries, LaneWrite, PageBudget, ReadError};
 use crate::model::call::{Keys, StateError, StateView, StateWrite};
 use crate::topology::StatePlan;
 use expiry::Expiry;
-pub(crate) use expiry::{Look, Step};
+pub(crate) use expiry::{ExpiryEstimate, Step};
 
 /// The entry with the size of the state.
 const SIZE: &[u8] = &[TOLD, b's', b't', b'a', b't', b'e'];
@@ -38,26 +38,26 @@ const READ_BYTES_MAX: usize = 64 << 10;
 
 /// The state of a lane.
 #[derive(Debug)]
-pub(crate) struct LaneState<K> {
+pub(crate) struct HandlerState<K> {
     entries: K,
     bytes_max: u64,
     /// Bytes of all stored keys and values.
     bytes: AtomicU64,
     expiry: Mutex<Expiry>,
-    read: Mutex<Read>,
+    read: Mutex<ReadCache>,
     /// Number of entries written since the last query.
     written: AtomicUsize,
 }
 
 /// The entry of a key before a unit changes it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Before {
+struct PriorEntry {
     /// Of key and value.
     bytes: u64,
     written_ns: u64,
 }
 
-impl Before {
+impl PriorEntry {
     fn of(key: &[u8], value: &[u8]) -> Self {
         Self { bytes: (key.len() + value.len()) as u64, written_ns: time_of(value).unwrap_or(0) }
     }
@@ -65,12 +65,12 @@ impl Before {
 
 /// Reads since the last unit, by entry key.
 #[derive(Debug, Default)]
-struct Read {
-    before: HashMap<Vec<u8>, Option<Before>>,
+struct ReadCache {
+    before: HashMap<Vec<u8>, Option<PriorEntry>>,
     bytes: usize,
 }
 
-impl Read {
+impl ReadCache {
     fn forget(&mut self) {
         self.before.clear();
         self.bytes = 0;
@@ -79,7 +79,7 @@ impl Read {
 
 /// The values before writes were accounted for.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Accounted {
+pub(crate) struct SizeBefore {
     bytes: u64,
     is_unmarked: bool,
 }
@@ -161,9 +161,9 @@ pub(crate) fn write_of(entry: &StateEntry) -> LaneWrite {
 }
 
 /// Writes with the index of their event.
-pub(crate) type OfEvents = Vec<(u32, LaneWrite)>;
+pub(crate) type EventWrites = Vec<(u32, LaneWrite)>;
 
-impl<K: Entries> LaneState<K> {
+impl<K: Entries> HandlerState<K> {
     /// Maximum size of the entries that [`Self::account`] adds to a unit, in addition to [`Self::unit_bytes`] of each
     /// write.
     pub(crate) const NOTES_BYTES: usize = SIZE.len() + 8 + expiry::MARK_BYTES;
@@ -188,16 +188,16 @@ impl<K: Entries> LaneState<K> {
     }
 
     /// The entry of a key before the unit.
-    fn before(&self, key: &[u8]) -> Result<Option<Before>, ReadError> {
+    fn before(&self, key: &[u8]) -> Result<Option<PriorEntry>, ReadError> {
         if let Some(before) = lock(&self.read).before.get(key) {
             return Ok(*before);
         }
-        let before = self.entries.get(key)?.map(|value| Before::of(key, &value));
+        let before = self.entries.get(key)?.map(|value| PriorEntry::of(key, &value));
         self.has_read(key, before);
         Ok(before)
     }
 
-    fn has_read(&self, key: &[u8], before: Option<Before>) {
+    fn has_read(&self, key: &[u8], before: Option<PriorEntry>) {
         let mut read = lock(&self.read);
         if read.bytes + key.len() <= READ_BYTES_MAX && read.before.insert(key.to_vec(), before).is_none() {
             read.bytes += key.len();
@@ -210,7 +210,7 @@ impl<K: Entries> LaneState<K> {
         &self,
         writes: &[StateWrite],
         time_ns: impl Fn(u32) -> u64,
-    ) -> Result<(OfEvents, Option<(u32, String)>), ReadError> {
+    ) -> Result<(EventWrites, Option<(u32, String)>), ReadError> {
         let (mut made, mut bytes) = (Vec::with_capacity(writes.len()), self.bytes.load(Ordering::Relaxed));
         let size = |write: &StateWrite| {
             let value_bytes = write.value.as_ref().map_or(0, |value| TIME_BYTES + value.len());
@@ -262,20 +262,20 @@ impl<K: Entries> LaneState<K> {
     }
 
     /// Reverts the last accounting, since its unit was not committed.
-    pub(crate) fn take_back(&self, accounted: Accounted) {
+    pub(crate) fn take_back(&self, accounted: SizeBefore) {
         self.bytes.store(accounted.bytes, Ordering::Relaxed);
         lock(&self.expiry).set_unmarked(accounted.is_unmarked);
     }
 
     /// Adds the derived entries to the writes of the next unit: the new size, and the expiry index.
-    pub(crate) fn account(&self, writes: &mut Vec<LaneWrite>) -> Result<Accounted, ReadError> {
+    pub(crate) fn account(&self, writes: &mut Vec<LaneWrite>) -> Result<SizeBefore, ReadError> {
         let mut expiry = lock(&self.expiry);
         let mut bytes = self.bytes.load(Ordering::Relaxed);
-        let accounted = Accounted { bytes, is_unmarked: expiry.is_unmarked() };
+        let accounted = SizeBefore { bytes, is_unmarked: expiry.is_unmarked() };
         // entries before and after; the last write of a key counts
-        let mut changed: BTreeMap<&Bytes, (Option<Before>, Option<Before>)> = BTreeMap::new();
+        let mut changed: BTreeMap<&Bytes, (Option<PriorEntry>, Option<PriorEntry>)> = BTreeMap::new();
         for LaneWrite { key, value } in writes.iter().filter(|write| write.key.first() == Some(&STATE)) {
-            let after = value.as_ref().map(|value| Before::of(key, value));
+            let after = value.as_ref().map(|value| PriorEntry::of(key, value));
             match changed.get_mut(key) {
                 Some((_, last)) => *last = after,
                 None => drop(changed.insert(key, (self.before(key)?, after))),
@@ -288,7 +288,7 @@ impl<K: Entries> LaneState<K> {
         self.written.fetch_add(changed.len(), Ordering::Relaxed);
         let mut more = Vec::new();
         for (key, (before, after)) in changed {
-            let size = |of: Option<Before>| of.map_or(0, |of| of.bytes);
+            let size = |of: Option<PriorEntry>| of.map_or(0, |of| of.bytes);
             bytes = (bytes + size(after)).saturating_sub(size(before));
             expiry.change(key, before, after, &mut more);
         }
@@ -325,11 +325,11 @@ fn trouble(error: ReadError) -> StateError {
     StateError(error.to_string())
 }
 
-impl<K: Entries> StateView for LaneState<K> {
+impl<K: Entries> StateView for HandlerState<K> {
     fn get(&self, bucket: &str, key: &str, time_ns: u64) -> Result<Option<Bytes>, StateError> {
         let entry = entry_key(bucket, key);
         let value = self.entries.get(&entry).map_err(trouble)?;
-        self.has_read(&entry, value.as_ref().map(|value| Before::of(&entry, value)));
+        self.has_read(&entry, value.as_ref().map(|value| PriorEntry::of(&entry, value)));
         let is_there = |value: &Bytes| time_of(value).is_some_and(|written_ns| !self.is_expired(written_ns, time_ns));
         Ok(value.filter(is_there).map(|value| value.slice(TIME_BYTES..)))
     }

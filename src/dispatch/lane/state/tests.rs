@@ -17,9 +17,9 @@ use crate::topology::StatePlan;
 
 /// Entries of a lane, and the number of entries read.
 #[derive(Debug, Clone, Default)]
-struct Kept(Arc<Mutex<BTreeMap<Bytes, Bytes>>>, Arc<AtomicU64>);
+struct StoredEntries(Arc<Mutex<BTreeMap<Bytes, Bytes>>>, Arc<AtomicU64>);
 
-impl Entries for Kept {
+impl Entries for StoredEntries {
     fn get(&self, key: &[u8]) -> Result<Option<Bytes>, ReadError> {
         self.1.fetch_add(1, Ordering::Relaxed);
         Ok(lock(&self.0).get(key).cloned())
@@ -39,7 +39,7 @@ impl Entries for Kept {
     }
 }
 
-impl Kept {
+impl StoredEntries {
     fn commit(&self, writes: Vec<LaneWrite>) {
         let mut kept = lock(&self.0);
         for LaneWrite { key, value } in writes {
@@ -58,8 +58,8 @@ impl Kept {
             .collect()
     }
 
-    fn load(&self, ttl: Option<Duration>) -> LaneState<Self> {
-        LaneState::load(self.clone(), StatePlan { ttl, max_bytes: u64::MAX }).unwrap()
+    fn load(&self, ttl: Option<Duration>) -> HandlerState<Self> {
+        HandlerState::load(self.clone(), StatePlan { ttl, max_bytes: u64::MAX }).unwrap()
     }
 }
 
@@ -68,7 +68,7 @@ fn write(key: &str, bytes: Option<usize>) -> StateWrite {
     StateWrite { event: 0, bucket: "b".to_owned(), key: key.to_owned(), value }
 }
 
-impl LaneState<Kept> {
+impl HandlerState<StoredEntries> {
     fn commit(&self, mut writes: Vec<LaneWrite>) {
         self.account(&mut writes).unwrap();
         self.entries.commit(writes);
@@ -95,7 +95,7 @@ const TTL: Duration = Duration::from_secs(100);
 
 #[test]
 fn a_step_looks_at_few_entries_and_few_bytes() {
-    let kept = Kept::default();
+    let kept = StoredEntries::default();
     let state = kept.load(Some(TTL));
     for n in 0..20 {
         state.event(SECOND, &[write(&n.to_string(), Some(1 << 20))]);
@@ -113,7 +113,7 @@ fn a_step_looks_at_few_entries_and_few_bytes() {
 
 #[test]
 fn what_is_written_again_and_again_is_entered_once_a_second() {
-    let kept = Kept::default();
+    let kept = StoredEntries::default();
     let state = kept.load(Some(TTL));
     let mut entered = std::collections::BTreeSet::new();
     for n in 0..1_000 {
@@ -132,7 +132,7 @@ fn what_is_written_again_and_again_is_entered_once_a_second() {
 
 #[test]
 fn what_did_not_happen_is_taken_back() {
-    let kept = Kept::default();
+    let kept = StoredEntries::default();
     let state = kept.load(Some(TTL));
     let (made, _) = state.entries_of(&[write("a", Some(5))], |_| SECOND).unwrap();
     let mut writes: Vec<_> = made.into_iter().map(|(_, write)| write).collect();
@@ -171,7 +171,7 @@ proptest! {
     /// complete index has each key once.
     #[test]
     fn the_state_is_what_was_written_and_has_not_expired(acts in acts()) {
-        let (kept, mut now_ns, mut has_ttl) = (Kept::default(), 1_000 * SECOND, true);
+        let (kept, mut now_ns, mut has_ttl) = (StoredEntries::default(), 1_000 * SECOND, true);
         let mut state = kept.load(Some(TTL));
         let mut model: BTreeMap<String, u64> = BTreeMap::new();
         for act in acts {
@@ -227,7 +227,7 @@ proptest! {
 
 #[test]
 fn a_look_for_keys_ends_however_much_it_has_to_pass_over() {
-    let kept = Kept::default();
+    let kept = StoredEntries::default();
     let state = kept.load(Some(TTL));
     for n in 0..100 {
         let writes: Vec<_> = (0..200).map(|key| write(&format!("{:06}", n * 200 + key), Some(1))).collect();

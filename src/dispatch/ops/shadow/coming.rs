@@ -36,7 +36,7 @@ const STATE_PAGE: usize = 1_000;
 const ENTRY_BYTES: usize = 128;
 
 /// Progress of the comparison in a partition.
-struct Place {
+struct PartitionProgress {
     partition: u32,
     next: Offset,
     states: States,
@@ -53,7 +53,7 @@ impl<E: Engine> Subscriber<E> {
     ) -> Result<(), ShadowError> {
         let Some(begun) = enough.run_until_cancelled(self.state_now()).await else { return Ok(()) };
         let (positions, states) = begun?;
-        let place = |(partition, (next, state)): (u32, (Offset, Vec<_>))| Place {
+        let place = |(partition, (next, state)): (u32, (Offset, Vec<_>))| PartitionProgress {
             partition,
             next,
             states: States::of(&state, partition, self.plan()),
@@ -75,7 +75,7 @@ impl<E: Engine> Subscriber<E> {
     async fn follow<H: Handler>(
         &self,
         versions: &VersionPair<'_, H>,
-        places: &mut [Place],
+        places: &mut [PartitionProgress],
         (events, enough): (u64, &CancellationToken),
         shown: usize,
         report: &mut ShadowReport,
@@ -120,7 +120,7 @@ impl<E: Engine> Subscriber<E> {
     async fn round<H: Handler>(
         &self,
         versions: &VersionPair<'_, H>,
-        place: &mut Place,
+        place: &mut PartitionProgress,
         (most, shown): (u64, usize),
         report: &mut ShadowReport,
     ) -> Result<bool, ShadowError> {

@@ -33,19 +33,19 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tokio_util::sync::CancellationToken;
 
-use crate::api::{Cost, Difference, DifferenceKind, Seen, SeenOutput, ShadowOver, ShadowReport};
+use crate::api::{Cost, Difference, DifferenceKind, ShadowOutput, ShadowRange, ShadowReport, ShadowResult};
 use crate::dispatch::ops::error::ControlError;
 use crate::dispatch::ops::subscriber::Subscriber;
-use crate::engine::{Engine, ReadError, Stopped};
+use crate::engine::{Engine, ReadError, StopReason};
 use crate::model::EventView;
 use crate::model::call::{Handler, InstanceError};
-use record::{Recorded, Selected};
-use run::{Ran, States};
+use record::{RecordedResults, Selection};
+use run::{EventRun, States};
 
 /// Options of a comparison.
 #[derive(Debug, Clone)]
 pub struct ShadowOptions {
-    pub over: ShadowOver,
+    pub over: ShadowRange,
     /// Maximum number of differences in the report; all are counted.
     pub shown: usize,
     /// Cancel to end a comparison over future events early; the report then has the results so far.
@@ -69,7 +69,7 @@ pub enum ShadowError {
     Instance(#[from] InstanceError),
     /// The engine has stopped.
     #[error(transparent)]
-    Stopped(#[from] Stopped),
+    Stopped(#[from] StopReason),
     /// The events or results do not fit into memory.
     #[error(
         "the events, their results, or the plugin's state exceed {max} bytes, the memory limit of a comparison; \
@@ -95,12 +95,12 @@ impl<E: Engine> Subscriber<E> {
     ) -> Result<ShadowReport, ShadowError> {
         let (mut report, versions) = (ShadowReport::default(), VersionPair { running, other });
         let (parts, state) = match &options.over {
-            ShadowOver::Last { events, state } => (self.select_last(*events).await?, state.clone()),
-            ShadowOver::Behind { snapshot, events } => {
+            ShadowRange::Last { events, state } => (self.select_last(*events).await?, state.clone()),
+            ShadowRange::Behind { snapshot, events } => {
                 let (positions, state) = self.snapshots().state_of(*snapshot).await?;
                 (self.select_behind(&positions, *events).await?, state)
             }
-            ShadowOver::Coming { events, time } => {
+            ShadowRange::Coming { events, time } => {
                 let (events, enough) = (events.unwrap_or(u64::MAX), options.enough.child_token());
                 let coming = self.shadow_coming(&versions, (events, &enough), options.shown, &mut report);
                 let is_over = async {
@@ -118,7 +118,7 @@ impl<E: Engine> Subscriber<E> {
                 (Vec::new(), Vec::new())
             }
         };
-        let with_states = |part: Selected| {
+        let with_states = |part: Selection| {
             let states = States::of(&state, part.partition, self.plan());
             (part, states)
         };
@@ -135,13 +135,13 @@ impl<E: Engine> Subscriber<E> {
     async fn compare_parts<H: Handler>(
         &self,
         versions: &VersionPair<'_, H>,
-        mut parts: Vec<(&mut Selected, &States)>,
+        mut parts: Vec<(&mut Selection, &States)>,
         (against_record, shown): (bool, usize),
         report: &mut ShadowReport,
     ) -> Result<(), ShadowError> {
         let recorded = match against_record {
             true => self.recorded(parts.iter().map(|(part, _)| &**part)).await?,
-            false => Recorded::default(),
+            false => RecordedResults::default(),
         };
         for (part, states) in &mut parts {
             if self.plan().queue_group.is_some() {
@@ -177,14 +177,14 @@ const OTHER_SEED: u64 = 2;
 impl ShadowReport {
     fn compare(
         &mut self,
-        part: &Selected,
-        recorded: &Recorded,
-        ran: Ran,
-        again: Ran,
-        other: Ran,
+        part: &Selection,
+        recorded: &RecordedResults,
+        ran: EventRun,
+        again: EventRun,
+        other: EventRun,
         shown_max: usize,
     ) -> Result<(), ShadowError> {
-        let mut differs = |kind: DifferenceKind, running: &Seen, other: &Seen| {
+        let mut differs = |kind: DifferenceKind, running: &ShadowResult, other: &ShadowResult| {
             if self.shown.len() < shown_max {
                 let held = part.held.get(ran.at);
                 let parsed = held.map(|held| held.parse()).transpose();
@@ -236,11 +236,11 @@ impl ShadowReport {
 }
 
 /// The id and the content of a stored output.
-fn output_of(topic: &str, record: &[u8], is_delayed: bool) -> Result<(String, SeenOutput), String> {
+fn output_of(topic: &str, record: &[u8], is_delayed: bool) -> Result<(String, ShadowOutput), String> {
     let record = crate::model::Record::parse(record).map_err(|error| error.to_string())?;
     let id = EventView::parse(record.event).map_err(|error| error.to_string())?.id.to_owned();
     let (topic, key, event) = (topic.to_owned(), record.key.to_owned(), Bytes::copy_from_slice(record.event));
-    Ok((id, SeenOutput { topic, key, event, is_delayed }))
+    Ok((id, ShadowOutput { topic, key, event, is_delayed }))
 }
 
 /// Names of topics by number, and whether they hold dead letters.

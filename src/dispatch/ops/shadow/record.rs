@@ -5,8 +5,8 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::{ShadowError, TopicNames, output_of};
-use crate::api::Seen;
-use crate::dispatch::lane::batch::Held;
+use crate::api::ShadowResult;
+use crate::dispatch::lane::batch::BatchEvent;
 use crate::dispatch::lane::waiting;
 use crate::dispatch::ops::error::ControlError;
 use crate::dispatch::ops::subscriber::Subscriber;
@@ -20,18 +20,18 @@ const BUDGET: ReadBudget = ReadBudget { events: 1_000, bytes: 1 << 20 };
 const WAITING_PAGE: usize = 1_000;
 
 /// Events of one partition.
-pub(super) struct Selected {
+pub(super) struct Selection {
     pub(super) partition: u32,
     /// The handled events, in order.
-    pub(super) held: Arc<Vec<Held>>,
+    pub(super) held: Arc<Vec<BatchEvent>>,
     pub(super) passed_over: u64,
     pub(super) waiting: u64,
 }
 
 /// The recorded results of events.
 #[derive(Default)]
-pub(super) struct Recorded {
-    events: BTreeMap<(u32, Offset), RecordOf>,
+pub(super) struct RecordedResults {
+    events: BTreeMap<(u32, Offset), RecordedResult>,
     /// Per partition, the offset from which on the running version has handled the events.
     running_from: BTreeMap<u32, Offset>,
     /// Outputs of events before this time may have been removed by retention.
@@ -40,15 +40,15 @@ pub(super) struct Recorded {
 
 /// The recorded result of one event.
 #[derive(Default)]
-pub(super) struct RecordOf {
-    pub(super) seen: Seen,
+pub(super) struct RecordedResult {
+    pub(super) seen: ShadowResult,
 }
 
-impl RecordOf {
+impl RecordedResult {
     /// Whether `seen` equals the record: the same outputs, or a failure in both.
-    pub(super) fn is_like(&self, seen: &Seen) -> bool {
+    pub(super) fn is_like(&self, seen: &ShadowResult) -> bool {
         let (recorded, made) = (&self.seen.outputs, &seen.outputs);
-        let is_there = |(id, output): (&String, &super::SeenOutput)| match recorded.get(id) {
+        let is_there = |(id, output): (&String, &super::ShadowOutput)| match recorded.get(id) {
             Some(recorded) => {
                 (&recorded.topic, &recorded.key, &recorded.event) == (&output.topic, &output.key, &output.event)
             }
@@ -61,9 +61,9 @@ impl RecordOf {
     }
 }
 
-impl Recorded {
+impl RecordedResults {
     /// Removes the events without a recorded result. Returns their number.
-    pub(super) fn keep_known(&self, part: &mut Selected) -> u64 {
+    pub(super) fn keep_known(&self, part: &mut Selection) -> u64 {
         let Some(mut held) = Arc::get_mut(&mut part.held).map(std::mem::take) else { return 0 };
         let before = held.len();
         held.retain(|held| self.events.contains_key(&(part.partition, held.offset)));
@@ -74,7 +74,7 @@ impl Recorded {
 
     /// The recorded result of an event, if it is complete and stems from the running version. `None` if nothing is
     /// recorded, since a seek or a drop may have skipped the event.
-    pub(super) fn of(&self, part: &Selected, at: usize) -> Option<&RecordOf> {
+    pub(super) fn of(&self, part: &Selection, at: usize) -> Option<&RecordedResult> {
         let held = part.held.get(at)?;
         let is_running = self.running_from.get(&part.partition).is_some_and(|from| held.offset >= *from);
         if !is_running || held.append_time_ns < self.whole_from_ns {
@@ -102,7 +102,7 @@ fn shares(available: &[u64], last: u64) -> Vec<u64> {
 
 impl<E: Engine> Subscriber<E> {
     /// The last events that it has handled.
-    pub(super) async fn select_last(&self, last: u32) -> Result<Vec<Selected>, ShadowError> {
+    pub(super) async fn select_last(&self, last: u32) -> Result<Vec<Selection>, ShadowError> {
         let handled = self.handled();
         let available: Vec<u64> = handled.iter().map(|of| of.end.saturating_sub(of.start)).collect();
         let shares = shares(&available, u64::from(last));
@@ -111,7 +111,7 @@ impl<E: Engine> Subscriber<E> {
     }
 
     /// The first events that it has handled after these positions.
-    pub(super) async fn select_behind(&self, positions: &[Offset], most: u32) -> Result<Vec<Selected>, ShadowError> {
+    pub(super) async fn select_behind(&self, positions: &[Offset], most: u32) -> Result<Vec<Selection>, ShadowError> {
         let ends = self.handled().into_iter().map(|of| of.end);
         let behind: Vec<_> = positions.iter().zip(ends).map(|(from, end)| *from..end.max(*from)).collect();
         let available: Vec<u64> = behind.iter().map(|of| of.end - of.start).collect();
@@ -131,7 +131,7 @@ impl<E: Engine> Subscriber<E> {
         kept.start..position.min(kept.written)
     }
 
-    async fn read_parts(&self, ranges: Vec<Range<Offset>>) -> Result<Vec<Selected>, ShadowError> {
+    async fn read_parts(&self, ranges: Vec<Range<Offset>>) -> Result<Vec<Selection>, ShadowError> {
         let (mut selected, mut bytes) = (Vec::new(), 0);
         for (partition, range) in (0..).zip(ranges) {
             let (part, _) = self.read_part(partition, range, u64::MAX, &mut bytes).await?;
@@ -147,7 +147,7 @@ impl<E: Engine> Subscriber<E> {
         range: Range<Offset>,
         most: u64,
         bytes: &mut usize,
-    ) -> Result<(Selected, Offset), ShadowError> {
+    ) -> Result<(Selection, Offset), ShadowError> {
         let input = PartitionId { topic: self.input, partition };
         self.until_durable(input, range.end).await?;
         let entries = self.entries(partition)?;
@@ -159,13 +159,13 @@ impl<E: Engine> Subscriber<E> {
             number = last + 1;
             waiting_offsets.extend(page.into_iter().map(|(_, waiter)| waiter.offset));
         }
-        let mut part = Selected { partition, held: Arc::default(), passed_over: 0, waiting: 0 };
+        let mut part = Selection { partition, held: Arc::default(), passed_over: 0, waiting: 0 };
         let (mut held, mut from, mut next) = (Vec::new(), range.start, range.end);
         'range: while from < range.end {
             let chunks = self.engine().read(input, from, BUDGET).await?;
             let Some(last) = chunks.last() else { break };
             from = last.end_offset();
-            for event in Held::all(&chunks).into_iter().filter(|event| range.contains(&event.offset)) {
+            for event in BatchEvent::all(&chunks).into_iter().filter(|event| range.contains(&event.offset)) {
                 if held.len() as u64 >= most {
                     next = event.offset;
                     break 'range;
@@ -219,11 +219,11 @@ impl<E: Engine> Subscriber<E> {
     /// The recorded results of events: the events in its output topics that were made from them.
     pub(super) async fn recorded<'s>(
         &self,
-        selected: impl Iterator<Item = &'s Selected> + Clone,
-    ) -> Result<Recorded, ShadowError> {
+        selected: impl Iterator<Item = &'s Selection> + Clone,
+    ) -> Result<RecordedResults, ShadowError> {
         let running = Some(self.stable_version());
         let first = selected.clone().filter_map(|part| part.held.first()).map(|held| held.append_time_ns).min();
-        let mut recorded = Recorded::default();
+        let mut recorded = RecordedResults::default();
         let Some(first_ns) = first else { return Ok(recorded) };
         let ranges: BTreeMap<u32, (Offset, Offset)> = selected
             .filter_map(|part| Some((part.partition, (part.held.first()?.offset, part.held.last()?.offset))))

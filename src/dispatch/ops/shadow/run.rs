@@ -8,10 +8,10 @@ use std::time::Instant;
 use bytes::Bytes;
 use xxhash_rust::xxh3;
 
-use super::record::Selected;
+use super::record::Selection;
 use super::{ShadowError, TopicNames, output_of};
-use crate::api::{Cost, Seen, StateOfPartition};
-use crate::dispatch::lane::batch::{Context, Held, Parsed, call_events, content_type};
+use crate::api::{Cost, ShadowResult, StateOfPartition};
+use crate::dispatch::lane::batch::{BatchEvent, Context, ParsedEvent, call_events, content_type};
 use crate::dispatch::lane::failure::LastFailure;
 use crate::dispatch::lane::outputs::{Emitter, Fit};
 use crate::dispatch::lane::state::{entry_bytes, too_large};
@@ -28,17 +28,17 @@ use crate::topology::{StatePlan, SubscriberPlan};
 const CALL_EVENTS_MAX: u64 = 64;
 
 /// The result of a version for an event.
-pub(super) struct Ran {
+pub(super) struct EventRun {
     /// Index of the event.
     pub(super) at: usize,
-    pub(super) seen: Seen,
+    pub(super) seen: ShadowResult,
     /// Whether it has read its state.
     pub(super) has_read: bool,
 }
 
 /// Runs versions over the events of one partition.
 pub(super) struct Runner {
-    held: Arc<Vec<Held>>,
+    held: Arc<Vec<BatchEvent>>,
     partition: u32,
     plan: SubscriberPlan,
     emitter: Emitter,
@@ -46,7 +46,7 @@ pub(super) struct Runner {
 }
 
 impl<E: Engine> Subscriber<E> {
-    pub(super) fn runner(&self, part: &Selected) -> Option<Runner> {
+    pub(super) fn runner(&self, part: &Selection) -> Option<Runner> {
         let (held, partition) = (part.held.clone(), part.partition);
         let (plan, emitter, topics) = (self.plan().clone(), self.emitter(partition)?, self.topics_behind());
         Some(Runner { held, partition, plan, emitter, topics })
@@ -54,18 +54,18 @@ impl<E: Engine> Subscriber<E> {
 }
 
 impl Runner {
-    /// Runs a version over its copy of the state. Returns one [`Ran`] per event, in order. `seed` determines the sizes
-    /// of calls.
+    /// Runs a version over its copy of the state. Returns one [`EventRun`] per event, in order. `seed` determines the
+    /// sizes of calls.
     pub(super) async fn run(
         &self,
         handler: &impl Handler,
         state: &Arc<ShadowState>,
         seed: u64,
         cost: &mut Cost,
-    ) -> Result<Vec<Ran>, ShadowError> {
-        let parsed = self.held.iter().map(Held::parse).collect::<Result<Vec<_>, _>>();
+    ) -> Result<Vec<EventRun>, ShadowError> {
+        let parsed = self.held.iter().map(BatchEvent::parse).collect::<Result<Vec<_>, _>>();
         let events = parsed.map_err(|error| ShadowError::Unreadable(error.to_string()))?;
-        let mut ran: Vec<Ran> = Vec::with_capacity(events.len());
+        let mut ran: Vec<EventRun> = Vec::with_capacity(events.len());
         // Up to this event, events run alone, to find out which one fails.
         let (mut attempt, mut alone_to) = (1, 0);
         while let Some(rest) = events.get(ran.len()..).filter(|rest| !rest.is_empty()) {
@@ -100,21 +100,21 @@ impl Runner {
                 continue;
             }
             cost.failed += 1;
-            let seen = Seen { failure: Some((kind.to_owned(), reason)), ..Seen::default() };
-            ran.push(Ran { at: ran.len(), seen, has_read: state.has_read(index) });
+            let seen = ShadowResult { failure: Some((kind.to_owned(), reason)), ..ShadowResult::default() };
+            ran.push(EventRun { at: ran.len(), seen, has_read: state.has_read(index) });
             attempt = 1;
         }
         Ok(ran)
     }
 
     /// Number of these events that go into a call.
-    fn call_size(&self, rest: &[Parsed<'_>], seed: u64, at: usize) -> usize {
+    fn call_size(&self, rest: &[ParsedEvent<'_>], seed: u64, at: usize) -> usize {
         // A few events are split into several calls as well, or there would be only one way to split them.
         let most = (self.held.len() as u64).div_ceil(2).min(CALL_EVENTS_MAX).min(self.plan.batch.max_events.into());
         let size = 1 + xxh3::xxh3_64_with_seed(&(at as u64).to_le_bytes(), seed) % most.max(1);
         let content_type = rest.first().and_then(|event| event.view.content_type);
         let mut bytes = 0;
-        let goes_along = |event: &&Parsed<'_>| {
+        let goes_along = |event: &&ParsedEvent<'_>| {
             bytes += event.view.encoded().len();
             event.view.content_type == content_type && bytes <= self.plan.batch.max_bytes
         };
@@ -126,7 +126,7 @@ impl Runner {
         handler: &impl Handler,
         state: &Arc<ShadowState>,
         at: usize,
-        run: &[Parsed<'_>],
+        run: &[ParsedEvent<'_>],
         attempt: u32,
         cost: &mut Cost,
     ) -> Result<Handled, HandleError> {
@@ -137,7 +137,7 @@ impl Runner {
             partition: self.partition,
             content_type: content_type(run),
             events: &events,
-            context: Arc::new(Quiet(Context { subscriber, origin, held: self.held.clone(), first: at })),
+            context: Arc::new(QuietContext(Context { subscriber, origin, held: self.held.clone(), first: at })),
             state: state.clone(),
         };
         state.begin();
@@ -154,11 +154,11 @@ impl Runner {
     /// ends it.
     fn take(
         &self,
-        run: &[Parsed<'_>],
+        run: &[ParsedEvent<'_>],
         handled: &Handled,
         done: usize,
         state: &ShadowState,
-        ran: &mut Vec<Ran>,
+        ran: &mut Vec<EventRun>,
     ) -> Result<bool, ShadowError> {
         for (index, event) in (0_u32..).zip(run.iter().take(done)) {
             let outputs = handled.outputs.iter().filter(|output| output.event == index);
@@ -172,11 +172,11 @@ impl Runner {
                 _ => None,
             });
             if let Some(reason) = refused {
-                let seen = Seen { failure: Some(("refused".to_owned(), reason)), ..Seen::default() };
-                ran.push(Ran { at: ran.len(), seen, has_read });
+                let seen = ShadowResult { failure: Some(("refused".to_owned(), reason)), ..ShadowResult::default() };
+                ran.push(EventRun { at: ran.len(), seen, has_read });
                 return Ok(true);
             }
-            let mut seen = Seen::default();
+            let mut seen = ShadowResult::default();
             for slice in slices.iter() {
                 let (topic, is_delayed) = self.topic_of(slice.partition.topic);
                 for record in records(&slice.records) {
@@ -188,7 +188,7 @@ impl Runner {
                 seen.writes.insert((write.bucket.clone(), write.key.clone()), write.value.clone());
                 state.write(write, event.trusted_time_ns);
             }
-            ran.push(Ran { at: ran.len(), seen, has_read });
+            ran.push(EventRun { at: ran.len(), seen, has_read });
         }
         Ok(false)
     }
@@ -205,9 +205,9 @@ impl Runner {
 }
 
 /// A context that drops log lines, since the events were handled long ago.
-struct Quiet(Context);
+struct QuietContext(Context);
 
-impl crate::model::call::EventContext for Quiet {
+impl crate::model::call::EventContext for QuietContext {
     fn attributes(&self, index: u32) -> String {
         self.0.attributes(index)
     }
@@ -247,7 +247,7 @@ impl States {
 
 /// State in memory, which is dropped afterwards. It changes between calls only.
 pub(super) struct ShadowState {
-    kept: Mutex<Kept>,
+    kept: Mutex<ShadowEntries>,
     bytes_max: u64,
     ttl_ns: Option<u64>,
     /// The reads of a call's events, if they were reported; otherwise whether any event has read.
@@ -256,7 +256,7 @@ pub(super) struct ShadowState {
 
 /// The copy of one run.
 #[derive(Default)]
-struct Kept {
+struct ShadowEntries {
     /// Values with their write times.
     entries: BTreeMap<StateKey, (Bytes, u64)>,
     /// Keys in the order of those times, if entries expire.
@@ -265,7 +265,7 @@ struct Kept {
     bytes: u64,
 }
 
-impl Kept {
+impl ShadowEntries {
     fn put(&mut self, place: StateKey, value: Option<Bytes>, time_ns: u64, expires: bool) {
         if let Some((before, written_ns)) = self.entries.remove(&place) {
             self.bytes -= entry_bytes(&place.0, &place.1, &before);
@@ -285,7 +285,7 @@ impl Kept {
 impl ShadowState {
     fn of<'e>(entries: impl Iterator<Item = &'e StateOfPartition>, plan: StatePlan) -> Self {
         let ttl_ns = plan.ttl.map(|ttl| u64::try_from(ttl.as_nanos()).unwrap_or(u64::MAX));
-        let mut kept = Kept::default();
+        let mut kept = ShadowEntries::default();
         for StateOfPartition { entry, .. } in entries {
             let place = (entry.bucket.clone(), entry.key.clone());
             kept.put(place, Some(entry.value.clone()), entry.written_ns, ttl_ns.is_some());
@@ -293,7 +293,7 @@ impl ShadowState {
         Self { kept: Mutex::new(kept), bytes_max: plan.max_bytes, ttl_ns, reads: Mutex::default() }
     }
 
-    fn kept(&self) -> MutexGuard<'_, Kept> {
+    fn kept(&self) -> MutexGuard<'_, ShadowEntries> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -19,7 +19,7 @@ use std::sync::Arc;
 use bytes::{Buf, BufMut, Bytes};
 use serde::{Deserialize, Serialize};
 
-use crate::api::TakenBy;
+use crate::api::SnapshotCause;
 use crate::effects::{Disk, DiskFile};
 use crate::model::{Offset, SubscriberId};
 
@@ -52,7 +52,7 @@ pub(super) enum FileError {
 
 /// Content of the first block. New fields need a default.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct About {
+pub(super) struct SnapshotHeader {
     /// Full name of the subscriber.
     pub(super) subscriber: String,
     /// Unix nanoseconds.
@@ -63,7 +63,7 @@ pub(super) struct About {
     pub(super) note: String,
     /// Origin of the snapshot.
     #[serde(default)]
-    pub(super) by: TakenBy,
+    pub(super) by: SnapshotCause,
     /// Positions of the lanes, by partition.
     pub(super) positions: Vec<Offset>,
 }
@@ -104,7 +104,7 @@ fn unfinished(name: &str) -> String {
 
 impl Writer {
     /// Begins a file; removes an unfinished one of the same name.
-    pub(super) fn create(disk: Arc<dyn Disk>, name: &str, about: &About) -> io::Result<Self> {
+    pub(super) fn create(disk: Arc<dyn Disk>, name: &str, about: &SnapshotHeader) -> io::Result<Self> {
         match disk.remove(&unfinished(name)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
@@ -175,7 +175,7 @@ impl Writer {
 
 /// A part of a file's content.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Part {
+pub(super) enum FilePart {
     /// Start of the entries of a partition's lane.
     Lane(u32),
     /// Keys and values.
@@ -192,7 +192,7 @@ pub(super) struct Reader {
 
 impl Reader {
     /// Opens a file and reads its first block.
-    pub(super) fn open(disk: &dyn Disk, name: &str) -> Result<(Self, About), FileError> {
+    pub(super) fn open(disk: &dyn Disk, name: &str) -> Result<(Self, SnapshotHeader), FileError> {
         let file = disk.open(name)?;
         let mut head = file.read_bytes(0, HEAD_BYTES as usize)?;
         if head.len() < HEAD_BYTES as usize || head.split_to(MAGIC.len()) != MAGIC.as_slice() {
@@ -235,15 +235,15 @@ impl Reader {
     }
 
     /// The next part; `None` after the end block, which must be at the end of the file.
-    pub(super) fn next(&mut self) -> Result<Option<Part>, FileError> {
+    pub(super) fn next(&mut self) -> Result<Option<FilePart>, FileError> {
         let damaged = FileError::Damaged { position: self.position };
         match self.block()? {
-            (LANE, mut partition) if partition.len() == 4 => Ok(Some(Part::Lane(partition.get_u32_le()))),
+            (LANE, mut partition) if partition.len() == 4 => Ok(Some(FilePart::Lane(partition.get_u32_le()))),
             (ENTRIES, block) => {
                 let entries = entries(block).ok_or(damaged)?;
                 self.size.entries += entries.len() as u64;
                 self.size.bytes += entries.iter().map(|(key, value)| (key.len() + value.len()) as u64).sum::<u64>();
-                Ok(Some(Part::Entries(entries)))
+                Ok(Some(FilePart::Entries(entries)))
             }
             (END, end) if size(&end) == Some(self.size) && self.position == self.length => Ok(None),
             _ => Err(damaged),
@@ -285,9 +285,9 @@ mod tests {
     use super::*;
     use crate::effects::MemoryDisk;
 
-    fn about() -> About {
+    fn about() -> SnapshotHeader {
         let (subscriber, digest, note) = ("shop/totals".to_owned(), "07".repeat(32), "by hand".to_owned());
-        About { subscriber, taken_ns: 7, digest, note, by: TakenBy::Deploy, positions: vec![3, 9] }
+        SnapshotHeader { subscriber, taken_ns: 7, digest, note, by: SnapshotCause::Deploy, positions: vec![3, 9] }
     }
 
     fn written(disk: &Arc<dyn Disk>) -> Size {
@@ -301,7 +301,7 @@ mod tests {
         writer.finish().unwrap()
     }
 
-    fn read(disk: &dyn Disk) -> Result<Vec<Part>, FileError> {
+    fn read(disk: &dyn Disk) -> Result<Vec<FilePart>, FileError> {
         let (mut reader, _) = Reader::open(disk, "1-1.snapshot")?;
         let mut parts = Vec::new();
         while let Some(part) = reader.next()? {
@@ -318,9 +318,9 @@ mod tests {
         let (reader, found) = Reader::open(&*disk, "1-1.snapshot").unwrap();
         assert_eq!((found, reader.size().unwrap()), (about(), size));
         let parts = read(&*disk).unwrap();
-        let keys = |part: &Part| match part {
-            Part::Lane(partition) => format!("lane {partition}"),
-            Part::Entries(entries) => entries.iter().map(|(key, _)| String::from_utf8_lossy(key)).collect(),
+        let keys = |part: &FilePart| match part {
+            FilePart::Lane(partition) => format!("lane {partition}"),
+            FilePart::Entries(entries) => entries.iter().map(|(key, _)| String::from_utf8_lossy(key)).collect(),
         };
         assert_eq!(parts.iter().map(keys).collect::<Vec<_>>(), ["lane 0", "ab", "c", "lane 1"]);
         assert_eq!(disk.list().unwrap(), ["1-1.snapshot"]);

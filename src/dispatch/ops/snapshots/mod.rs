@@ -21,21 +21,21 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 use super::error::SnapshotError;
-use crate::api::{SnapshotInfo, StateEntry, StateOfPartition, TakenBy};
-use crate::dispatch::lane::command::{Command, Look, Restored};
+use crate::api::{SnapshotCause, SnapshotInfo, StateEntry, StateOfPartition};
+use crate::dispatch::lane::command::{Command, LaneQuery, SnapshotPart};
 use crate::dispatch::lane::entries::{RECORD, STATE, end_of};
 use crate::dispatch::lane::state::{self};
 use crate::dispatch::ops::error::ControlError;
 use crate::dispatch::ops::subscriber::{ANSWER_WITHIN, Subscriber, late};
 use crate::dispatch::tree::Tree;
 use crate::dispatch::tree::renames::Renames;
-use crate::dispatch::tree::turns::Turns;
+use crate::dispatch::tree::turns::SnapshotLocks;
 use crate::effects::Disk;
 use crate::engine::{Engine, Entries, PageBudget};
 use crate::limits::SHADOW_BYTES_MAX;
 use crate::model::{LaneId, Offset, PartitionId, SubscriberId};
 use crate::topology::Plan;
-use file::{About, FileError, Part, Reader, Size, Writer};
+use file::{FileError, FilePart, Reader, Size, SnapshotHeader, Writer};
 
 /// Entries that are read at once.
 const PAGE: usize = 1_000;
@@ -49,8 +49,8 @@ fn unusable(number: u64) -> impl Fn(FileError) -> SnapshotError {
 }
 
 impl SnapshotInfo {
-    fn new(number: u64, about: About, size: Size) -> Self {
-        let About { taken_ns, digest, note, by, positions, .. } = about;
+    fn new(number: u64, about: SnapshotHeader, size: Size) -> Self {
+        let SnapshotHeader { taken_ns, digest, note, by, positions, .. } = about;
         Self { number, taken_ns, digest, note, by, positions, entries: size.entries, bytes: size.bytes }
     }
 }
@@ -81,7 +81,7 @@ fn add<E: Engine>(
     engine: &E,
     disk: &Arc<dyn Disk>,
     subscriber: SubscriberId,
-    about: About,
+    about: SnapshotHeader,
     lanes: &[E::Entries],
     keep: usize,
 ) -> Result<SnapshotInfo, SnapshotError> {
@@ -104,18 +104,18 @@ pub async fn take_where_nothing_runs<E: Engine>(
     engine: &E,
     names: (&Plan, &Renames),
     subscriber: &str,
-    about: (TakenBy, &str, &str),
+    about: (SnapshotCause, &str, &str),
     keep: usize,
 ) -> Result<Option<SnapshotInfo>, SnapshotError> {
-    take_in_turn(engine, &Turns::default(), names, subscriber, about, keep).await
+    take_in_turn(engine, &SnapshotLocks::default(), names, subscriber, about, keep).await
 }
 
 async fn take_in_turn<E: Engine>(
     engine: &E,
-    turns: &Turns,
+    turns: &SnapshotLocks,
     (plan, renames): (&Plan, &Renames),
     subscriber: &str,
-    (by, digest, note): (TakenBy, &str, &str),
+    (by, digest, note): (SnapshotCause, &str, &str),
     keep: usize,
 ) -> Result<Option<SnapshotInfo>, SnapshotError> {
     let Some(of) = plan.subscribers.iter().find(|of| of.label() == subscriber) else { return Ok(None) };
@@ -138,7 +138,7 @@ async fn take_in_turn<E: Engine>(
     }
     let disk = engine.snapshots().ok_or(SnapshotError::Unsupported)?;
     let (subscriber, digest, note) = (subscriber.to_owned(), digest.to_owned(), note.to_owned());
-    let about = About { subscriber, taken_ns: engine.now_ns(), digest, note, by, positions };
+    let about = SnapshotHeader { subscriber, taken_ns: engine.now_ns(), digest, note, by, positions };
     let engine = engine.clone();
     let written = tokio::task::spawn_blocking(move || {
         let _one_at_a_time = one_at_a_time;
@@ -156,7 +156,7 @@ impl<E: Engine> Tree<E> {
         &self,
         names: (&Plan, &Renames),
         subscriber: &str,
-        about: (TakenBy, &str, &str),
+        about: (SnapshotCause, &str, &str),
         keep: usize,
     ) -> Result<Option<SnapshotInfo>, SnapshotError> {
         take_in_turn(&self.shared.engine, &self.shared.snapshots, names, subscriber, about, keep).await
@@ -179,12 +179,12 @@ impl<E: Engine> Snapshots<'_, E> {
     ///
     /// # Errors
     /// [`ControlError`]; nothing has changed then.
-    pub async fn take(&self, by: TakenBy, note: &str, keep: usize) -> Result<SnapshotInfo, ControlError> {
+    pub async fn take(&self, by: SnapshotCause, note: &str, keep: usize) -> Result<SnapshotInfo, ControlError> {
         let (number_of, disk) = (self.0.number, self.disk()?);
         // The lock is per subscriber: a large state does not delay snapshots of other subscribers.
         let one_at_a_time = self.0.tree.shared.snapshots.of(number_of).lock_owned().await;
         let (positions, lanes): (Vec<Offset>, Vec<E::Entries>) = self.freeze().await?.into_iter().unzip();
-        let about = About {
+        let about = SnapshotHeader {
             subscriber: self.0.name(),
             taken_ns: self.0.engine().now_ns(),
             digest: self.0.branch.roster.assignment().proven.digest.to_string(),
@@ -207,7 +207,7 @@ impl<E: Engine> Snapshots<'_, E> {
         for partition in 0..self.0.partitions() {
             let entries = self.0.entries(partition)?;
             let (sender, frozen) = oneshot::channel();
-            let look = Look(Box::new(move |position| {
+            let look = LaneQuery(Box::new(move |position| {
                 let frozen = entries.frozen().map(|entries| (position, entries));
                 drop(sender.send(frozen)); // the receiver may be gone
             }));
@@ -275,7 +275,7 @@ impl<E: Engine> Snapshots<'_, E> {
     }
 
     /// Opens a snapshot for a seek, after verifying the whole file.
-    pub(crate) async fn restoring(&self, number: u64) -> Result<Restoring, ControlError> {
+    pub(crate) async fn restoring(&self, number: u64) -> Result<SnapshotRestore, ControlError> {
         let (disk, name) = (self.disk()?, file::name_of(self.0.number, number));
         let (subscriber, partitions) = (self.0.name(), self.0.partitions() as usize);
         let opened = tokio::task::spawn_blocking(move || {
@@ -292,7 +292,7 @@ impl<E: Engine> Snapshots<'_, E> {
                 return Err(SnapshotError::Unusable { number, reason });
             }
             let (reader, _) = open()?;
-            Ok(Restoring { number, positions: about.positions, reader, lane: None })
+            Ok(SnapshotRestore { number, positions: about.positions, reader, lane: None })
         });
         Ok(opened.await.map_err(|error| SnapshotError::Disk(error.to_string()))??)
     }
@@ -302,7 +302,7 @@ impl<E: Engine> Snapshots<'_, E> {
 fn write<K: Entries>(
     disk: Arc<dyn Disk>,
     name: &str,
-    about: &About,
+    about: &SnapshotHeader,
     lanes: &[K],
     has_room: impl Fn() -> bool,
 ) -> Result<Size, SnapshotError> {
@@ -338,7 +338,7 @@ fn write<K: Entries>(
 
 /// Removes the oldest snapshots of a subscriber with this origin, down to `keep`, at least one. Unreadable ones stay,
 /// since their origin is unknown.
-fn forget_old(disk: &dyn Disk, subscriber: SubscriberId, by: TakenBy, keep: usize) -> Result<(), SnapshotError> {
+fn forget_old(disk: &dyn Disk, subscriber: SubscriberId, by: SnapshotCause, keep: usize) -> Result<(), SnapshotError> {
     let is_by =
         |number: &u64| Reader::open(disk, &file::name_of(subscriber, *number)).is_ok_and(|(_, about)| about.by == by);
     let numbers: Vec<_> = numbers(disk, subscriber)?.into_iter().filter(is_by).collect();
@@ -349,7 +349,7 @@ fn forget_old(disk: &dyn Disk, subscriber: SubscriberId, by: TakenBy, keep: usiz
 }
 
 /// A snapshot that is being restored into lanes, in the order of partitions.
-pub(crate) struct Restoring {
+pub(crate) struct SnapshotRestore {
     number: u64,
     positions: Vec<Offset>,
     reader: Reader,
@@ -357,7 +357,7 @@ pub(crate) struct Restoring {
     lane: Option<u32>,
 }
 
-impl Restoring {
+impl SnapshotRestore {
     /// The position of a lane, if the stored events of its topic allow to continue there.
     pub(crate) fn position(&self, partition: u32, start: Offset, end: Offset) -> Result<Offset, SnapshotError> {
         let number = self.number;
@@ -371,25 +371,25 @@ impl Restoring {
 
     /// Sends a lane its entries. Blocks on the disk and while the lane is busy; ends early if the lane drops the
     /// channel.
-    pub(crate) fn feed(mut self, partition: u32, lane: &mpsc::Sender<Restored>) -> Self {
+    pub(crate) fn feed(mut self, partition: u32, lane: &mpsc::Sender<SnapshotPart>) -> Self {
         let end = match self.feed_all(partition, lane) {
-            Ok(()) => Restored::End,
-            Err(error) => Restored::Broken(error.to_string()),
+            Ok(()) => SnapshotPart::End,
+            Err(error) => SnapshotPart::Broken(error.to_string()),
         };
         drop(lane.blocking_send(end)); // the lane may have stopped
         self
     }
 
-    fn feed_all(&mut self, partition: u32, lane: &mpsc::Sender<Restored>) -> Result<(), FileError> {
+    fn feed_all(&mut self, partition: u32, lane: &mpsc::Sender<SnapshotPart>) -> Result<(), FileError> {
         loop {
             match self.reader.next()? {
-                Some(Part::Lane(next)) => {
+                Some(FilePart::Lane(next)) => {
                     if self.lane.replace(next) == Some(partition) {
                         return Ok(());
                     }
                 }
-                Some(Part::Entries(entries)) => {
-                    if self.lane == Some(partition) && lane.blocking_send(Restored::Entries(entries)).is_err() {
+                Some(FilePart::Entries(entries)) => {
+                    if self.lane == Some(partition) && lane.blocking_send(SnapshotPart::Entries(entries)).is_err() {
                         return Ok(());
                     }
                 }
@@ -403,8 +403,8 @@ impl Restoring {
         let (mut partition, mut state) = (0, Vec::new());
         while let Some(part) = self.reader.next()? {
             match part {
-                Part::Lane(next) => partition = next,
-                Part::Entries(entries) => {
+                FilePart::Lane(next) => partition = next,
+                FilePart::Entries(entries) => {
                     let of_state = entries.iter().filter(|(key, _)| key.first() == Some(&STATE));
                     let entries = of_state.filter_map(|(key, value)| StateEntry::parse(key, value));
                     state.extend(entries.map(|entry| StateOfPartition { partition, entry }));
@@ -415,7 +415,7 @@ impl Restoring {
     }
 
     /// A channel for the entries of a lane.
-    pub(crate) fn channel() -> (mpsc::Sender<Restored>, mpsc::Receiver<Restored>) {
+    pub(crate) fn channel() -> (mpsc::Sender<SnapshotPart>, mpsc::Receiver<SnapshotPart>) {
         mpsc::channel(BLOCKS_AHEAD)
     }
 }

@@ -1,16 +1,17 @@
 use std::sync::Arc;
 
-use super::file::{About, Reader, Writer};
+use super::file::{Reader, SnapshotHeader, Writer};
 use super::*;
-use crate::dispatch::lane::command::Restored;
+use crate::dispatch::lane::command::SnapshotPart;
 use crate::dispatch::ops::error::SnapshotError;
 use crate::effects::{Disk, MemoryDisk};
 
 /// A snapshot of two lanes, at offsets 5 and 9.
-fn restoring() -> Restoring {
+fn restoring() -> SnapshotRestore {
     let disk: Arc<dyn Disk> = Arc::new(MemoryDisk::default());
     let (subscriber, digest, note) = ("t/work".to_owned(), String::new(), String::new());
-    let about = About { subscriber, taken_ns: 7, digest, note, by: TakenBy::Hand, positions: vec![5, 9] };
+    let about =
+        SnapshotHeader { subscriber, taken_ns: 7, digest, note, by: SnapshotCause::Hand, positions: vec![5, 9] };
     let mut writer = Writer::create(disk.clone(), "1-3.snapshot", &about).unwrap();
     for partition in 0..2 {
         writer.lane(partition).unwrap();
@@ -18,7 +19,7 @@ fn restoring() -> Restoring {
     }
     writer.finish().unwrap();
     let (reader, about) = Reader::open(&*disk, "1-3.snapshot").unwrap();
-    Restoring { number: 3, positions: about.positions, reader, lane: None }
+    SnapshotRestore { number: 3, positions: about.positions, reader, lane: None }
 }
 
 #[test]
@@ -39,15 +40,15 @@ fn a_position_is_gone_back_to_only_where_its_events_are_there() {
 
 #[test]
 fn each_lane_gets_its_own_entries_whichever_are_asked_for() {
-    let fed = |snapshot: Restoring, partition| {
-        let (sender, mut lane) = Restoring::channel();
+    let fed = |snapshot: SnapshotRestore, partition| {
+        let (sender, mut lane) = SnapshotRestore::channel();
         let snapshot = snapshot.feed(partition, &sender);
         let mut values = Vec::new();
         while let Some(part) = lane.blocking_recv() {
             match part {
-                Restored::Entries(entries) => values.extend(entries.into_iter().map(|(_, value)| value[0])),
-                Restored::End => break,
-                Restored::Broken(reason) => panic!("{reason}"),
+                SnapshotPart::Entries(entries) => values.extend(entries.into_iter().map(|(_, value)| value[0])),
+                SnapshotPart::End => break,
+                SnapshotPart::Broken(reason) => panic!("{reason}"),
             }
         }
         (snapshot, values)

@@ -19,18 +19,18 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use super::letters::dead_letter;
-use crate::api::{FailedEvent, Handling, Origin, Trace, TraceOf, TraceOutcome, TracedEvent};
+use crate::api::{FailedEvent, Handling, Origin, Trace, TraceOutcome, TraceQuery, TracedEvent};
 use crate::dispatch::Tree;
 use crate::dispatch::lane::done::done_key;
 use crate::dispatch::lane::waiting::{self, Waiter, WaitingError};
 use crate::dispatch::rules::names::NameError;
 use crate::dispatch::rules::when;
 use crate::dispatch::trace::search::{Budget, Search};
-use crate::dispatch::tree::running::Running;
-use crate::engine::{Engine, Entries, ReadError, Stopped};
+use crate::dispatch::tree::running::TreeState;
+use crate::engine::{Engine, Entries, ReadError, StopReason};
 use crate::model::{EventView, LaneId, Lineage, Offset, PartitionId, Place, SubscriberId, partition_of};
 use crate::topology::{SubscriberPlan, TopicIndex};
-use search::{Found, Within};
+use search::{FoundEvent, OutputSpread};
 
 /// Maximum number of events of a trace, more than anybody reads.
 const EVENTS_MAX: usize = 1_000;
@@ -73,7 +73,7 @@ pub enum TraceError {
     Unreadable(String),
     /// The engine has stopped.
     #[error(transparent)]
-    Stopped(#[from] Stopped),
+    Stopped(#[from] StopReason),
 }
 
 fn of_topic(topic: Option<&String>) -> String {
@@ -97,7 +97,7 @@ impl<E: Engine> Tree<E> {
     ///
     /// # Errors
     /// [`TraceError`].
-    pub async fn trace(&self, of: &TraceOf) -> Result<Trace, TraceError> {
+    pub async fn trace(&self, of: &TraceQuery) -> Result<Trace, TraceError> {
         let search = Search { engine: &self.shared.engine };
         let found = self.find(&search, of).await?;
         let mut walk = Walk {
@@ -111,7 +111,7 @@ impl<E: Engine> Tree<E> {
     }
 
     /// The latest event that matches.
-    async fn find(&self, search: &Search<'_, E>, of: &TraceOf) -> Result<Found, TraceError> {
+    async fn find(&self, search: &Search<'_, E>, of: &TraceQuery) -> Result<FoundEvent, TraceError> {
         let only = of.topic.as_ref().map(|topic| self.topic(topic)).transpose()?.map(|topic| topic.number());
         let running = self.shared.running();
         let topics = running.plan.topics.iter().zip(&running.numbers.topics);
@@ -137,14 +137,14 @@ impl<E: Engine> Tree<E> {
 /// Builds a trace.
 struct Walk<'a, E: Engine> {
     tree: &'a Tree<E>,
-    running: Arc<Running>,
+    running: Arc<TreeState>,
     search: Search<'a, E>,
     budget: Budget,
-    lanes: HashMap<LaneId, Seen>,
+    lanes: HashMap<LaneId, LaneProgress>,
 }
 
 /// State of a lane. The position was read first: an event before it that is not waiting is handled.
-struct Seen {
+struct LaneProgress {
     position: Offset,
     /// By offset.
     waiting: HashMap<Offset, Waiter>,
@@ -156,12 +156,12 @@ struct Events {
     trace: Trace,
     places: HashSet<Place>,
     /// Events whose outputs are still to be found, with their stored records.
-    next: VecDeque<(usize, Found)>,
+    next: VecDeque<(usize, FoundEvent)>,
     bytes: usize,
 }
 
 impl Events {
-    fn push(&mut self, found: Found, event: TracedEvent) -> usize {
+    fn push(&mut self, found: FoundEvent, event: TracedEvent) -> usize {
         let index = self.trace.events.len();
         self.bytes += event.bytes();
         self.places.insert(found.place);
@@ -187,7 +187,7 @@ fn hex(digest: [u8; 32]) -> String {
 }
 
 impl<E: Engine> Walk<'_, E> {
-    async fn run(&mut self, found: Found) -> Result<Trace, TraceError> {
+    async fn run(&mut self, found: FoundEvent) -> Result<Trace, TraceError> {
         // The path from the oldest stored ancestor to the requested event is always shown.
         let mut line = vec![found];
         while let Some(parent) = match line.last() {
@@ -211,7 +211,7 @@ impl<E: Engine> Walk<'_, E> {
     }
 
     /// The parent of an event, if it is still stored.
-    async fn parent(&self, child: &Found) -> Result<Option<Found>, TraceError> {
+    async fn parent(&self, child: &FoundEvent) -> Result<Option<FoundEvent>, TraceError> {
         let Some(lineage) = child.lineage()? else { return Ok(None) };
         let Some((subscriber, _)) = self.subscriber(lineage.subscriber) else { return Ok(None) };
         let Some(topic) = self.number(subscriber.from) else { return Ok(None) };
@@ -229,7 +229,7 @@ impl<E: Engine> Walk<'_, E> {
         self.running.numbers.topics.get(topic.0 as usize).copied()
     }
 
-    fn index(&self, found: &Found) -> Option<TopicIndex> {
+    fn index(&self, found: &FoundEvent) -> Option<TopicIndex> {
         let topic = found.place.partition.topic;
         let index = self.running.numbers.topics.iter().position(|of| *of == topic)?;
         Some(TopicIndex(u32::try_from(index).ok()?))
@@ -239,7 +239,7 @@ impl<E: Engine> Walk<'_, E> {
         self.tree.shared.engine.digest(lineage.version).map(hex)
     }
 
-    fn event(&self, found: &Found, parent: Option<usize>) -> Result<TracedEvent, TraceError> {
+    fn event(&self, found: &FoundEvent, parent: Option<usize>) -> Result<TracedEvent, TraceError> {
         let topic = self.index(found).and_then(|index| self.running.plan.topics.get(index.0 as usize));
         let (record, view) = found.parse()?;
         let origin = record.lineage.map(|lineage| Origin {
@@ -263,7 +263,7 @@ impl<E: Engine> Walk<'_, E> {
     }
 
     /// Adds the outcome of an event at every subscriber of its topic, and queues its outputs.
-    async fn follow(&mut self, index: usize, found: &Found, events: &mut Events) -> Result<(), TraceError> {
+    async fn follow(&mut self, index: usize, found: &FoundEvent, events: &mut Events) -> Result<(), TraceError> {
         let Some(topic) = self.index(found) else { return Ok(()) };
         let running = self.running.clone();
         let subscribers = running.plan.subscribers.iter().zip(&running.numbers.subscribers);
@@ -293,8 +293,8 @@ impl<E: Engine> Walk<'_, E> {
         &mut self,
         subscriber: &SubscriberPlan,
         lane: LaneId,
-        found: &Found,
-    ) -> Result<(Handling, Vec<Found>), TraceError> {
+        found: &FoundEvent,
+    ) -> Result<(Handling, Vec<FoundEvent>), TraceError> {
         let mut handling = Handling::of(subscriber.label());
         let seen = self.look(lane).await?;
         if found.place.offset >= seen.position {
@@ -307,7 +307,7 @@ impl<E: Engine> Walk<'_, E> {
         let made = self.outputs(subscriber, lane, found).await?;
         handling.outcome = TraceOutcome::Handled;
         handling.outputs = made.len() as u64;
-        if let Some(lineage) = made.first().map(Found::lineage).transpose()?.flatten() {
+        if let Some(lineage) = made.first().map(FoundEvent::lineage).transpose()?.flatten() {
             handling.digest = self.digest(lineage);
         }
         let letter = self.dead_letter(subscriber, lane, found).await?;
@@ -319,22 +319,22 @@ impl<E: Engine> Walk<'_, E> {
         Ok((handling, made.into_iter().chain(letter.map(|(found, ..)| found)).collect()))
     }
 
-    fn is_passed_over(subscriber: &SubscriberPlan, found: &Found) -> Result<bool, TraceError> {
+    fn is_passed_over(subscriber: &SubscriberPlan, found: &FoundEvent) -> Result<bool, TraceError> {
         let Some(condition) = &subscriber.when else { return Ok(false) };
         let (record, view) = found.parse()?;
         Ok(when::passes(condition, &view, Some(record.key)) == Ok(false))
     }
 
     /// The state of a lane, read once.
-    async fn look(&mut self, lane: LaneId) -> Result<&Seen, TraceError> {
+    async fn look(&mut self, lane: LaneId) -> Result<&LaneProgress, TraceError> {
         if !self.lanes.contains_key(&lane) {
             let engine = &self.tree.shared.engine;
             let position = engine.position(lane).unwrap_or(0);
             let entries = engine.entries(lane);
             let read = tokio::task::spawn_blocking(move || entries.map_or(Ok(HashMap::new()), |of| read_waiting(&of)));
             // the task only fails when the runtime shuts down
-            let waiting = read.await.map_err(|_| Stopped::Closed)??;
-            self.lanes.insert(lane, Seen { position, waiting });
+            let waiting = read.await.map_err(|_| StopReason::Closed)??;
+            self.lanes.insert(lane, LaneProgress { position, waiting });
         }
         self.lanes.get(&lane).ok_or_else(|| TraceError::Unreadable("a lane is gone".to_owned()))
     }
@@ -344,8 +344,8 @@ impl<E: Engine> Walk<'_, E> {
         &mut self,
         subscriber: &SubscriberPlan,
         lane: LaneId,
-        found: &Found,
-    ) -> Result<Vec<Found>, TraceError> {
+        found: &FoundEvent,
+    ) -> Result<Vec<FoundEvent>, TraceError> {
         let plan = &self.running.plan;
         let diverted = |topic: TopicIndex| plan.topics.get(topic.0 as usize)?.diverts_to;
         let ports = subscriber.ports.iter().map(|(_, topic)| *topic);
@@ -366,7 +366,7 @@ impl<E: Engine> Walk<'_, E> {
             let of_topic = |partition| PartitionId { topic: number, partition };
             partitions.extend(std::iter::once(first).chain(others).map(of_topic));
         }
-        let made = self.search.made_of(lane, found, &partitions, Within::OneUnit, &mut self.budget).await?;
+        let made = self.search.made_of(lane, found, &partitions, OutputSpread::OneUnit, &mut self.budget).await?;
         Ok(made)
     }
 
@@ -375,15 +375,15 @@ impl<E: Engine> Walk<'_, E> {
         &mut self,
         subscriber: &SubscriberPlan,
         lane: LaneId,
-        found: &Found,
-    ) -> Result<Option<(Found, FailedEvent, bool)>, TraceError> {
+        found: &FoundEvent,
+    ) -> Result<Option<(FoundEvent, FailedEvent, bool)>, TraceError> {
         let Some(topic) = subscriber.dead_letters else { return Ok(None) };
         let (Some(plan), Some(number)) = (self.running.plan.topics.get(topic.0 as usize), self.number(topic)) else {
             return Ok(None);
         };
         let key = found.parse()?.0.key;
         let partition = PartitionId { topic: number, partition: partition_of(key, plan.partitions) };
-        let mut letters = self.search.made_of(lane, found, &[partition], Within::Any, &mut self.budget).await?;
+        let mut letters = self.search.made_of(lane, found, &[partition], OutputSpread::Any, &mut self.budget).await?;
         let Some(last) = letters.pop() else { return Ok(None) };
         let Some(letter) = dead_letter(partition.partition, last.place.offset, &last.record) else {
             return Ok(None);

@@ -41,13 +41,13 @@ impl Budget {
 
 /// A stored event.
 #[derive(Debug, Clone)]
-pub(super) struct Found {
+pub(super) struct FoundEvent {
     pub(super) place: Place,
     pub(super) append_time_ns: u64,
     pub(super) record: Bytes,
 }
 
-impl Found {
+impl FoundEvent {
     /// Parses the record and the event.
     pub(super) fn parse(&self) -> Result<(Record<'_>, EventView<'_>), ReadError> {
         let unreadable = |why: String| {
@@ -66,7 +66,7 @@ impl Found {
 
 /// How the outputs of an event are spread over the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Within {
+pub(super) enum OutputSpread {
     /// All in one unit, and so with one append time.
     OneUnit,
     /// Independent of each other.
@@ -74,7 +74,7 @@ pub(super) enum Within {
 }
 
 /// A part of a partition that remains to be searched.
-pub(super) struct Part {
+pub(super) struct SearchPart {
     partition: PartitionId,
     range: Range<Offset>,
     /// Remaining number of events once the lane has moved on to later inputs.
@@ -89,24 +89,24 @@ pub(super) struct Search<'a, E> {
 impl<E: Engine> Search<'_, E> {
     /// The events of a partition since a time. Events that are written but not yet durable are included: waits for
     /// them.
-    pub(super) async fn range(&self, partition: PartitionId, since_ns: Option<u64>) -> Result<Part, TraceError> {
+    pub(super) async fn range(&self, partition: PartitionId, since_ns: Option<u64>) -> Result<SearchPart, TraceError> {
         let bounds = self.engine.durable_bounds(partition).await?.unwrap_or_default();
         let start = match since_ns {
             Some(time_ns) if bounds.start < bounds.durable => self.engine.offset_at_time(partition, time_ns).await?,
             _ => bounds.start,
         };
-        Ok(Part { partition, range: start.max(bounds.start)..bounds.durable, left: None })
+        Ok(SearchPart { partition, range: start.max(bounds.start)..bounds.durable, left: None })
     }
 
     /// The first events of a range.
-    async fn page(&self, part: &Part, budget: &mut Budget) -> Result<Vec<Chunk>, ReadError> {
+    async fn page(&self, part: &SearchPart, budget: &mut Budget) -> Result<Vec<Chunk>, ReadError> {
         let chunks = self.engine.read(part.partition, part.range.start, PAGE).await?;
         budget.spend(&chunks);
         Ok(chunks)
     }
 
     /// The event at a place, if it is still stored.
-    pub(super) async fn at(&self, place: Place) -> Result<Option<Found>, ReadError> {
+    pub(super) async fn at(&self, place: Place) -> Result<Option<FoundEvent>, ReadError> {
         let one = ReadBudget { events: 1, bytes: 0 };
         let chunks = self.engine.read(place.partition, place.offset, one).await?;
         Ok(each(place.partition, &chunks).find(|found| found.place == place))
@@ -116,16 +116,16 @@ impl<E: Engine> Search<'_, E> {
     /// queries are for recent events.
     pub(super) async fn latest(
         &self,
-        mut parts: Vec<Part>,
+        mut parts: Vec<SearchPart>,
         is_meant: impl Fn(&EventView<'_>) -> bool,
         budget: &mut Budget,
-    ) -> Result<Option<Found>, ReadError> {
+    ) -> Result<Option<FoundEvent>, ReadError> {
         let mut round = FIRST_ROUND;
         while parts.iter().any(|part| !part.range.is_empty()) && !budget.is_spent() {
-            let mut latest: Option<Found> = None;
+            let mut latest: Option<FoundEvent> = None;
             for part in parts.iter_mut().filter(|part| !part.range.is_empty()) {
                 let from = part.range.end.saturating_sub(round).max(part.range.start);
-                let mut rest = Part { partition: part.partition, range: from..part.range.end, left: None };
+                let mut rest = SearchPart { partition: part.partition, range: from..part.range.end, left: None };
                 part.range.end = from;
                 while !rest.range.is_empty() {
                     let chunks = self.page(&rest, budget).await?;
@@ -152,12 +152,12 @@ impl<E: Engine> Search<'_, E> {
     pub(super) async fn made_of(
         &self,
         lane: LaneId,
-        parent: &Found,
+        parent: &FoundEvent,
         partitions: &[PartitionId],
-        within: Within,
+        within: OutputSpread,
         budget: &mut Budget,
-    ) -> Result<Vec<Found>, TraceError> {
-        let of_lane = |found: &Found| -> Result<Option<Offset>, ReadError> {
+    ) -> Result<Vec<FoundEvent>, TraceError> {
+        let of_lane = |found: &FoundEvent| -> Result<Option<Offset>, ReadError> {
             let record = Record::parse(&found.record).map_err(|error| ReadError::Storage(error.to_string().into()))?;
             let lineage =
                 record.lineage.filter(|of| (of.subscriber, of.partition) == (lane.subscriber, lane.partition));
@@ -175,7 +175,7 @@ impl<E: Engine> Search<'_, E> {
                 for found in each(part.partition, &chunks).take_while(|found| found.place.offset < part.range.end) {
                     looked_at += 1;
                     match of_lane(&found)? {
-                        Some(offset) if offset == parent.place.offset && within == Within::OneUnit => {
+                        Some(offset) if offset == parent.place.offset && within == OutputSpread::OneUnit => {
                             return self
                                 .at_time(found.append_time_ns, partitions, |found| {
                                     Ok(of_lane(found)? == Some(parent.place.offset))
@@ -183,7 +183,7 @@ impl<E: Engine> Search<'_, E> {
                                 .await;
                         }
                         Some(offset) if offset == parent.place.offset => made.push(found),
-                        Some(offset) if offset > parent.place.offset && within == Within::OneUnit => {
+                        Some(offset) if offset > parent.place.offset && within == OutputSpread::OneUnit => {
                             part.left.get_or_insert(BEHIND_MAX);
                         }
                         _ => {}
@@ -206,8 +206,8 @@ impl<E: Engine> Search<'_, E> {
         &self,
         time_ns: u64,
         partitions: &[PartitionId],
-        is_meant: impl Fn(&Found) -> Result<bool, ReadError>,
-    ) -> Result<Vec<Found>, TraceError> {
+        is_meant: impl Fn(&FoundEvent) -> Result<bool, ReadError>,
+    ) -> Result<Vec<FoundEvent>, TraceError> {
         let mut all = Vec::new();
         for partition in partitions {
             let mut part = self.range(*partition, Some(time_ns)).await?;
@@ -230,13 +230,13 @@ impl<E: Engine> Search<'_, E> {
 }
 
 /// Start of the next page: the end of this one, or the end of the part if the page is empty.
-fn end_of(chunks: &[Chunk], part: &Part) -> Offset {
+fn end_of(chunks: &[Chunk], part: &SearchPart) -> Offset {
     chunks.last().map_or(part.range.end, Chunk::end_offset).min(part.range.end)
 }
 
-fn each(partition: PartitionId, chunks: &[Chunk]) -> impl Iterator<Item = Found> {
+fn each(partition: PartitionId, chunks: &[Chunk]) -> impl Iterator<Item = FoundEvent> {
     chunks.iter().flat_map(move |chunk| {
-        chunk.iter().map(move |stored| Found {
+        chunk.iter().map(move |stored| FoundEvent {
             place: Place { partition, offset: stored.offset },
             append_time_ns: stored.append_time_ns,
             record: chunk.records.slice_ref(stored.record),

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use wattle::dispatch::publish::EventRefused;
+use wattle::dispatch::publish::EventRefusal;
 use wattle::dispatch::{PublishError, Tree};
 use wattle::effects::memory::Operation;
 use wattle::effects::{Clock, MemoryDisk};
@@ -291,8 +291,8 @@ fn answer(result: Result<(), PublishError>) -> Answer {
     match result {
         Ok(()) => Answer::Taken,
         Err(PublishError::Append(AppendError::Fenced)) => Answer::Fenced,
-        Err(PublishError::Event { error: EventRefused::Lifecycle(GuardReason::Unreadable(_)), .. }) => Answer::Unknown,
-        Err(PublishError::Event { error: EventRefused::Lifecycle(_), .. }) => Answer::Refused,
+        Err(PublishError::Event { error: EventRefusal::Lifecycle(GuardReason::Unreadable(_)), .. }) => Answer::Unknown,
+        Err(PublishError::Event { error: EventRefusal::Lifecycle(_), .. }) => Answer::Refused,
         Err(_) => Answer::Unknown,
     }
 }

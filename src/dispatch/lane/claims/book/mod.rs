@@ -27,9 +27,9 @@ use std::ops::{Bound, Range};
 use bytes::Bytes;
 
 use super::super::entries::CLAIM;
-use super::Claimed;
-use super::former::Former;
-use super::identities::{Known, Wanted, Window};
+use super::ClaimOutcome;
+use super::former::FormerClaims;
+use super::identities::{ClaimRequest, KnownIdentities, Window};
 use crate::engine::{Entries, LaneWrite, PageBudget, ReadError};
 use crate::model::{Offset, SubscriberId};
 
@@ -41,11 +41,11 @@ const GIVEN_BACK: &[u8] = &[CLAIM, 3];
 const PAGE: PageBudget = PageBudget::of(1_000);
 
 /// Runs by one end, with the other end.
-type Runs = BTreeMap<Offset, Offset>;
+type RunsByEnd = BTreeMap<Offset, Offset>;
 
 /// The claims in a partition.
 #[derive(Debug, Default)]
-pub(super) struct Book {
+pub(super) struct ClaimBook {
     /// From this offset on, nothing is claimed.
     pub(super) end: Offset,
     /// Before it, every event is claimed, or no member can claim it any more.
@@ -59,7 +59,7 @@ pub(super) struct Book {
     pub(super) given_back: Option<(Offset, Offset)>,
     /// Whether entries exist.
     is_kept: bool,
-    pub(super) former: Former,
+    pub(super) former: FormerClaims,
 }
 
 /// A member of the group.
@@ -69,7 +69,7 @@ pub(super) struct Member {
     /// Before it, all its own events are done or in its retry queue.
     pub(super) position: Offset,
     /// Runs that it has claimed, by first offset. Passed ones are removed with its next claim.
-    pub(super) own: Runs,
+    pub(super) own: RunsByEnd,
 }
 
 impl Member {
@@ -104,7 +104,7 @@ fn put(key: Bytes, value: Offset) -> LaneWrite {
 }
 
 /// The writes that turn runs into others.
-fn changes(before: &Runs, now: &Runs, key: impl Fn(Offset) -> Bytes) -> Vec<LaneWrite> {
+fn changes(before: &RunsByEnd, now: &RunsByEnd, key: impl Fn(Offset) -> Bytes) -> Vec<LaneWrite> {
     let gone = before.keys().filter(|at| !now.contains_key(at)).map(|at| LaneWrite::delete(key(*at)));
     let new = now.iter().filter(|(at, other)| before.get(at) != Some(other)).map(|(at, other)| put(key(*at), *other));
     gone.chain(new).collect()
@@ -143,7 +143,7 @@ pub(crate) fn left_for(
     Ok((runs.is_last && own.is_last).then_some((count, first)))
 }
 
-impl Book {
+impl ClaimBook {
     pub(super) fn load(entries: &impl Entries) -> Result<Self, ReadError> {
         let mut book = Self::default();
         if let Some(mark) = entries.get(MARK)? {
@@ -164,7 +164,7 @@ impl Book {
         number: SubscriberId,
         position: Offset,
     ) -> Result<usize, ReadError> {
-        let mut own = Runs::new();
+        let mut own = RunsByEnd::new();
         let (mut from, until) = (own_prefix(number), own_prefix(SubscriberId(number.0.saturating_add(1))));
         loop {
             let page = entries.range(Bound::Excluded(&from), &until, PAGE)?.entries;
@@ -186,7 +186,7 @@ impl Book {
     /// Adds a member's claims of an earlier release. Whether there were any.
     pub(super) fn join_former(&mut self, member: usize, entries: &impl Entries) -> Result<bool, ReadError> {
         match self.is_kept {
-            true => Former::is_in(entries),
+            true => FormerClaims::is_in(entries),
             false => self.former.read(member, entries),
         }
     }
@@ -202,7 +202,7 @@ impl Book {
         self.end = former.end().max(self.floor);
         let unclaimed = former.unclaimed(self.floor, self.end);
         self.runs = unclaimed.len() as u64;
-        let mut writes = changes(&Runs::new(), &unclaimed, run_key);
+        let mut writes = changes(&RunsByEnd::new(), &unclaimed, run_key);
         for (first, (end, member)) in former.ranges {
             if let Some(member) = self.members.get_mut(member).filter(|member| end > member.position) {
                 member.own.insert(first, end);
@@ -222,8 +222,8 @@ impl Book {
     }
 
     /// The unclaimed runs before `end` that contain any of the offsets from `first` to `last`, by their ends.
-    fn runs_over(&self, entries: &impl Entries, first: Offset, last: Offset) -> Result<Runs, ReadError> {
-        let mut runs = Runs::new();
+    fn runs_over(&self, entries: &impl Entries, first: Offset, last: Offset) -> Result<RunsByEnd, ReadError> {
+        let mut runs = RunsByEnd::new();
         if self.runs == 0 || first >= self.end {
             return Ok(runs);
         }
@@ -257,16 +257,16 @@ impl Book {
         entries: &impl Entries,
         member: usize,
         position: Offset,
-        wanted: &[Wanted],
+        wanted: &[ClaimRequest],
         window: Option<Window>,
-    ) -> Result<(Claimed, Vec<LaneWrite>), ReadError> {
-        let mut claimed = Claimed::default();
+    ) -> Result<(ClaimOutcome, Vec<LaneWrite>), ReadError> {
+        let mut claimed = ClaimOutcome::default();
         let (Some(first), Some(last)) = (wanted.first(), wanted.last()) else {
             self.moves(member, position);
             return Ok((claimed, Vec::new()));
         };
         let before = self.runs_over(entries, first.offset.max(self.floor), last.offset)?;
-        let mut known = Known::look(entries, window, self.identities, wanted)?;
+        let mut known = KnownIdentities::look(entries, window, self.identities, wanted)?;
         self.moves(member, position);
         let floor = self.floor.max(self.slowest());
         let mut writes = self.runs_in_front(entries, floor)?;
@@ -326,14 +326,14 @@ impl Book {
         let Some(member) = self.members.get_mut(member) else { return Vec::new() };
         let (number, own) = (member.number, std::mem::take(&mut member.own));
         let mut writes: Vec<_> = own.keys().map(|first| LaneWrite::delete(own_key(number, *first))).collect();
-        let given: Runs =
+        let given: RunsByEnd =
             own.iter().filter(|(_, end)| **end > position).map(|(first, end)| (*end, (*first).max(position))).collect();
         let hull = given.first_key_value().map(|(_, first)| *first).zip(given.last_key_value().map(|(end, _)| *end));
         let Some((from, until)) = hull else {
             member.own = own;
             return Vec::new();
         };
-        writes.extend(changes(&Runs::new(), &given, run_key));
+        writes.extend(changes(&RunsByEnd::new(), &given, run_key));
         self.runs += given.len() as u64;
         let range = self.given_back.map_or((from, until), |before| (before.0.min(from), before.1.max(until)));
         self.given_back = Some(range);
@@ -364,7 +364,7 @@ impl Book {
 }
 
 /// Removes an offset from the run that contains it. Whether there was one.
-fn take(runs: &mut Runs, offset: Offset) -> bool {
+fn take(runs: &mut RunsByEnd, offset: Offset) -> bool {
     let found = runs.range((Bound::Excluded(offset), Bound::Unbounded)).next();
     let Some((end, start)) = found.map(|(end, start)| (*end, *start)).filter(|(_, start)| *start <= offset) else {
         return false;

@@ -15,9 +15,9 @@ const WHOLE: PageBudget = PageBudget { entries: usize::MAX, bytes: usize::MAX };
 
 /// Entries of a lane.
 #[derive(Clone, Default)]
-struct Kept(Arc<Mutex<BTreeMap<Bytes, Bytes>>>);
+struct StoredEntries(Arc<Mutex<BTreeMap<Bytes, Bytes>>>);
 
-impl Kept {
+impl StoredEntries {
     fn apply(&self, writes: Vec<LaneWrite>) {
         let mut kept = self.0.lock().unwrap();
         for LaneWrite { key, value } in writes {
@@ -33,7 +33,7 @@ impl Kept {
     }
 }
 
-impl Entries for Kept {
+impl Entries for StoredEntries {
     fn get(&self, key: &[u8]) -> Result<Option<Bytes>, ReadError> {
         Ok(self.0.lock().unwrap().get(key).cloned())
     }
@@ -52,14 +52,14 @@ impl Entries for Kept {
 
 /// A keeper whose units are all committed.
 struct Keeper {
-    book: Book,
-    entries: Kept,
+    book: ClaimBook,
+    entries: StoredEntries,
 }
 
 impl Keeper {
     /// With members at these positions.
-    fn open(entries: &Kept, positions: &[Offset]) -> Self {
-        let mut book = Book::load(entries).unwrap();
+    fn open(entries: &StoredEntries, positions: &[Offset]) -> Self {
+        let mut book = ClaimBook::load(entries).unwrap();
         for (number, position) in (1..).map(SubscriberId).zip(positions) {
             book.join(entries, number, *position).unwrap();
         }
@@ -67,20 +67,20 @@ impl Keeper {
     }
 
     fn new(positions: &[Offset]) -> Self {
-        Self::open(&Kept::default(), positions)
+        Self::open(&StoredEntries::default(), positions)
     }
 
     /// Returns the offsets that the member does not get.
     fn claim(&mut self, member: usize, position: Offset, wanted: impl IntoIterator<Item = Offset>) -> Vec<Offset> {
         self.entries.apply(self.book.begin());
-        self.claim_of(member, position, wanted.into_iter().map(Wanted::from).collect(), None)
+        self.claim_of(member, position, wanted.into_iter().map(ClaimRequest::from).collect(), None)
     }
 
     fn claim_of(
         &mut self,
         member: usize,
         position: Offset,
-        wanted: Vec<Wanted>,
+        wanted: Vec<ClaimRequest>,
         window: Option<Window>,
     ) -> Vec<Offset> {
         let (claimed, writes) = self.book.claim(&self.entries, member, position, &wanted, window).unwrap();
@@ -255,8 +255,8 @@ fn an_identity_is_given_once_within_the_window_also_after_a_restart_and_to_who_g
     let at = |seconds: u64| {
         Some(Window { now_ns: seconds * 1_000_000_000, length: Duration::from_secs(10), count: u64::MAX })
     };
-    let of = |ids: &[(Offset, u128)]| -> Vec<Wanted> {
-        ids.iter().map(|(offset, id)| Wanted { offset: *offset, identity: Some(EventId(*id)) }).collect()
+    let of = |ids: &[(Offset, u128)]| -> Vec<ClaimRequest> {
+        ids.iter().map(|(offset, id)| ClaimRequest { offset: *offset, identity: Some(EventId(*id)) }).collect()
     };
     let mut keeper = Keeper::new(&[0, 0]);
     keeper.entries.apply(keeper.book.begin());
@@ -291,7 +291,7 @@ fn no_more_identities_are_kept_than_may_be() {
     let mut keeper = Keeper::new(&[0, 0]);
     keeper.entries.apply(keeper.book.begin());
     for offset in 0..1_000 {
-        let wanted = Wanted { offset, identity: Some(EventId(u128::from(offset))) };
+        let wanted = ClaimRequest { offset, identity: Some(EventId(u128::from(offset))) };
         assert_eq!(keeper.claim_of(0, offset, vec![wanted], window(offset)), NONE);
         assert!(keeper.book.identities <= 101);
     }
@@ -301,13 +301,13 @@ fn no_more_identities_are_kept_than_may_be() {
 #[test]
 fn what_an_earlier_release_kept_with_its_members_is_taken_over() {
     let former = |ranges: &[(Offset, Offset)], floor: Offset| {
-        let kept = Kept::default();
+        let kept = StoredEntries::default();
         let key = |first: Offset| [&[CLAIM][..], &first.to_be_bytes()].concat();
         kept.apply(ranges.iter().map(|(first, end)| put(key(*first).into(), *end)).collect());
         kept.apply(vec![put(Bytes::from_static(&[CLAIM]), floor)]);
         kept
     };
-    let members = [former(&[(10, 12), (14, 20)], 10), former(&[(12, 13), (22, 24)], 4), Kept::default()];
+    let members = [former(&[(10, 12), (14, 20)], 10), former(&[(12, 13), (22, 24)], 4), StoredEntries::default()];
     let mut keeper = Keeper::new(&[16, 22, 8]);
     for (member, kept) in members.iter().enumerate() {
         assert_eq!(keeper.book.join_former(member, kept).unwrap(), member < 2);

@@ -22,7 +22,7 @@ use super::limits::{
     STATE_BATCH_BYTES_MAX, STATE_BATCH_KEYS_MAX, STATE_BUCKET_BYTES_MAX, STATE_CALL_BYTES_MAX, STATE_EVENT_BYTES_MAX,
     STATE_EVENT_WRITES_MAX, STATE_KEY_BYTES_MAX, STATE_PAGE_KEYS, STATE_VALUE_BYTES_MAX, STATE_WRITE_BYTES,
 };
-use super::state::Stop;
+use super::store_data::StopCause;
 use crate::model::call::{Keys, Reads, StateError, StateRead, StateView, StateWrite};
 
 /// Why a request failed.
@@ -31,12 +31,12 @@ pub(super) enum Trouble {
     /// The request is not allowed; the plugin gets this message.
     Refused(String),
     /// The call ends.
-    Stop(Stop),
+    Stop(StopCause),
 }
 
 impl From<StateError> for Trouble {
     fn from(error: StateError) -> Trouble {
-        Trouble::Stop(Stop::State(error))
+        Trouble::Stop(StopCause::State(error))
     }
 }
 
@@ -58,7 +58,7 @@ pub(super) fn bucket_name(identifier: &str) -> Result<Arc<str>, Trouble> {
 }
 
 /// Keys and their values.
-pub(super) type Found = Vec<(String, Option<Vec<u8>>)>;
+pub(super) type KeyValues = Vec<(String, Option<Vec<u8>>)>;
 
 /// The writes of a call, on top of the previous state.
 pub(super) struct Overlay {
@@ -233,7 +233,7 @@ impl EventState<'_> {
     }
 
     /// The values of several keys, in order.
-    pub(super) fn get_many(&mut self, bucket: &str, keys: Vec<String>) -> Result<Found, Trouble> {
+    pub(super) fn get_many(&mut self, bucket: &str, keys: Vec<String>) -> Result<KeyValues, Trouble> {
         check_count(keys.len())?;
         let mut bytes = 0;
         let mut found = Vec::with_capacity(keys.len());
@@ -290,7 +290,7 @@ impl EventState<'_> {
         let row_bytes = if mine.is_none() { STATE_WRITE_BYTES } else { 0 };
         let call_bytes = overlay.call_bytes.saturating_sub(gone) + bytes + row_bytes;
         if call_bytes > STATE_CALL_BYTES_MAX {
-            return Err(Trouble::Stop(Stop::StateOfCall));
+            return Err(Trouble::Stop(StopCause::StateOfCall));
         }
         (overlay.event_bytes, overlay.call_bytes) = (event_bytes, call_bytes);
         if let Some(write) = mine {
@@ -331,9 +331,9 @@ mod tests {
 
     /// One key, with recording of reads.
     #[derive(Default)]
-    struct Watched(std::sync::Mutex<Option<Reads>>);
+    struct WatchedState(std::sync::Mutex<Option<Reads>>);
 
-    impl StateView for Watched {
+    impl StateView for WatchedState {
         fn get(&self, _: &str, key: &str, _: u64) -> Result<Option<Bytes>, StateError> {
             Ok((key == "there").then(|| Bytes::from_static(b"0")))
         }
@@ -358,7 +358,7 @@ mod tests {
 
     #[test]
     fn what_each_event_has_read_is_told_as_it_was_in_front_of_it() {
-        let view = Arc::new(Watched::default());
+        let view = Arc::new(WatchedState::default());
         let mut overlay = Overlay::new(view.clone());
         let bucket: Arc<str> = "b".into();
         overlay.at(0, 0).set(&bucket, "a".into(), b"1".to_vec()).unwrap();

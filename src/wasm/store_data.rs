@@ -22,14 +22,14 @@ use wasmtime::component::ResourceTable;
 
 use super::limits::{CLOCK_STEP_NS, RANDOM_BYTES_MAX, STATE_CALL_BYTES_MAX, TABLE_ELEMENTS};
 use super::logs::{Audience, Log, Stream};
-use super::store::{EventState, Overlay};
+use super::overlay::{EventState, Overlay};
 use super::ticker::Timer;
 use super::words;
 use crate::model::call::{Batch, EventContext, Limits, LogLevel, StateError, StateWrite};
 
 /// Why the host ended a call. Travels through wasmtime as the cause of a trap.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Stop {
+pub(super) enum StopCause {
     #[error("it used up its time")]
     Timeout,
     #[error("it broke the contract: {0}")]
@@ -51,7 +51,7 @@ pub(super) enum Stop {
 }
 
 /// The data of a store.
-pub(super) struct State {
+pub(super) struct StoreData {
     pub(super) table: ResourceTable,
     pub(super) meter: Meter,
     pub(super) timer: Timer,
@@ -66,17 +66,17 @@ pub(super) struct State {
     moment: Moment,
 }
 
-impl State {
+impl StoreData {
     pub(super) fn new(
         limits: &Limits,
         timer: Timer,
         log: Log,
         ports: Arc<[String]>,
         config: Arc<BTreeMap<String, String>>,
-    ) -> State {
+    ) -> StoreData {
         let mut table = ResourceTable::new();
         table.set_max_capacity(usize::try_from(limits.handles).unwrap_or(usize::MAX));
-        State {
+        StoreData {
             table,
             meter: Meter::new(limits.memory_bytes),
             timer,
@@ -118,14 +118,14 @@ impl State {
     }
 
     /// Makes an event the current one.
-    pub(super) fn turn_to(&mut self, index: u32) -> Result<(), Stop> {
+    pub(super) fn turn_to(&mut self, index: u32) -> Result<(), StopCause> {
         let times_ns = usize::try_from(index).ok().and_then(|index| self.times_ns.get(index)).copied();
         let (Some(times_ns), Some(_)) = (times_ns, &self.call) else {
             let events = if self.call.is_some() { self.times_ns.len() } else { 0 };
-            return Err(Stop::Protocol(format!("`current` names event {index} of a call with {events} events")));
+            return Err(StopCause::Protocol(format!("`current` names event {index} of a call with {events} events")));
         };
         if let Some(before) = self.named.filter(|before| index <= *before) {
-            return Err(Stop::Protocol(format!(
+            return Err(StopCause::Protocol(format!(
                 "`current` names event {index} after event {before}: each is to be named once, in order"
             )));
         }
@@ -159,10 +159,10 @@ impl State {
     }
 
     /// The state as the current event sees it.
-    pub(super) fn store(&mut self) -> Result<EventState<'_>, Stop> {
+    pub(super) fn store(&mut self) -> Result<EventState<'_>, StopCause> {
         match (&mut self.overlay, self.moment.index) {
             (Some(overlay), Some(index)) => Ok(overlay.at(index, self.moment.trusted_time_ns)),
-            _ => Err(Stop::StateOutside),
+            _ => Err(StopCause::StateOutside),
         }
     }
 
@@ -231,7 +231,7 @@ impl State {
         &mut self,
         entry: T,
     ) -> Result<wasmtime::component::Resource<T>, wasmtime::Error> {
-        self.table.push(entry).map_err(|_| Stop::Handles(self.handles).into())
+        self.table.push(entry).map_err(|_| StopCause::Handles(self.handles).into())
     }
 }
 
