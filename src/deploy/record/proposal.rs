@@ -88,8 +88,18 @@ impl Proposal {
         let Some(merged) = merged else { return Err(unreadable(&problems)) };
         let MergedPlan { mut plan, subscribers, missing_topics, missing_subscribers, .. } =
             merged.with_applied(applied);
+        let before: BTreeMap<String, &SubscriberKind> =
+            applied.subscribers.iter().map(|subscriber| (subscriber.label(), &subscriber.runs)).collect();
         for subscriber in &mut plan.subscribers {
             let name = subscriber.label();
+            // An uploaded component is known by its digest: the folder in which a client has it makes no difference.
+            let is_uploaded = self.components.get(&name).is_some_and(|component| component.stored().is_some());
+            match before.get(&name) {
+                Some(before) if is_uploaded && has_same_name(before, &subscriber.runs) => {
+                    subscriber.runs = (*before).clone();
+                }
+                _ => {}
+            }
             for (setting, value) in &mut subscriber.config {
                 if let (ConfigValue::Text(text), Some(written)) =
                     (&*value, self.written.get(&(name.clone(), setting.clone())))
@@ -109,6 +119,17 @@ impl Proposal {
         let missing = missing_topics.into_iter().map(of(Node::Topic));
         let missing = missing.chain(missing_subscribers.into_iter().map(of(Node::Subscriber))).collect();
         Ok(MergedProposal { plan, components, missing, refused_secrets: Vec::new() })
+    }
+}
+
+/// Whether two plugins are in files, or in folders, of the same name.
+fn has_same_name(one: &SubscriberKind, other: &SubscriberKind) -> bool {
+    match (one, other) {
+        (SubscriberKind::Plugin(PluginSource::Wasm(one)), SubscriberKind::Plugin(PluginSource::Wasm(other)))
+        | (SubscriberKind::Plugin(PluginSource::Folder(one)), SubscriberKind::Plugin(PluginSource::Folder(other))) => {
+            one.file_name() == other.file_name()
+        }
+        _ => false,
     }
 }
 

@@ -80,6 +80,9 @@ pub struct StartedVersions<H> {
     pub notes: Vec<Option<String>>,
 }
 
+/// The decided versions of a subscriber, and a note if one of them cannot be loaded.
+type DecidedVersions<H> = (InitialVersions<Loadable<H>>, Option<String>);
+
 /// The versions of one subscriber.
 struct Choice<H> {
     starts: InitialVersions<Loadable<H>>,
@@ -437,13 +440,12 @@ impl<C: Compile> StartContext<'_, C> {
         }))
     }
 
-    /// The decided versions, and a note if one of them cannot be loaded.
     fn decided(
         &self,
         subscriber: &SubscriberPlan,
         decided: &Decisions,
         file: Option<&NamedComponent>,
-    ) -> Result<(InitialVersions<Loadable<C::Handler>>, Option<String>), StoredVersionError> {
+    ) -> Result<DecidedVersions<C::Handler>, StoredVersionError> {
         let (proven, mut note) = match self.load(subscriber, decided, decided.proven, file) {
             Ok(handler) => (Loadable::Version(handler), None),
             Err(error) => {

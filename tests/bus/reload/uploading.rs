@@ -1,14 +1,15 @@
 //! Components that are uploaded before a topology names them: nothing else of a client is on the machine of the bus.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::runtime::Handle;
 use wattle::api::{ChangeKind, Component, DeployOutcome, Digest, Policy, Proposal, VersionRole};
-use wattle::deploy::{ReloadError, Reloader, Store, TopologyError, begin};
+use wattle::deploy::{ReloadError, Reloader, Store, TopologyError, begin, rooted};
 use wattle::dispatch::Tree;
 use wattle::effects::memory::Operation;
 use wattle::effects::{MemoryDisk, SystemClock};
@@ -89,6 +90,24 @@ async fn an_applied_topology_runs_by_its_uploads_alone_also_after_a_restart() {
     bus.publish(&["2"]).await;
     assert_eq!(data(&bus.tree, "extra").await, ["m 1", "m 2"]);
     assert_eq!(data(&bus.tree, "out").await, ["a 1", "a 2"]);
+    bus.stop().await;
+}
+
+#[tokio::test]
+async fn the_folder_in_which_a_client_has_a_component_makes_no_difference() {
+    let world = World::of(ONE, "a", LONG);
+    let bus = world.start().await;
+    let mut revisions = BTreeSet::new();
+    for folder in ["/srv", "/home/me"] {
+        let there = rooted(world.plan.clone(), Path::new(folder));
+        let changes = bus.reloader.apply(proposal(&there, &["a"]), false).await.unwrap();
+        assert!(changes.is_empty(), "{folder}: {changes:?}");
+        revisions.insert(bus.reloader.revision());
+    }
+    assert_eq!(revisions.len(), 1);
+    let other = plan_of(&[&ONE.replace("work.wasm", "other.wasm")]);
+    let changes = bus.reloader.apply(proposal(&other, &["a"]), false).await.unwrap();
+    assert_eq!(changes.changes[0].words[0], "another `plugin`");
     bus.stop().await;
 }
 
