@@ -90,12 +90,16 @@ impl Shop {
 
     /// The files by which it is decided what runs.
     fn records(&self) -> Vec<PathBuf> {
-        let component = Digest::of(&std::fs::read(self.home.path("other.wasm")).unwrap()).to_string() + ".wasm";
-        let names = ["record", "topology", &component];
-        let new = names.iter().map(|name| format!("{name}.new"));
-        let names = names.iter().map(ToString::to_string).chain(new);
         let folder = self.home.data("plugins");
-        names.map(|name| folder.join(name)).chain([folder.clone()]).collect()
+        let names = ["record", "record.new", "topology", "topology.new"];
+        names.iter().map(|name| folder.join(name)).chain([folder.clone()]).collect()
+    }
+
+    /// The new component, which another thread writes: calls are counted by thread.
+    fn component(&self) -> Vec<PathBuf> {
+        let component = Digest::of(&std::fs::read(self.home.path("other.wasm")).unwrap()).to_string() + ".wasm";
+        let folder = self.home.data("plugins");
+        vec![folder.join(format!("{component}.new")), folder.join(component)]
     }
 
     /// The subscribers of the topology that was applied last.
@@ -154,7 +158,7 @@ type Place = (String, u32, Vec<PathBuf>);
 /// The calls that a change makes, and what runs after it.
 async fn places(shop: &Shop, change: &Change, before: &Runs) -> (Vec<Place>, Runs) {
     let (mut places, mut after) = (Vec::new(), None);
-    for files in [shop.records(), vec![shop.home.file(JOURNAL)]] {
+    for files in [shop.component(), shop.records(), vec![shop.home.file(JOURNAL)]] {
         shop.home.restore();
         let bus = shop.home.start_with(&Fault::never(CALLS).on_any(&files)).unwrap();
         let start = counts(&shop.home.calls());
