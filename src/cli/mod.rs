@@ -396,6 +396,37 @@ struct ClientArgs {
     output: Output,
 }
 
+/// The subscriber of a command. It reads as its text.
+#[derive(Debug, Clone, clap::Args)]
+struct SubscriberArg {
+    /// Subscriber, as NAMESPACE/NAME, or NAME if only one namespace has it
+    subscriber: String,
+}
+
+impl std::ops::Deref for SubscriberArg {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        &self.subscriber
+    }
+}
+
+impl std::fmt::Display for SubscriberArg {
+    fn fmt(&self, to: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        to.write_str(&self.subscriber)
+    }
+}
+
+/// The arguments of a command that asks a bus about one subscriber.
+#[derive(Debug, Clone, clap::Args)]
+struct SubscriberArgs {
+    #[command(flatten)]
+    subscriber: SubscriberArg,
+
+    #[command(flatten)]
+    client: ClientArgs,
+}
+
 /// Where the bus is, and how long it is waited for: every command that talks to one has this, and no other way to it.
 #[derive(Debug, Clone, clap::Args)]
 struct ServerArg {

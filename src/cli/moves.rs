@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::table::Table;
 use super::tree::plural;
-use super::{ClientArgs, Exit, Failure, Outcome, Output, block_on, say, tail};
+use super::{ClientArgs, Exit, Failure, Outcome, Output, SubscriberArg, SubscriberArgs, block_on, say, tail};
 use crate::api::{LaneState, Seek, SeekState, SeekTo};
 use crate::client::{Client, Start};
 
@@ -34,15 +34,6 @@ pub(super) struct ResumeArgs {
     of: SubscriberArgs,
 }
 
-#[derive(Debug, Clone, clap::Args)]
-struct SubscriberArgs {
-    /// Subscriber, as NAMESPACE/NAME, or NAME if only one namespace has it
-    subscriber: String,
-
-    #[command(flatten)]
-    client: ClientArgs,
-}
-
 /// Move a subscriber to another position in its topic
 ///
 /// Events that are processed again produce their outputs again. Handler state is not moved: choose with --state
@@ -55,8 +46,8 @@ struct SubscriberArgs {
   wattle seek totals --state 3                                    back to snapshot 3
   wattle seek notify --to latest --drop-retry-queue --partition 3   skip what is there")]
 pub(super) struct SeekArgs {
-    /// Subscriber, as NAMESPACE/NAME, or NAME if only one namespace has it
-    subscriber: String,
+    #[command(flatten)]
+    subscriber: SubscriberArg,
 
     /// Target position: `earliest`, `latest`, OFFSET (in every partition), TIME (RFC 3339), or AGO such as 10m
     /// [default: the position of the snapshot given by --state]

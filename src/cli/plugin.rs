@@ -9,7 +9,7 @@ use serde_json::json;
 use super::table::Table;
 use super::tree::plural;
 use super::words::plain;
-use super::{ClientArgs, Failure, Outcome, Output, block_on, say, shadow, trials};
+use super::{ClientArgs, Failure, Outcome, Output, SubscriberArgs, block_on, say, shadow, trials};
 use crate::api::{DeployOutcome, Digest, Policy, StoredVersion, Summary, UnpinResult, VersionRole};
 
 /// Deploy and roll back plugin versions
@@ -54,7 +54,7 @@ enum PluginCommand {
   wattle plugin deploy validate stricter.wasm --policy replace")]
 struct Deploy {
     #[command(flatten)]
-    of: PluginSubscriberArgs,
+    of: SubscriberArgs,
 
     /// Component file
     file: PathBuf,
@@ -100,7 +100,7 @@ struct ListPlugins {
   wattle plugin versions validate -o json | jq -r .version")]
 struct Versions {
     #[command(flatten)]
-    of: PluginSubscriberArgs,
+    of: SubscriberArgs,
 }
 
 /// End the trial of a candidate: it becomes stable in all lanes
@@ -111,7 +111,7 @@ struct Versions {
   wattle plugin promote validate")]
 struct Promote {
     #[command(flatten)]
-    of: PluginSubscriberArgs,
+    of: SubscriberArgs,
 
     #[command(flatten)]
     expected: ExpectedVersion,
@@ -126,7 +126,7 @@ struct Promote {
   wattle plugin rollback validate")]
 struct Rollback {
     #[command(flatten)]
-    of: PluginSubscriberArgs,
+    of: SubscriberArgs,
 
     #[command(flatten)]
     expected: ExpectedVersion,
@@ -140,7 +140,7 @@ struct Rollback {
   wattle plugin pin validate --off")]
 struct Pin {
     #[command(flatten)]
-    of: PluginSubscriberArgs,
+    of: SubscriberArgs,
 
     /// Digest of the version or its beginning [default: the running version]
     #[arg(conflicts_with = "off")]
@@ -160,15 +160,6 @@ struct ExpectedVersion {
     /// with 5
     #[arg(long = "if", value_name = "VERSION")]
     version: Option<String>,
-}
-
-#[derive(Debug, Clone, clap::Args)]
-struct PluginSubscriberArgs {
-    /// Subscriber, as NAMESPACE/NAME, or NAME if only one namespace has it
-    subscriber: String,
-
-    #[command(flatten)]
-    client: ClientArgs,
 }
 
 /// Percentage of lanes that call a canary first, unless another is asked for.
@@ -192,7 +183,7 @@ pub(super) fn run(args: &PluginArgs) -> Outcome {
 }
 
 fn deploy(args: &Deploy) -> Outcome {
-    let PluginSubscriberArgs { subscriber, client: ClientArgs { server, output } } = &args.of;
+    let SubscriberArgs { subscriber, client: ClientArgs { server, output } } = &args.of;
     let wasm = std::fs::read(&args.file).map_err(|error| Failure::unreadable(&args.file, &error))?;
     let policy = match (args.policy, args.share) {
         (PolicyArg::Canary, share) => Policy::Canary { percent: share.unwrap_or(CANARY_PERCENT) },
@@ -285,12 +276,13 @@ fn time(decided_ns: u64) -> String {
 }
 
 fn versions(args: &Versions) -> Outcome {
-    let PluginSubscriberArgs { subscriber, client: ClientArgs { server, output } } = &args.of;
+    let SubscriberArgs { subscriber, client: ClientArgs { server, output } } = &args.of;
     let (versions, pinned) = block_on(async {
         let client = server.connect().await?;
         Ok((client.versions(subscriber).await?, client.plugins().await?))
     })?;
-    let is_of = |name: &str| name == subscriber || name.rsplit_once('/').is_some_and(|(_, name)| name == subscriber);
+    let asked: &str = subscriber;
+    let is_of = |name: &str| name == asked || name.rsplit_once('/').is_some_and(|(_, name)| name == asked);
     let pinned = pinned.into_iter().find(|of| of.is_pinned && is_of(&of.subscriber)).map(|of| of.proven);
     let mut out = anstream::stdout().lock();
     match output {
@@ -341,7 +333,7 @@ fn versions(args: &Versions) -> Outcome {
 }
 
 fn promote(args: &Promote) -> Outcome {
-    let PluginSubscriberArgs { subscriber, client: ClientArgs { server, output } } = &args.of;
+    let SubscriberArgs { subscriber, client: ClientArgs { server, output } } = &args.of;
     let version =
         block_on(async { Ok(server.connect().await?.promote(subscriber, args.expected.version.clone()).await?) })?;
     let mut out = anstream::stdout().lock();
@@ -353,7 +345,7 @@ fn promote(args: &Promote) -> Outcome {
 }
 
 fn rollback(args: &Rollback) -> Outcome {
-    let PluginSubscriberArgs { subscriber, client: ClientArgs { server, output } } = &args.of;
+    let SubscriberArgs { subscriber, client: ClientArgs { server, output } } = &args.of;
     let version =
         block_on(async { Ok(server.connect().await?.rollback(subscriber, args.expected.version.clone()).await?) })?;
     let mut out = anstream::stdout().lock();
@@ -365,7 +357,7 @@ fn rollback(args: &Rollback) -> Outcome {
 }
 
 fn pin(args: &Pin) -> Outcome {
-    let PluginSubscriberArgs { subscriber, client: ClientArgs { server, output } } = &args.of;
+    let SubscriberArgs { subscriber, client: ClientArgs { server, output } } = &args.of;
     if args.off {
         return unpin(&args.of);
     }
@@ -383,7 +375,7 @@ fn pin(args: &Pin) -> Outcome {
     Ok(())
 }
 
-fn unpin(PluginSubscriberArgs { subscriber, client: ClientArgs { server, output } }: &PluginSubscriberArgs) -> Outcome {
+fn unpin(SubscriberArgs { subscriber, client: ClientArgs { server, output } }: &SubscriberArgs) -> Outcome {
     let UnpinResult { tries, refused } = block_on(async { Ok(server.connect().await?.unpin(subscriber).await?) })?;
     let mut out = anstream::stdout().lock();
     match output {

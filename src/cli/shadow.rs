@@ -13,7 +13,7 @@ use super::pretty::pretty;
 use super::signals::Signals;
 use super::tree::plural;
 use super::words::{json_out, plain};
-use super::{ClientArgs, Exit, Failure, Outcome, Output, args, block_on, say, state};
+use super::{ClientArgs, Exit, Failure, Outcome, Output, SubscriberArg, args, block_on, say, state};
 use crate::api::{Cost, Difference, DifferenceKind, ShadowRange, ShadowReport, ShadowResult, StateOfPartition};
 use crate::app::cases::{DiffLine, diff_lines};
 use crate::model::Event;
@@ -37,8 +37,8 @@ use crate::model::units::{show_duration, show_rough_size};
   wattle plugin shadow totals totals.wasm --live --for 10m
   wattle plugin shadow validate validate.wasm --fail-on-diff && wattle plugin deploy validate validate.wasm")]
 pub(super) struct ShadowArgs {
-    /// Subscriber, as NAMESPACE/NAME, or NAME if only one namespace has it
-    subscriber: String,
+    #[command(flatten)]
+    subscriber: SubscriberArg,
 
     /// Component file
     file: PathBuf,

@@ -11,7 +11,7 @@ use super::failed::{exact_time, time};
 use super::table::Table;
 use super::tree::plural;
 use super::words::{json_out, lines};
-use super::{ClientArgs, Failure, Outcome, Output, ServerArg, block_on, say};
+use super::{ClientArgs, Failure, Outcome, Output, ServerArg, SubscriberArg, block_on, say};
 use crate::api::{SnapshotCause, SnapshotInfo, StateEntry, StateFilter, StateOfPartition};
 use crate::client::Client;
 use crate::limits;
@@ -63,8 +63,8 @@ enum StateCommand {
   wattle state snapshot totals
   wattle state snapshot totals --note 'in front of the new tax rates' --keep 3")]
 struct Snapshot {
-    /// Subscriber, as NAMESPACE/NAME, or NAME if only one namespace has it
-    subscriber: String,
+    #[command(flatten)]
+    subscriber: SubscriberArg,
 
     /// Retain N snapshots, including the new one; the oldest are removed. Snapshots of deploys are counted separately
     #[arg(long, value_name = "COUNT", default_value = "8", value_parser = clap::value_parser!(u32).range(1..))]
@@ -84,8 +84,8 @@ struct Snapshot {
   wattle state snapshots totals
   wattle state snapshots totals -o json | jq .number")]
 struct Snapshots {
-    /// Subscriber, as NAMESPACE/NAME, or NAME if only one namespace has it
-    subscriber: String,
+    #[command(flatten)]
+    subscriber: SubscriberArg,
 
     #[command(flatten)]
     client: ClientArgs,
@@ -96,8 +96,8 @@ struct Snapshots {
 #[command(after_help = "Examples:
   wattle state drop-snapshot totals 3")]
 struct DropSnapshot {
-    /// Subscriber, as NAMESPACE/NAME, or NAME if only one namespace has it
-    subscriber: String,
+    #[command(flatten)]
+    subscriber: SubscriberArg,
 
     /// Number of the snapshot
     number: u64,
@@ -115,8 +115,8 @@ struct DropSnapshot {
   wattle state get totals totals/order-17
   wattle state get totals totals/order-17 -o json | jq .partition")]
 struct Get {
-    /// Subscriber, as NAMESPACE/NAME, or NAME if only one namespace has it
-    subscriber: String,
+    #[command(flatten)]
+    subscriber: SubscriberArg,
 
     /// Key of the entry
     #[arg(allow_hyphen_values = true)]
@@ -137,8 +137,8 @@ struct Get {
   wattle state list totals --partition 3 --prefix totals/
   wattle state list totals -o json | jq -r .key")]
 struct ListEntries {
-    /// Subscriber, as NAMESPACE/NAME, or NAME if only one namespace has it
-    subscriber: String,
+    #[command(flatten)]
+    subscriber: SubscriberArg,
 
     /// List only this bucket
     #[arg(long, allow_hyphen_values = true)]
@@ -164,8 +164,8 @@ struct ListEntries {
   wattle state export totals > totals.ndjson
   wattle pause totals && wattle state export totals > totals.ndjson && wattle resume totals")]
 struct Export {
-    /// Subscriber, as NAMESPACE/NAME, or NAME if only one namespace has it
-    subscriber: String,
+    #[command(flatten)]
+    subscriber: SubscriberArg,
 
     #[command(flatten)]
     server: ServerArg,
@@ -179,8 +179,8 @@ struct Export {
   wattle state import totals totals.ndjson
   wattle state export totals | jq -c 'select(.key | startswith(\"totals/\"))' | wattle state import totals -")]
 struct Import {
-    /// Subscriber, as NAMESPACE/NAME, or NAME if only one namespace has it
-    subscriber: String,
+    #[command(flatten)]
+    subscriber: SubscriberArg,
 
     /// File, as printed by `export`; `-` reads standard input
     file: PathBuf,
@@ -449,7 +449,7 @@ impl PartitionImport<'_> {
 
 async fn import(args: &Import, mut input: impl BufRead) -> Result<u64, Failure> {
     let client = args.server.connect().await?;
-    let (subscriber, entries) = (args.subscriber.as_str(), Vec::new());
+    let (subscriber, entries) = (&*args.subscriber, Vec::new());
     let mut importing = PartitionImport { client, subscriber, partition: 0, entries, bytes: 0, imported: 0 };
     let mut number = 0;
     let outcome = loop {

@@ -92,6 +92,23 @@ fn a_schema_that_changes_is_applied_and_one_that_is_broken_is_told_of_and_tried_
 }
 
 #[test]
+fn a_schema_that_changes_while_the_bus_starts_is_applied() {
+    let folder = tempfile::tempdir().unwrap();
+    let schema = folder.path().join("order.json");
+    std::fs::write(&schema, r#"{"required":["a"]}"#).unwrap();
+    let yaml = TOPOLOGY.replace("log: {}", "log: { schema: order.json }");
+    std::fs::write(folder.path().join("shop.yaml"), yaml).unwrap();
+    let mut command = wattle();
+    command.current_dir(folder.path()).args(["dev", "shop.yaml", "--listen", "127.0.0.1:0", "--log-format", "json"]);
+    let mut bus = Bus::spawn_silent(command);
+    // The files have been read when this is said, and nothing is watched yet.
+    bus.wait_for("unused-topic");
+    std::fs::write(&schema, r#"{"required":["b"]}"#).unwrap();
+    bus.wait_for("has changed and was applied");
+    bus.stop();
+}
+
+#[test]
 fn a_data_folder_that_is_named_is_kept() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("shop.yaml"), TOPOLOGY).unwrap();

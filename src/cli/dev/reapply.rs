@@ -23,16 +23,20 @@ pub(super) async fn reapply(
     let mut watch = Watch::default();
     // A component that is missing while it is linked, or a schema that is half written, is there a moment later.
     let mut is_pending = false;
+    // What changed between the reading of the files and now is noticed by no watch: it is compared once.
+    let mut is_first = true;
     loop {
         let topologies_only = topologies.iter().filter(|path| !load::is_stdin(path)).cloned();
         let (schemas, components) = (schemas(running), built.values().cloned().collect::<BTreeSet<_>>());
         watch.follow(topologies_only.chain(schemas.iter().cloned()).chain(components.iter().cloned()));
-        let changed = watch.changed().await;
-        let is_of_schema = changed.iter().any(|changed| schemas.contains(&changed.path));
+        let is_compared = std::mem::take(&mut is_first);
+        let changed = if is_compared { Vec::new() } else { watch.changed().await };
+        let is_of_schema =
+            changed.iter().any(|changed| schemas.contains(&changed.path)) || is_compared && has_other_schemas(running);
         // A topology that is written anew is gone for a moment; a component alone is for those who watch plugins.
         let is_of_files = changed.iter().any(|changed| !changed.is_gone && !components.contains(&changed.path));
         let is_there_again = is_pending && changed.iter().any(|changed| !changed.is_gone);
-        if !(is_of_schema || is_of_files || is_there_again) {
+        if !(is_compared || is_of_schema || is_of_files || is_there_again) {
             continue;
         }
         let applied = match load::load(topologies) {
@@ -62,6 +66,13 @@ pub(super) async fn reapply(
 fn schemas(running: &RunningBus) -> BTreeSet<PathBuf> {
     let plan = running.tree().plan();
     plan.topics.iter().filter_map(|topic| topic.schema.as_ref()).map(|schema| schema.path().to_owned()).collect()
+}
+
+/// Whether a schema file has another text than the schema that runs.
+fn has_other_schemas(running: &RunningBus) -> bool {
+    let plan = running.tree().plan();
+    let schemas = plan.topics.iter().filter_map(|topic| topic.schema.as_ref());
+    schemas.into_iter().any(|schema| std::fs::read_to_string(schema.path()).is_ok_and(|text| text != schema.text()))
 }
 
 /// Topologies are applied by namespace: one that no file declares any more keeps running, which is said.

@@ -10,7 +10,7 @@ use super::pretty::pretty;
 use super::table::Table;
 use super::tree::plural;
 use super::words::json_out;
-use super::{ClientArgs, Exit, Failure, Outcome, Output, args};
+use super::{ClientArgs, Exit, Failure, Outcome, Output, SubscriberArg, args};
 use crate::api::{FailedEvent, Filter};
 use crate::client::{FailedEvents, Listing};
 use crate::model::json::{Members, member, to_json};
@@ -22,8 +22,8 @@ pub(super) mod parked;
 /// Events of a subscriber, and the bus.
 #[derive(Debug, Clone, clap::Args)]
 struct FailedEventArgs {
-    /// Subscriber, as NAMESPACE/NAME, or NAME if only one namespace has it
-    subscriber: String,
+    #[command(flatten)]
+    subscriber: SubscriberArg,
 
     #[command(flatten)]
     filter: FilterArgs,

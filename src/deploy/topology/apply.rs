@@ -68,6 +68,7 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
     ) -> Result<Changes, TopologyError> {
         let reloader = self.clone();
         let applying = async move {
+            let _alone = reloader.alone().await?;
             let uploaded: Vec<_> = proposal.components.values().filter_map(Component::stored).collect();
             reloader.hold(uploaded.clone()).await.map_err(|error| match error {
                 ReloadError::NotUploaded { components } => TopologyError::NotUploaded(components),
@@ -80,13 +81,13 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
         self.detached(applying).await.unwrap_or(Err(TopologyError::Closed))
     }
 
+    /// Applies it while no other topology is applied.
     async fn applied(
         &self,
         proposal: Proposal,
         allow_loss: bool,
         revision: Option<String>,
     ) -> Result<Changes, TopologyError> {
-        let _alone = self.alone().await?;
         self.is_finished()?;
         self.is_revision(revision)?;
         let before = self.revision();

@@ -13,7 +13,7 @@ use crate::engine::{
 };
 use crate::model::{LaneId, Offset, PartitionId};
 
-/// The entries of a lane of a [`MemoryEngine`].
+/// The entries of a lane of a `MemoryEngine`.
 #[derive(Clone)]
 pub struct MemoryEntries {
     pub(super) shared: Arc<MemoryInner>,
@@ -58,7 +58,7 @@ impl Entries for MemoryEntries {
     }
 }
 
-/// A session of a [`MemoryEngine`].
+/// A session of a `MemoryEngine`.
 pub struct MemorySession {
     pub(super) shared: Arc<MemoryInner>,
     pub(super) lane: LaneId,
