@@ -102,7 +102,7 @@ impl Publishing {
     ///
     /// After an error that [`ClientError::is_retryable`] any call then continues where the stream broke: batches that
     /// were not answered is sent again with its numbers, and what of it had been published is not published a second
-    /// time. A new process goes on as exactly by sending the same events from the same number on.
+    /// time. A new process continues exactly by sending the same events from the same number on.
     #[must_use]
     pub fn numbered(mut self, producer: &str, first_sequence: u64) -> Self {
         self.numbering = Some(Numbering { producer: producer.to_owned(), first_sequence, began_ns: None });

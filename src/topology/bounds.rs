@@ -152,7 +152,7 @@ pub const WAITING_BYTES_MAX: u64 = 1 << 30;
 const _: () = assert!(WAITING_BYTES_MIN <= WAITING_BYTES_DEFAULT && WAITING_BYTES_DEFAULT <= WAITING_BYTES_MAX);
 
 /// How long a member of a group that is paused or halted keeps what it has claimed and not begun: longer than a deploy
-/// or a look at what is wrong takes, and short enough for those events not to be given up by whoever waits for them.
+/// or a look at what is wrong takes, and short enough for those events to be done before their callers give up.
 pub const QUEUE_GROUP_TIMEOUT_DEFAULT: Duration = Duration::from_secs(5 * 60);
 
 /// Longest that a call waits for more events. Longer waits are for timers, not for lanes.

@@ -46,7 +46,7 @@ pub(super) fn part(
 const APPLIED_NODES_MAX: usize = 1_000;
 
 /// The requested namespaces of an applied plan: without what only means something once (`renamed_from`), without what
-/// plugins are told (`config`), which concerns nobody else, and with what roots have by themselves only where it is
+/// plugins are told (`config`), which only they read, and with what roots have by themselves only where it is
 /// another than they have by default, since they may become something else. Several texts may be of one namespace.
 pub(super) fn applied(plan: &Plan, is_asked_for: impl Fn(&str) -> bool) -> Vec<String> {
     let mut whole = PlanPart::whole(plan);

@@ -16,7 +16,6 @@ pub(super) mod deploy;
 pub(super) mod follow;
 pub(super) mod judge;
 pub(super) mod listing;
-pub(super) mod placeholder;
 pub(super) mod preview;
 pub(super) mod shadow;
 pub(super) mod snapshot;
@@ -24,6 +23,7 @@ pub(super) mod source;
 pub(super) mod start;
 pub(super) mod storing;
 pub(super) mod subjects;
+pub(super) mod unavailable;
 pub(super) mod upload;
 
 /// The terms of a trial in all or some lanes that began `passed` ago.

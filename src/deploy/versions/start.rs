@@ -19,11 +19,11 @@ use crate::deploy::error::{PluginError, StoredVersionError};
 use crate::deploy::record::decided::{Decisions, SourceDigests, VersionRecord};
 use crate::deploy::record::error::StoreError;
 use crate::deploy::record::store::Store;
-use crate::deploy::versions::placeholder::{Loadable, Placeholder};
 use crate::deploy::versions::source::{
     config, each, held, hidden, of_deployed, ports, read_component, settings, settings_spec, spec_of,
 };
 use crate::deploy::versions::terms;
+use crate::deploy::versions::unavailable::{Loadable, UnavailableVersion};
 use crate::dispatch::InitialVersions;
 use crate::model::call::Handler as _;
 use crate::topology::{ConfigValue, Plan, SubscriberPlan};
@@ -449,9 +449,9 @@ impl<C: Compile> StartContext<'_, C> {
         let (proven, mut note) = match self.load(subscriber, decided, decided.proven, file) {
             Ok(handler) => (Loadable::Version(handler), None),
             Err(error) => {
-                let placeholder = self.placeholder(subscriber, decided, error)?;
-                let note = Some(placeholder.reason.to_string());
-                (Loadable::Placeholder(placeholder), note)
+                let unavailable = self.unavailable(subscriber, decided, error)?;
+                let note = Some(unavailable.reason.to_string());
+                (Loadable::Unavailable(unavailable), note)
             }
         };
         let on_trial = match decided.tried {
@@ -474,12 +474,12 @@ impl<C: Compile> StartContext<'_, C> {
     }
 
     /// In place of the stable version, which cannot be loaded.
-    fn placeholder(
+    fn unavailable(
         &self,
         subscriber: &SubscriberPlan,
         decided: &Decisions,
         error: StoredVersionError,
-    ) -> Result<Placeholder, StoredVersionError> {
+    ) -> Result<UnavailableVersion, StoredVersionError> {
         let (subscriber, version) = (subscriber.label(), decided.proven);
         let component = decided.find(version).map(|kept| kept.wasm);
         let Some(component) = component.filter(|_| self.is_applied && error.is_repairable()) else {
@@ -491,7 +491,7 @@ impl<C: Compile> StartContext<'_, C> {
              again, or restart the bus",
             version.short()
         );
-        Ok(Placeholder { subscriber, version, component, reason: reason.into() })
+        Ok(UnavailableVersion { subscriber, version, component, reason: reason.into() })
     }
 
     /// A stored version; its component may be the one in the file.

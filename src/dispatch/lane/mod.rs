@@ -15,7 +15,7 @@
 //! ```
 //!
 //! Promises: every event has its end once, as handled, passed over or a dead letter, in the order of its key; a failing
-//! key holds up nobody else. Position, outputs, state, waiting set and what the lane was told are one unit. An event is
+//! key delays no other key. Position, outputs, state, waiting set and what the lane was told are one unit. An event is
 //! only blamed for what happened when it ran alone; a handler's own word for a failure is taken as it is.
 //!
 //! Where the waiting set has no room for an event that has to wait, the lane reads nothing more until there is some.

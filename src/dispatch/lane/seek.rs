@@ -148,7 +148,7 @@ impl<S: Session, K: Entries> Lane<S, K> {
                 Some(SnapshotPart::Entries(entries)) => entries,
                 Some(SnapshotPart::End) => break,
                 Some(SnapshotPart::Broken(reason)) => return Err(RestoreError::Snapshot(reason)),
-                None => return Err(RestoreError::Snapshot("whoever read it is gone".to_owned())),
+                None => return Err(RestoreError::Snapshot("the reader of the snapshot has ended".to_owned())),
             };
             for (key, value) in entries {
                 match (key.first(), number_of(&key)) {

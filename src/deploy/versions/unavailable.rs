@@ -8,16 +8,16 @@ use std::sync::Arc;
 use crate::api::Digest;
 use crate::model::call::{Batch, HandleError, Handled, Handler, InstanceError, PluginSettings};
 
-/// A version, or its placeholder.
+/// A version, or what stands for one that cannot be loaded.
 #[derive(Debug, Clone)]
 pub enum Loadable<H> {
     Version(H),
-    Placeholder(Placeholder),
+    Unavailable(UnavailableVersion),
 }
 
 /// A decided version that cannot be loaded now.
 #[derive(Debug, Clone)]
-pub struct Placeholder {
+pub struct UnavailableVersion {
     pub(crate) subscriber: String,
     pub(crate) version: Digest,
     pub(crate) component: Digest,
@@ -29,56 +29,56 @@ impl<H: Handler> Handler for Loadable<H> {
     fn digest(&self) -> [u8; 32] {
         match self {
             Self::Version(handler) => handler.digest(),
-            Self::Placeholder(placeholder) => *placeholder.version.as_bytes(),
+            Self::Unavailable(version) => *version.version.as_bytes(),
         }
     }
 
     fn wasm_digest(&self) -> Option<[u8; 32]> {
         match self {
             Self::Version(handler) => handler.wasm_digest(),
-            Self::Placeholder(placeholder) => Some(*placeholder.component.as_bytes()),
+            Self::Unavailable(version) => Some(*version.component.as_bytes()),
         }
     }
 
     fn settings(&self) -> Arc<PluginSettings> {
         match self {
             Self::Version(handler) => handler.settings(),
-            Self::Placeholder(_) => Arc::default(),
+            Self::Unavailable(_) => Arc::default(),
         }
     }
 
     fn declares_ports(&self) -> bool {
         match self {
             Self::Version(handler) => handler.declares_ports(),
-            Self::Placeholder(_) => true,
+            Self::Unavailable(_) => true,
         }
     }
 
     fn state_version(&self) -> u32 {
         match self {
             Self::Version(handler) => handler.state_version(),
-            Self::Placeholder(_) => 0,
+            Self::Unavailable(_) => 0,
         }
     }
 
     fn memory_peak_bytes(&self) -> Option<u64> {
         match self {
             Self::Version(handler) => handler.memory_peak_bytes(),
-            Self::Placeholder(_) => None,
+            Self::Unavailable(_) => None,
         }
     }
 
     fn unavailable(&self) -> Option<&str> {
         match self {
             Self::Version(handler) => handler.unavailable(),
-            Self::Placeholder(placeholder) => Some(&placeholder.reason),
+            Self::Unavailable(version) => Some(&version.reason),
         }
     }
 
     async fn handle(&self, batch: Batch<'_>) -> Result<Handled, HandleError> {
         match self {
             Self::Version(handler) => handler.handle(batch).await,
-            Self::Placeholder(Placeholder { subscriber, reason, .. }) => {
+            Self::Unavailable(UnavailableVersion { subscriber, reason, .. }) => {
                 let (subscriber, message) = (subscriber.clone(), reason.to_string());
                 Err(InstanceError::Start { subscriber, message }.into())
             }
