@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
-use wasmtime::{CacheStore, Config, Enabled, Engine, InstanceAllocationStrategy, PoolingAllocationConfig, WasmBacktraceDetails};
+use wasmtime::{Config, Enabled, Engine, InstanceAllocationStrategy, PoolingAllocationConfig, WasmBacktraceDetails};
 
+use super::functions::FunctionCache;
 use super::limits::{FIBER_STACK_BYTES, STACK_BYTES, TABLE_ELEMENTS};
 
 /// Maximum core instances, memories and tables per component. A Rust component has three instances and one memory; an
@@ -20,7 +21,7 @@ const MEMORY_RESERVATION_BYTES: u64 = 4 << 30;
 const KEEP_RESIDENT_BYTES: usize = 1 << 20;
 
 /// The engine of a host. `functions` keeps what was compiled before.
-pub(super) fn engine(instances: u32, functions: Option<Arc<dyn CacheStore>>) -> wasmtime::Result<Engine> {
+pub(super) fn engine(instances: u32, functions: Option<Arc<FunctionCache>>) -> wasmtime::Result<Engine> {
     let mut pool = PoolingAllocationConfig::new();
     pool.total_component_instances(instances)
         .total_core_instances(instances.saturating_mul(CORE_INSTANCES_PER_COMPONENT))

@@ -9,7 +9,8 @@
 //!   entry      key 32 | MAC 32 | length u32 LE | value …        MAC: BLAKE3 with the folder's key, of key and value
 //! ```
 //!
-//! Entries are only appended. A file that would grow beyond its maximum begins anew: what is compiled next fills it again.
+//! Entries are only appended. A file that would grow beyond its maximum begins anew, and is filled by what is compiled
+//! next.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
@@ -152,8 +153,7 @@ fn read(file: &File, bytes: u64) -> io::Result<Entries> {
     let mut header = [0; HEADER_BYTES as usize];
     while entries.end + HEADER_BYTES <= bytes {
         file.read_exact_at(&mut header, entries.end)?;
-        let [key @ .., _, _, _, _] = header;
-        let (key, _) = key.split_first_chunk::<KEY_BYTES>().ok_or(io::ErrorKind::InvalidData)?;
+        let key = header.first_chunk::<KEY_BYTES>().ok_or(io::ErrorKind::InvalidData)?;
         let length = header.last_chunk::<4>().map_or(u32::MAX, |length| u32::from_le_bytes(*length));
         let at = entries.end + HEADER_BYTES;
         if length > VALUE_BYTES_MAX || at + u64::from(length) > bytes {

@@ -205,7 +205,7 @@ impl Host {
             let unused = |error| tracing::debug!(folder = %folder.display(), "functions are not kept: {error}");
             FunctionCache::open(folder).map_err(unused).ok()
         });
-        let engine = engine(instances, functions.map(|functions| functions as _)).map_err(sandbox)?;
+        let engine = engine(instances, functions).map_err(sandbox)?;
         let mut linker = Linker::new(&engine);
         Sandbox::add_to_linker::<StoreData, HasSelf<StoreData>>(&mut linker, |state| state).map_err(sandbox)?;
         wasi::files::add_to_linker(&mut linker).map_err(sandbox)?;
