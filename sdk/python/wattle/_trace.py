@@ -1,5 +1,6 @@
 """An exception as one line, with places in the author's files."""
 
+import os
 import re
 import traceback
 from types import TracebackType
@@ -7,6 +8,7 @@ from types import TracebackType
 _FRAMES_SHOWN = 8
 #: Where the build mounts the folders with modules: `/0/handler.py`, `/1/wattle_entry.py`.
 _MOUNTED = re.compile(r"^/\d+/")
+_LIBRARY = os.path.join(os.path.dirname(__file__), "")
 
 
 def describe(error: BaseException) -> str:
@@ -22,10 +24,9 @@ def _frames(trace: TracebackType | None) -> list[tuple[str, str, int]]:
     frames = []
     while trace is not None:
         code = trace.tb_frame.f_code
-        file = _MOUNTED.sub("", code.co_filename)
         # What this library does is of no use to a handler's author.
-        if not re.search(r"(^|/)wattle/[^/]*\.py$|(^|/)wattle_entry\.py$", file):
-            frames.append((code.co_qualname, file, trace.tb_lineno))
+        if not code.co_filename.startswith(_LIBRARY):
+            frames.append((code.co_qualname, _MOUNTED.sub("", code.co_filename), trace.tb_lineno))
         trace = trace.tb_next
     return frames
 

@@ -1,13 +1,24 @@
 """What componentize-py makes the component of: the plugin of the module `handler`, as the contract has it."""
 
 # mypy: ignore-errors
+# ruff: noqa: E402
+import importlib.util
 import os
+import sys
 from typing import List
+
+from wit_world import exports
+from wit_world.imports import types
+
+# The package is the folder of this file, which is mounted by itself: where the plugin's folder has a link to it, the link
+# leads out of what is mounted.
+_folder = os.path.dirname(__file__)
+_spec = importlib.util.spec_from_file_location("wattle", f"{_folder}/__init__.py", submodule_search_locations=[_folder])
+sys.modules["wattle"] = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(sys.modules["wattle"])
 
 import handler
 from wattle import _declared, _failure, _logging, _plugin
-from wit_world import exports
-from wit_world.imports import types
 
 _logging.install()
 _plugin_of_module = _declared.plugin_of(handler)
