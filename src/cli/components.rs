@@ -48,9 +48,7 @@ impl ComponentStarter {
     }
 
     fn ports(&self, component: PathBuf, told: &BTreeMap<String, ConfigValue>) -> Option<Vec<String>> {
-        let host = self.host.get_or_init(|| {
-            Host::new(args::authors_host()).ok()
-        });
+        let host = self.host.get_or_init(|| Host::new(args::authors_host()).ok());
         let host = host.as_ref()?;
         let mut known = self.ports.borrow_mut();
         let ports = known.entry((component, format!("{told:?}")));

@@ -45,7 +45,8 @@ fn exit(error: &NewError) -> Exit {
 pub(super) fn run(args: &NewArgs) -> Outcome {
     let NewArgs { name, lang, parent } = args;
     let plugin = NewPlugin { name: name.clone(), language: *lang, parent: parent.clone() };
-    let CreatedPlugin { folder, handler, workspace } = create(&plugin).map_err(|error| Failure::new(exit(&error), error))?;
+    let CreatedPlugin { folder, handler, workspace } =
+        create(&plugin).map_err(|error| Failure::new(exit(&error), error))?;
     let (shown, around) = (folder.display(), parent.display());
     anstream::eprintln!("created {shown}: the handler is in {}", handler.display());
     match workspace {

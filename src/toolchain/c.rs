@@ -15,8 +15,7 @@ use crate::deploy::is_output;
 const TARGET: &str = "--target=wasm32-wasi";
 /// What the compilers are called, the newest first.
 const CLANGS: [&str; 10] = [
-    "clang", "clang-22", "clang-21", "clang-20", "clang-19", "clang-18", "clang-17", "clang-16", "clang-15",
-    "clang-14",
+    "clang", "clang-22", "clang-21", "clang-20", "clang-19", "clang-18", "clang-17", "clang-16", "clang-15", "clang-14",
 ];
 /// The stack of a plugin. That of clang, 64 KiB, is little for a handler with a buffer, and that of zig, 16 MiB, much
 /// memory for each instance.
@@ -67,7 +66,8 @@ pub(super) fn build(
             false => (&compilers.c, &[]),
         };
         let mut command = flags.command(tool);
-        command.args(standard).args(if is_own { &flags.own[..] } else { &[] }).arg("-c").arg(&source);
+        command.args(standard).args(flags.own.iter().filter(|flag| is_own && is_for(flag, &source)));
+        command.arg("-c").arg(&source);
         command.arg("-o").arg(&object);
         tool.run(command, folder, progress)?;
         linked.push(object);
@@ -171,6 +171,11 @@ fn is_cpp(path: &Path) -> bool {
     path.extension().is_some_and(|extension| extension == "cpp" || extension == "cc" || extension == "cxx")
 }
 
+/// Whether a flag is for a source: a standard of C++ is not for one in C.
+fn is_for(flag: &str, source: &Path) -> bool {
+    is_cpp(source) || !(flag.starts_with("-std=c++") || flag.starts_with("-std=gnu++"))
+}
+
 /// The sources of a plugin, by their paths in its folder: those beside the manifest, in `src`, and in the library.
 pub(super) fn sources(folder: &Path) -> Vec<PathBuf> {
     let is_test = |path: &Path| {
@@ -232,16 +237,30 @@ mod tests {
         let around = tempfile::tempdir().unwrap();
         let at = |path: &str| around.path().join(path);
         for path in [
-            "sdk/wattle.c", "sdk/gen/plugin.c", "sdk/gen/plugin.h", "sdk/gen/plugin_component_type.o", "sdk/wattle.h",
-            "sdk/template/handler.c", "sdk/probe/probe.c", "greet/handler.c", "greet/handler_test.c", "greet/other.o",
-            "greet/src/deep/more.cpp", "greet/src/test_more.c", "greet/target/left.c", "greet/notes/old.c",
+            "sdk/wattle.c",
+            "sdk/gen/plugin.c",
+            "sdk/gen/plugin.h",
+            "sdk/gen/plugin_component_type.o",
+            "sdk/wattle.h",
+            "sdk/template/handler.c",
+            "sdk/probe/probe.c",
+            "greet/handler.c",
+            "greet/handler_test.c",
+            "greet/other.o",
+            "greet/src/deep/more.cpp",
+            "greet/src/test_more.c",
+            "greet/target/left.c",
+            "greet/notes/old.c",
         ] {
             std::fs::create_dir_all(at(path).parent().unwrap()).unwrap();
             std::fs::write(at(path), "").unwrap();
         }
         std::os::unix::fs::symlink(at("sdk"), at("greet/wattle")).unwrap();
         let expected = [
-            "handler.c", "src/deep/more.cpp", "wattle/gen/plugin.c", "wattle/gen/plugin_component_type.o",
+            "handler.c",
+            "src/deep/more.cpp",
+            "wattle/gen/plugin.c",
+            "wattle/gen/plugin_component_type.o",
             "wattle/wattle.c",
         ];
         assert_eq!(sources(&at("greet")), expected.map(PathBuf::from));

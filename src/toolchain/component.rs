@@ -117,7 +117,8 @@ mod tests {
             std::fs::create_dir_all(path.parent().unwrap()).unwrap();
             std::fs::write(path, text).unwrap();
         }
-        let error = encode(wat::parse_str("(module (memory (export \"memory\") 1))").unwrap(), folder.path()).unwrap_err();
+        let error =
+            encode(wat::parse_str("(module (memory (export \"memory\") 1))").unwrap(), folder.path()).unwrap_err();
         assert!(error.contains("wattle:plugin/handler"), "{error}");
     }
 }

@@ -33,16 +33,8 @@ const MANIFESTS: [&str; 5] = ["Cargo.toml", "package.json", "pyproject.toml", "g
 
 impl Language {
     /// All of them.
-    pub const ALL: [Self; 8] = [
-        Self::Rust,
-        Self::TypeScript,
-        Self::JavaScript,
-        Self::Python,
-        Self::Go,
-        Self::C,
-        Self::Cpp,
-        Self::Zig,
-    ];
+    pub const ALL: [Self; 8] =
+        [Self::Rust, Self::TypeScript, Self::JavaScript, Self::Python, Self::Go, Self::C, Self::Cpp, Self::Zig];
 
     /// The language of a plugin folder, by its manifest.
     pub fn of(folder: &Path) -> Option<Self> {
@@ -123,8 +115,7 @@ mod tests {
             write(name, text);
             told.push(Language::of(path));
         }
-        let expected =
-            [None, None, Some("cpp"), Some("go"), Some("python"), Some("js"), Some("ts"), Some("rust")];
+        let expected = [None, None, Some("cpp"), Some("go"), Some("python"), Some("js"), Some("ts"), Some("rust")];
         assert_eq!(told.iter().map(|language| language.map(Language::id)).collect::<Vec<_>>(), expected);
         assert!(has_manifest(path));
     }

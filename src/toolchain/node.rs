@@ -189,7 +189,8 @@ mod tests {
         let package = |version: &str| json!({"version": version, "integrity": "sha512-x"});
         let optional = json!({"version": "1.0.0", "integrity": "sha512-x", "optional": true});
         let packages = |packages: Value| json!({"lockfileVersion": 3, "packages": packages});
-        let lock = packages(json!({"": {"name": "greet"}, "node_modules/a": package("1.0.0"), "node_modules/b": optional}));
+        let lock =
+            packages(json!({"": {"name": "greet"}, "node_modules/a": package("1.0.0"), "node_modules/b": optional}));
         for (there, expected) in [
             (json!({"node_modules/a": package("1.0.0")}), true),
             (json!({"node_modules/a": package("1.0.0"), "node_modules/b": optional}), true),

@@ -13,7 +13,7 @@ const ENTRY: &str = "wattle_entry";
 /// The script of the library that finds what the plugin declares.
 const DECLARE: &str = "declare.py";
 /// The author's module, which the other one imports.
-const HANDLER: &str = "app";
+const HANDLER: &str = "handler";
 
 /// Builds a folder with a `pyproject.toml`, to a component.
 pub(super) fn build(results: &Results, wit: &Path, progress: &mut dyn FnMut(&str)) -> Result<Vec<u8>, BuildError> {

