@@ -18,5 +18,6 @@
 mod common;
 
 mod building;
+mod developing;
 mod missing;
 mod projects;

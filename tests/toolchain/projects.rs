@@ -49,6 +49,14 @@ impl Project {
         (said(&built), std::fs::read(self.component()).unwrap())
     }
 
+    /// The handler's file.
+    pub(crate) fn handler(&self) -> PathBuf {
+        let names = ["handler.py", "main.go"].map(str::to_owned).into_iter();
+        let mut names = names.chain(["ts", "js", "c", "cpp", "zig"].map(|of| format!("src/handler.{of}")));
+        let path = names.find(|name| self.folder.join(name).is_file()).expect("there is a handler");
+        self.folder.join(path)
+    }
+
     pub(crate) fn component(&self) -> PathBuf {
         self.folder.join("target").join(format!("{NAME}.wasm"))
     }
