@@ -29,9 +29,26 @@ test("a setting that is missing or does not fit is retried, without its value", 
     action: "retry",
     reason: "the setting `times` is missing: add it to this subscriber's `config:`",
   });
-  const { failed } = new TestSubscriber(look(), { config: { times: "secret" as unknown as number } }).handle();
+  const { failed } = new TestSubscriber(look(), { config: { times: "secret" } }).handle();
   assert.equal(failed?.reason, "the setting `times` does not fit: expected an integer to 9, found a text");
   assert.throws(() => new TestSubscriber(look(), { config: { tims: 1 } }), /no setting tims/);
+});
+
+test("a setting is converted once, and each subscriber under test has its own", () => {
+  let conversions = 0;
+  const words = s.string().default("a b").map((text) => {
+    conversions++;
+    if (text === "") throw new Error("expected words");
+    return new Set(text.split(" "));
+  });
+  const look = plugin({ ports: ["out"], config: { words }, handle: (_, { words }) => json("out", [...words]) });
+  assert.deepEqual(new TestSubscriber(look).handle().outputs[0]?.json(), ["a", "b"]);
+  const other = new TestSubscriber(look, { config: { words: "c" } });
+  conversions = 0;
+  for (const _ of [1, 2]) assert.deepEqual(other.handle().outputs[0]?.json(), ["c"]);
+  assert.equal(conversions, 1);
+  const { failed } = new TestSubscriber(look, { config: { words: "" } }).handle();
+  assert.deepEqual(failed, { action: "retry", reason: "the setting `words` does not fit: expected words" });
 });
 
 test("what a plugin declares is in sections of its component", () => {

@@ -60,6 +60,8 @@ export interface Plugin<Port extends string = string, C extends ConfigShape = Co
   describe(): readonly string[];
   /** @internal */
   handle(origin: Origin, events: readonly RawEvent[]): Handled;
+  /** The same plugin as a fresh instance, which has read no settings. @internal */
+  fresh(): Plugin<Port, C>;
   /** What the component declares besides its code. */
   readonly declared: { readonly stateVersion: number; readonly config: C | undefined; readonly ports: readonly Port[] };
 }
@@ -108,6 +110,7 @@ export function plugin<const Port extends string = string, const C extends Confi
   return {
     declared: { stateVersion, config: shape, ports: declaredPorts },
     describe: () => [...declaredPorts],
+    fresh: () => plugin(options),
     handle(origin, rawEvents) {
       numbers ??= portNumbers(declaredPorts);
       const call = new Call<Port>(origin, rawEvents, numbers);

@@ -80,6 +80,28 @@ export class Schema<T> implements StandardSchema<unknown, T> {
     return new Schema({ anyOf: [this.json, { type: "null" }] }, check, this.missing);
   }
 
+  /**
+   * Converts what was read. What the conversion throws is what does not fit.
+   *
+   * @example s.string().default("lamp rug").map((text) => new Set(text.split(" ")))
+   */
+  map<U>(convert: (value: T) => U): Schema<U> {
+    const check: Check = (value, path, issues) => {
+      const before = issues.length;
+      const read = this.#check(value, path, issues) as T;
+      if (issues.length > before) return undefined;
+      try {
+        return convert(read);
+      } catch (error) {
+        issues.push({ path, message: error instanceof Error ? error.message : String(error) });
+        return undefined;
+      }
+    };
+    const { missing } = this;
+    const converted = missing?.value === undefined ? missing : { value: convert(missing.value as T) };
+    return new Schema(this.json, check, converted);
+  }
+
   /** What it is about, for who reads its JSON Schema. */
   describe(description: string): Schema<T> {
     return new Schema({ ...this.json, description }, this.#check, this.missing);

@@ -18,7 +18,7 @@
  *
  * @module
  */
-import type { Config, ConfigShape } from "./config.ts";
+import type { ConfigShape } from "./config.ts";
 import { lines } from "./console.ts";
 import { parseJson, writeJson } from "./json.ts";
 import type { Plugin, RawOutput } from "./plugin.ts";
@@ -91,8 +91,8 @@ export interface TestResult {
 
 /** How the topology declares the subscriber. */
 export interface TestOptions<C extends ConfigShape> {
-  /** Its settings; those that are left out have their defaults. */
-  readonly config?: Partial<Config<C>> & { readonly [name: string]: unknown };
+  /** Its settings as the topology writes them; those that are left out have their defaults. */
+  readonly config?: { readonly [N in keyof C]?: string | number | bigint | boolean } & { readonly [name: string]: unknown };
   /** The connected ports of a plugin that declares none. */
   readonly ports?: readonly string[];
   /** Its state before the first event, by key: texts and bytes as they are, all else as JSON. */
@@ -110,7 +110,7 @@ export class TestSubscriber<C extends ConfigShape> {
   #count = 0;
 
   constructor(plugin: Plugin<string, C>, options: TestOptions<C> = {}) {
-    this.#plugin = plugin;
+    this.#plugin = plugin.fresh();
     const shape = plugin.declared.config;
     const names = Object.keys(options.config ?? {});
     const unknown = shape === undefined ? [] : names.filter((name) => !Object.hasOwn(shape, name));
