@@ -47,7 +47,7 @@ impl<'a> Event<'a> {
     /// Rejects the event, saying what does not fit and where.
     #[cfg(feature = "json")]
     pub fn json<T: serde::Deserialize<'a>>(&self) -> Result<T, Failure> {
-        read(self.data).map_err(|error| Failure::reject(format!("the data is not what this plugin reads: {error}")))
+        read(self.data).map_err(|words| Failure::reject(format!("the data is not what this plugin reads: {words}")))
     }
 
     /// The data, read as text.
@@ -80,15 +80,32 @@ impl<'a> Event<'a> {
 
 /// JSON as the bus reads it: what serde derives refuses a name that occurs twice, and a value takes the last one.
 #[cfg(feature = "json")]
-fn read<'a, T: serde::Deserialize<'a>>(data: &'a [u8]) -> Result<T, serde_json::Error> {
+fn read<'a, T: serde::Deserialize<'a>>(data: &'a [u8]) -> Result<T, String> {
     let error = match serde_json::from_slice(data) {
         Ok(value) => return Ok(value),
-        Err(error) => error,
+        Err(error) => error.to_string(),
     };
-    if !error.to_string().starts_with("duplicate field") {
-        return Err(error);
+    if !error.starts_with("duplicate field") {
+        return Err(with_path::<T>(data, error));
     }
     serde_json::from_slice::<serde_json::Value>(data).and_then(T::deserialize).map_err(|_| error)
+}
+
+/// An error after the path of its field. The data is read once more for that, since keeping the path takes time.
+#[cfg(feature = "json")]
+fn with_path<'a, T: serde::Deserialize<'a>>(data: &'a [u8], error: String) -> String {
+    let mut reader = serde_json::Deserializer::from_slice(data);
+    let Err(found) = serde_path_to_error::deserialize::<_, T>(&mut reader) else { return error };
+    let mut path = found.path().to_string();
+    if path == "." {
+        path.clear();
+    }
+    // The path of a missing field ends at what it is missing in.
+    if let Some((name, _)) = error.strip_prefix("missing field `").and_then(|rest| rest.split_once('`')) {
+        let dot = if path.is_empty() { "" } else { "." };
+        path = format!("{path}{dot}{name}");
+    }
+    if path.is_empty() { error } else { format!("{path}: {error}") }
 }
 
 #[cfg(all(test, feature = "json"))]
@@ -111,8 +128,23 @@ mod tests {
     fn of_names_that_occur_twice_the_last_one_counts() {
         let order = read::<Order>(br#"{"id":"a","\u0069d":"b","lines":[{"sku":1,"sku":2}]}"#).unwrap();
         assert_eq!(order, Order { id: "b".to_owned(), lines: vec![Line { sku: 2 }] });
-        let error = read::<Order>(br#"{"id":"a","id":2}"#).unwrap_err().to_string();
+        let error = read::<Order>(br#"{"id":"a","id":2}"#).unwrap_err();
         assert!(error.contains("invalid type") || error.contains("duplicate field"), "{error}");
         assert!(read::<&str>(br#""borrowed""#).is_ok());
+    }
+
+    #[test]
+    fn what_does_not_fit_is_said_with_the_path_of_its_field() {
+        for (data, begin) in [
+            (r#"{"id":"a","lines":[{"sku":1},{"sku":"b"}]}"#, "lines[1].sku: invalid type: string \"b\""),
+            (r#"{"id":"a","lines":[{}]}"#, "lines[0].sku: missing field `sku`"),
+            (r#"{"lines":[]}"#, "id: missing field `id`"),
+            (r#"{"id":"#, "id: EOF while parsing"),
+            ("[]", "invalid length 0"),
+            ("", "EOF while parsing"),
+        ] {
+            let error = read::<Order>(data.as_bytes()).unwrap_err();
+            assert!(error.starts_with(begin), "{data}: {error}");
+        }
     }
 }
