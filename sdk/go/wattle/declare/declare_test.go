@@ -66,8 +66,8 @@ func TestAPluginThatDeclaresNothingHasNoSections(t *testing.T) {
 func TestWhatCannotBeDeclaredIsNamedByItsLine(t *testing.T) {
 	head := "package main\nimport \"wattle\"\nvar a, _ = wattle.Config[A]()\n"
 	for source, expected := range map[string]string{
-		head:                               "a.go:3:12: there is no type A",
-		head + "type A int\n":              "a.go:3:12: a configuration is a struct",
+		head:                                "a.go:3:12: there is no type A",
+		head + "type A int\n":               "a.go:3:12: a configuration is a struct",
 		head + "type A struct{ B []int }\n": "a.go:4:16: a setting is a field",
 		head + "type A struct{ B error }\n": "a.go:4:16: a setting is a string, a bool or a number, and error is none",
 		head + "type A struct{ b int }\n":   "a.go:4:16: the setting b needs a name",

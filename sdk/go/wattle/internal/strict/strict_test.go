@@ -47,9 +47,9 @@ func TestWhatFitsIsRead(t *testing.T) {
 
 func TestWhatDoesNotFitIsNamedByItsPath(t *testing.T) {
 	for text, expected := range map[string]string{
-		`{"lines":[],"any":1}`:                                                         "id is missing",
-		`{"id":1,"any":1}`:                                                             "lines is missing",
-		`{"id":1,"lines":null,"any":1}`:                                                "lines is null, and should be an array",
+		`{"lines":[],"any":1}`:          "id is missing",
+		`{"id":1,"any":1}`:              "lines is missing",
+		`{"id":1,"lines":null,"any":1}`: "lines is null, and should be an array",
 		`{"id":1,"lines":[{"sku":"a","qty":1},{"sku":"a"}],"any":1}`:                   "lines[1].qty is missing",
 		`{"id":1,"lines":[{"sku":null,"qty":1}],"any":1}`:                              "lines[0].sku is null, and should be a text",
 		`{"id":1,"lines":[{"sku":"a","qty":"1"}],"any":1}`:                             "lines[0].qty is a text, and should be a whole number from 0 to 4294967295",
