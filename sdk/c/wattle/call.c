@@ -50,7 +50,7 @@ void wattle_run(wattle_batch *batch, wattle_out *out) {
 }
 
 /* The number of a port in the list that the bus has. */
-static uint32_t port_number(const char *name) {
+static uint32_t port_number(const char *file, int line, const char *name) {
   const char *const *declared = wattle_plugin.ports;
   if (name && declared[0]) {
     for (uint32_t number = 0; declared[number]; number++)
@@ -61,7 +61,7 @@ static uint32_t port_number(const char *name) {
     for (size_t number = 0; number < len; number++)
       if (wattle_is(ports[number], name)) return (uint32_t)number;
   }
-  WATTLE_PANIC("the plugin has no port `%s`", name ? name : "");
+  wattle_panic(file, line, "the plugin has no port `%s`", name ? name : "");
 }
 
 static wattle_str kept(wattle_str text) {
@@ -74,7 +74,7 @@ static void must_be_in_event(const wattle_out *out, const char *what) {
   if (!out->is_in_event) WATTLE_PANIC("%s outside of an event: turn to one with wattle_batch_next", what);
 }
 
-void wattle_send(wattle_out *out, wattle_output output) {
+void wattle_send_at(const char *file, int line, wattle_out *out, wattle_output output) {
   must_be_in_event(out, "wattle_send");
   if (out->has_failed) return;
   if (out->len == out->capacity) {
@@ -85,7 +85,7 @@ void wattle_send(wattle_out *out, wattle_output output) {
   }
   wattle_sent *sent = &out->sent[out->len];
   sent->event = out->event;
-  sent->port = port_number(output.port);
+  sent->port = port_number(file, line, output.port);
   sent->has_key = output.key.data != NULL;
   sent->key = kept(output.key);
   sent->type = kept(output.type);

@@ -136,9 +136,10 @@ typedef struct wattle_output {
   wattle_str key;
 } wattle_output;
 
-/** Sends an event to a port. Everything in it is copied. A port that is not the plugin's ends the plugin, as
- * WATTLE_PANIC() does. */
-void wattle_send(wattle_out *out, wattle_output output);
+/** Sends an event to a port: `wattle_send(out, (wattle_output){ .port = "accepted", .data = event->data })`. Everything in it is
+ * copied. A port that is not the plugin's ends the handler, as WATTLE_PANIC() does. */
+#define wattle_send(out, ...) wattle_send_at(__FILE__, __LINE__, out, __VA_ARGS__)
+void wattle_send_at(const char *file, int line, wattle_out *out, wattle_output output);
 
 /** Adds a CloudEvents attribute to what was sent last: `subject`, `dataschema`, or an extension, whose name is lower-case
  * letters and digits. The bus rejects the event when it is none of these, or when the value has control characters. */
@@ -301,7 +302,8 @@ void wattle_write_value(wattle_writer *json, const char *name, const wattle_valu
 /** The text. An object or array that is not ended yet ends the plugin, as WATTLE_PANIC() does. */
 wattle_str wattle_json_end(wattle_writer *json);
 /** wattle_send() of the text, with the content type application/json. */
-void wattle_send_json(wattle_out *out, wattle_writer *json, wattle_output output);
+#define wattle_send_json(out, json, ...) wattle_send_json_at(__FILE__, __LINE__, out, json, __VA_ARGS__)
+void wattle_send_json_at(const char *file, int line, wattle_out *out, wattle_writer *json, wattle_output output);
 /** @} */
 
 /** @name State

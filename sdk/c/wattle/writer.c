@@ -169,8 +169,8 @@ wattle_str wattle_json_end(wattle_writer *json) {
   return text;
 }
 
-void wattle_send_json(wattle_out *out, wattle_writer *json, wattle_output output) {
+void wattle_send_json_at(const char *file, int line, wattle_out *out, wattle_writer *json, wattle_output output) {
   output.data = wattle_json_end(json);
   output.content_type = wattle_str_of("application/json");
-  wattle_send(out, output);
+  wattle_send_at(file, line, out, output);
 }
