@@ -73,7 +73,7 @@ fn tools() -> PathBuf {
 }
 
 /// The path of programs, with the tools of languages.
-fn path() -> OsString {
+pub(crate) fn path() -> OsString {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::join_paths([tools().join("venv/bin")].into_iter().chain(std::env::split_paths(&path))).unwrap()
 }

@@ -158,12 +158,10 @@ export default plugin({
 
       case "log": {
         const words = event.text();
-        console.trace(words);
-        console.debug(words);
-        console.info(words);
+        for (const write of [console.trace, console.debug, console.info, console.warn, console.error]) write(words);
+        // There are no other streams than that of the console.
         console.log(words);
         console.warn(words);
-        console.error(words);
         return say("ok");
       }
       case "clock":

@@ -18,7 +18,7 @@ export const lines = {
 function line(level: Level): (...what: unknown[]) => void {
   return (...what) => {
     // At the top level of a module there is no bus: it runs when the plugin is built.
-    if (!isBefore()) log(level, "console", what.map((one) => format(one)).join(" "));
+    if (!isBefore()) log(level, "", what.map((one) => format(one)).join(" "));
   };
 }
 
