@@ -2,7 +2,7 @@
 const std = @import("std");
 
 const library = [_][]const u8{
-    "call.c", "json.c", "memory.c", "settings.c", "state.c", "writer.c", "test/wattle_test.c",
+    "call.c", "json.c", "memory.c", "settings.c", "state.c", "utf8.c", "writer.c", "test/wattle_test.c",
 };
 
 pub fn build(b: *std.Build) void {
