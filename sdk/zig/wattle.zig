@@ -236,7 +236,7 @@ pub const Out = struct {
     /// Writes a log line.
     pub fn log(self: *Out, level: Level, comptime format: []const u8, args: anytype) !void {
         const line = try self.print(format, args);
-        c.wattle_log(@intFromEnum(level), "%.*s", @as(c_int, @intCast(line.len)), line.ptr);
+        c.wattle_log(@backingInt(level), "%.*s", @as(c_int, @intCast(line.len)), line.ptr);
     }
 };
 
