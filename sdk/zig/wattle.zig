@@ -236,7 +236,7 @@ pub const Out = struct {
     /// Writes a log line.
     pub fn log(self: *Out, level: Level, comptime format: []const u8, args: anytype) !void {
         const line = try self.print(format, args);
-        c.wattle_log(@intFromEnum(level), "%.*s", @as(c_int, @intCast(line.len)), line.ptr);
+        c.wattle_log(@backingInt(level), "%.*s", @as(c_int, @intCast(line.len)), line.ptr);
     }
 };
 
@@ -412,6 +412,62 @@ fn handleEvent(raw: *const c.wattle_event, out: *c.wattle_out) callconv(.c) void
         c.wattle_reject(out, "the handler failed: %s", name.ptr);
     };
 }
+
+/// Runs the handler in a test on the author's machine, with a bus in memory (`wattle/test/wattle_test.h`).
+pub const testing = struct {
+    pub const Output = extern struct {
+        port: [*:0]const u8,
+        key: c.wattle_str,
+        type: c.wattle_str,
+        content_type: c.wattle_str,
+        data: c.wattle_str,
+        attributes: c.wattle_str,
+    };
+    /// What became of an event. It lives until the next one.
+    pub const Result = extern struct {
+        outputs: [*]const Output,
+        len: usize,
+        rejected: bool,
+        retried: bool,
+        panicked: bool,
+        delay_ms: u64,
+        reason: c.wattle_str,
+    };
+
+    extern fn wattle_test(name: [*:0]const u8) void;
+    extern fn wattle_test_config(name: [*:0]const u8, value: [*:0]const u8) void;
+    extern fn wattle_test_json(data: [*:0]const u8) *const Result;
+
+    /// Begins a case: without state and configuration.
+    pub fn begin() void {
+        wattle_test("a test of Zig");
+    }
+
+    /// Sets a setting of the configuration.
+    pub fn setting(name: [:0]const u8, value: [:0]const u8) void {
+        wattle_test_config(name.ptr, value.ptr);
+    }
+
+    /// Handles an event with this data. What it writes into the state stays, unless it fails.
+    pub fn json(data: [:0]const u8) *const Result {
+        return wattle_test_json(data.ptr);
+    }
+
+    /// Holds that there is one output, with this data.
+    pub fn expectData(result: *const Result, expected: []const u8) !void {
+        if (result.len != 1) {
+            std.debug.print("there are {d} outputs; {s}\n", .{ result.len, view(result.reason) });
+            return error.TestUnexpectedResult;
+        }
+        try std.testing.expectEqualStrings(expected, view(result.outputs[0].data));
+    }
+
+    /// Holds that the event was rejected with this reason.
+    pub fn expectRejected(result: *const Result, reason: []const u8) !void {
+        try std.testing.expect(result.rejected);
+        try std.testing.expectEqualStrings(reason, view(result.reason));
+    }
+};
 
 /// The message of a panic becomes the reason of the failure.
 pub const panic = std.debug.FullPanic(struct {

@@ -92,6 +92,12 @@ static void handle_event(const wattle_event *event, wattle_out *out) {
   } else if (wattle_is(verb, "bad-key")) {
     wattle_state_set(state, WATTLE_STR("before"), WATTLE_STR("x"));
     wattle_state_set(state, WATTLE_STR(""), WATTLE_STR("x"));
+  } else if (wattle_is(verb, "bytes")) {
+    wattle_state_set(state, event->data, WATTLE_STR("x"));
+  } else if (wattle_is(verb, "panic")) {
+    WATTLE_PANIC("%.*s", WATTLE_ARG(event->data));
+  } else if (wattle_is(verb, "type")) {
+    wattle_send(out, (wattle_output){ .port = "first", .type = event->data });
   } else if (wattle_is(verb, "recovered")) {
     wattle_str reason;
     wattle_state_set(state, WATTLE_STR(""), WATTLE_STR("x"));
@@ -241,6 +247,16 @@ static void failing(void) {
   WATTLE_EXPECT(result->panicked && strstr(result->reason.data, "returned before event 0 of 2"));
 }
 
+static void texts(void) {
+  wattle_test("what is no text goes nowhere where a text has to be");
+  WATTLE_EXPECT_TEXT(try_it("no", "a\xffz")->reason, "a?z");
+  WATTLE_EXPECT_TEXT(try_it("bytes", "a\xff")->reason, "state: writing \"a?\": the key is not UTF-8");
+  const wattle_result *result = try_it("type", "\xff");
+  WATTLE_EXPECT(result->panicked && strstr(result->reason.data, "what is sent to `first` has a text that is not UTF-8"));
+  result = try_it("panic", "two\nlines \xff");
+  WATTLE_EXPECT(result->panicked && strstr(result->reason.data, ": two lines ?"));
+}
+
 static void remembering(void) {
   wattle_test("state is read as strictly as events, and tries again");
   WATTLE_EXPECT(try_it("seen", "")->len == 0);
@@ -275,6 +291,7 @@ int main(void) {
   reading();
   writing();
   failing();
+  texts();
   remembering();
   configured();
   return wattle_test_end();

@@ -83,6 +83,9 @@ void wattle_send_at(const char *file, int line, wattle_out *out, wattle_output o
                                                  capacity * sizeof *out->sent);
     out->capacity = capacity;
   }
+  const wattle_str texts[] = { output.key, output.type, output.content_type };
+  for (size_t at = 0; at < sizeof texts / sizeof *texts; at++)
+    if (!wattle_utf8_valid(texts[at])) wattle_panic(file, line, "what is sent to `%s` has a text that is not UTF-8", output.port);
   wattle_sent *sent = &out->sent[out->len];
   sent->event = out->event;
   sent->port = port_number(file, line, output.port);
@@ -118,6 +121,7 @@ void wattle_send_attribute(wattle_out *out, const char *name, wattle_str value) 
   *end++ = '=';
   end = one_line(end, value, false);
   *end = '\n';
+  wattle_utf8_mend(lines + before.len, len - before.len);
   sent->attributes.data = lines;
   sent->attributes.len = len;
 }
@@ -129,6 +133,7 @@ void wattle_fail(wattle_out *out, wattle_action action, uint64_t delay_ms, wattl
   out->action = action;
   out->delay_ms = delay_ms;
   out->reason = wattle_arena_copy(&wattle_call_memory, reason);
+  wattle_utf8_mend((char *)(uintptr_t)out->reason.data, reason.len);
 }
 
 #define FAIL(action, delay_ms)                                                       \
@@ -165,10 +170,9 @@ wattle_str wattle_attributes(wattle_out *out) {
 wattle_str wattle_event_text(const wattle_event *event, wattle_out *out) {
   for (size_t at = 0, len; at < event->data.len; at += len) {
     len = wattle_utf8_character(event->data.data + at, event->data.len - at);
-    if (len == 0) {
-      wattle_reject(out, "the data is not UTF-8: byte %zu begins no character", at);
-      return NOTHING;
-    }
+    if (len > 0) continue;
+    wattle_reject(out, "the data is not UTF-8: byte %zu begins no character", at);
+    return NOTHING;
   }
   return event->data;
 }
@@ -199,6 +203,7 @@ static void log_line(int level, const char *context, const char *format, va_list
   char line[LINE_BYTES_MAX];
   int len = vsnprintf(line, sizeof line, format, arguments);
   wattle_str text = { line, len < 0 ? 0 : (size_t)len < sizeof line ? (size_t)len : sizeof line - 1 };
+  wattle_utf8_mend(line, text.len);
   wattle_host_log(level, wattle_str_of(context), text);
 }
 
@@ -219,6 +224,10 @@ void wattle_panic(const char *file, int line, const char *format, ...) {
   char text[sizeof what + 512];
   int len = snprintf(text, sizeof text, "panicked at %.400s:%d: %s", file, line, what);
   wattle_str said = { text, len < 0 ? 0 : (size_t)len < sizeof text ? (size_t)len : sizeof text - 1 };
+  /* In one line. */
+  for (size_t at = 0; at < said.len; at++)
+    if (text[at] == '\n' || text[at] == '\r') text[at] = ' ';
+  wattle_utf8_mend(text, said.len);
   wattle_host_log(WATTLE_CRITICAL, WATTLE_STR("panic"), said);
   wattle_host_trap();
 }

@@ -99,11 +99,19 @@ const wattle_value *wattle_json_read(wattle_out *out, wattle_str text, wattle_ac
 /** A value that is not there, of nothing. */
 const wattle_value *wattle_json_missing(wattle_out *out, wattle_action action, wattle_str about);
 wattle_str wattle_json_raw(const wattle_value *value);
-/** How many bytes the character at the start of a text has; 0 where it is not UTF-8. */
-size_t wattle_utf8_character(const char *text, size_t len);
 bool wattle_number_u64(wattle_str text, uint64_t *number);
 bool wattle_number_i64(wattle_str text, int64_t *number);
 bool wattle_number_double(wattle_str text, double *number);
+/** @} */
+
+/** @name UTF-8
+ * @{ */
+
+/** How many bytes the character at the start of a text has; 0 where it is not UTF-8. */
+size_t wattle_utf8_character(const char *text, size_t len);
+bool wattle_utf8_valid(wattle_str text);
+/** Puts `?` in the place of what is not UTF-8. */
+void wattle_utf8_mend(char *text, size_t len);
 /** @} */
 
 /** @name The host

@@ -105,21 +105,6 @@ static void skip_blanks(parser *p) {
   while (p->at < p->end && (*p->at == ' ' || *p->at == '\t' || *p->at == '\n' || *p->at == '\r')) p->at++;
 }
 
-size_t wattle_utf8_character(const char *text, size_t len) {
-  const unsigned char *at = (const unsigned char *)text;
-  if (len == 0) return 0;
-  if (at[0] < 0x80) return 1;
-  size_t size = at[0] >= 0xc2 && at[0] < 0xe0 ? 2 : at[0] >= 0xe0 && at[0] < 0xf0 ? 3 : at[0] >= 0xf0 && at[0] < 0xf5 ? 4 : 0;
-  if (size == 0 || len < size) return 0;
-  for (size_t i = 1; i < size; i++)
-    if ((at[i] & 0xc0) != 0x80) return 0;
-  /* Longer than needed, surrogates, above U+10FFFF. */
-  if ((at[0] == 0xe0 && at[1] < 0xa0) || (at[0] == 0xed && at[1] >= 0xa0) || (at[0] == 0xf0 && at[1] < 0x90) ||
-      (at[0] == 0xf4 && at[1] >= 0x90))
-    return 0;
-  return size;
-}
-
 static bool hex4(parser *p, uint32_t *unit) {
   if (p->end - p->at < 4) return problem(p, "four hexadecimal digits are needed after \\u");
   *unit = 0;

@@ -27,10 +27,10 @@ static wattle_bucket *opened(wattle_out *out, const char *name) {
   bucket->out = out;
   bucket->handle = -1;
   bucket->opened_before = NULL;
-  wattle_str why = NOTHING;
-  if (!wattle_host_open(wattle_str_of(name), &bucket->handle, &why)) {
+  wattle_str why = WATTLE_STR("the name is not UTF-8"), of = wattle_str_of(name);
+  if (!wattle_utf8_valid(of) || !wattle_host_open(of, &bucket->handle, &why)) {
     bucket->handle = -1;
-    trouble(out, "opening", wattle_str_of(name), why);
+    trouble(out, "opening", of, why);
   }
   return bucket;
 }
@@ -60,13 +60,20 @@ wattle_bucket *wattle_bucket_open(wattle_out *out, const char *name) {
 }
 
 /* Whether something can be done at all: nothing is written for an event that failed. */
-static bool is_usable(const wattle_bucket *bucket) { return bucket->handle >= 0 && !bucket->out->has_failed; }
+static bool is_open(const wattle_bucket *bucket) { return bucket->handle >= 0 && !bucket->out->has_failed; }
+
+static bool is_usable(const wattle_bucket *bucket, const char *doing, wattle_str key) {
+  if (!is_open(bucket)) return false;
+  if (wattle_utf8_valid(key)) return true;
+  trouble(bucket->out, doing, key, WATTLE_STR("the key is not UTF-8"));
+  return false;
+}
 
 bool wattle_state_get(wattle_bucket *bucket, wattle_str key, wattle_str *value) {
   bool is_there = false;
   wattle_str why = NOTHING;
   *value = NOTHING;
-  if (is_usable(bucket) && !wattle_host_get(bucket->handle, key, &is_there, value, &why)) {
+  if (is_usable(bucket, "reading", key) && !wattle_host_get(bucket->handle, key, &is_there, value, &why)) {
     trouble(bucket->out, "reading", key, why);
     is_there = false;
   }
@@ -86,7 +93,7 @@ const wattle_value *wattle_state_json(wattle_bucket *bucket, wattle_str key) {
 bool wattle_state_exists(wattle_bucket *bucket, wattle_str key) {
   bool is_there = false;
   wattle_str why = NOTHING;
-  if (is_usable(bucket) && !wattle_host_exists(bucket->handle, key, &is_there, &why)) {
+  if (is_usable(bucket, "reading", key) && !wattle_host_exists(bucket->handle, key, &is_there, &why)) {
     trouble(bucket->out, "reading", key, why);
     is_there = false;
   }
@@ -95,18 +102,20 @@ bool wattle_state_exists(wattle_bucket *bucket, wattle_str key) {
 
 void wattle_state_set(wattle_bucket *bucket, wattle_str key, wattle_str value) {
   wattle_str why = NOTHING;
-  if (is_usable(bucket) && !wattle_host_set(bucket->handle, key, value, &why)) trouble(bucket->out, "writing", key, why);
+  if (is_usable(bucket, "writing", key) && !wattle_host_set(bucket->handle, key, value, &why))
+    trouble(bucket->out, "writing", key, why);
 }
 
 void wattle_state_delete(wattle_bucket *bucket, wattle_str key) {
   wattle_str why = NOTHING;
-  if (is_usable(bucket) && !wattle_host_delete(bucket->handle, key, &why)) trouble(bucket->out, "deleting", key, why);
+  if (is_usable(bucket, "deleting", key) && !wattle_host_delete(bucket->handle, key, &why))
+    trouble(bucket->out, "deleting", key, why);
 }
 
 int64_t wattle_state_increment(wattle_bucket *bucket, wattle_str key, int64_t delta) {
   int64_t sum = 0;
   wattle_str why = NOTHING;
-  if (is_usable(bucket) && !wattle_host_increment(bucket->handle, key, delta, &sum, &why)) {
+  if (is_usable(bucket, "incrementing", key) && !wattle_host_increment(bucket->handle, key, delta, &sum, &why)) {
     trouble(bucket->out, "incrementing", key, why);
     sum = 0;
   }
@@ -122,7 +131,7 @@ wattle_keys *wattle_state_keys(wattle_bucket *bucket) {
 
 bool wattle_keys_next(wattle_keys *keys, wattle_str *key) {
   *key = NOTHING;
-  if (!is_usable(keys->bucket)) return false;
+  if (!is_open(keys->bucket)) return false;
   /* A page may have no keys and not be the last. */
   while (keys->next == keys->len) {
     if (keys->is_last) return false;

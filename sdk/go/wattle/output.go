@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"unicode/utf8"
 
 	"wattle/internal/bus"
 )
@@ -56,8 +57,13 @@ type Outputs struct {
 	sent  []bus.Output
 }
 
-// Send sends an event. It panics where the plugin has no such port.
+// Send sends an event. It panics where the plugin has no such port, and where a text of the output is not UTF-8.
 func (o *Outputs) Send(output Output) {
+	for _, text := range []*string{&output.Type, &output.ContentType, output.Key} {
+		if text != nil && !utf8.ValidString(*text) {
+			panic(fmt.Sprintf("what is sent to %q has a text that is not UTF-8", string(output.Port)))
+		}
+	}
 	o.sent = append(o.sent, bus.Output{
 		Event:       o.event,
 		Port:        number(output.Port),
@@ -119,5 +125,5 @@ func lines(attributes []NamedValue) string {
 	for _, attribute := range attributes {
 		text.WriteString(inName.Replace(attribute.Name) + "=" + inValue.Replace(attribute.Value) + "\n")
 	}
-	return text.String()
+	return strings.ToValidUTF8(text.String(), "?")
 }

@@ -143,6 +143,9 @@ static void setting(const wattle_event *event, wattle_out *out) {
   send_text(event, out, is_there ? value : WATTLE_STR("none"));
 }
 
+__attribute__((noinline)) static void inner(wattle_str text) { WATTLE_PANIC("%.*s", WATTLE_ARG(text)); }
+__attribute__((noinline)) static void outer(wattle_str text) { inner(text); }
+
 bool handle_plain(wattle_str verb, const wattle_event *event, wattle_out *out) {
   if (wattle_is(verb, "echo")) wattle_send(out, (wattle_output){ .port = "out", .data = event->data, .type = event->type });
   else if (wattle_is(verb, "length")) length(event, out);
@@ -154,6 +157,7 @@ bool handle_plain(wattle_str verb, const wattle_event *event, wattle_out *out) {
   else if (wattle_is(verb, "attributes")) attributes(event, out);
   else if (wattle_is(verb, "config")) config(event, out);
   else if (wattle_is(verb, "setting")) setting(event, out);
+  else if (wattle_is(verb, "panic")) outer(event->data);
   else return wattle_is(verb, "nothing");
   return true;
 }

@@ -18,9 +18,6 @@ static void retry(const wattle_event *event, wattle_out *out) {
   else wattle_retry(out, "not yet");
 }
 
-__attribute__((noinline)) static void inner(wattle_str text) { WATTLE_PANIC("%.*s", WATTLE_ARG(text)); }
-__attribute__((noinline)) static void outer(wattle_str text) { inner(text); }
-
 static void spin(void) {
   for (volatile unsigned turns = 0;; turns++) {
   }
@@ -46,7 +43,6 @@ __attribute__((noinline)) static unsigned recurse(unsigned depth) {
 bool handle_failures(wattle_str verb, const wattle_event *event, wattle_out *out) {
   if (wattle_is(verb, "reject")) wattle_reject(out, "%.*s", WATTLE_ARG(event->data));
   else if (wattle_is(verb, "retry")) retry(event, out);
-  else if (wattle_is(verb, "panic")) outer(event->data);
   else if (wattle_is(verb, "exit")) exit(3);
   else if (wattle_is(verb, "loop")) spin();
   else if (wattle_is(verb, "grow")) grow();

@@ -12,7 +12,9 @@ package state
 
 import (
 	"encoding/json/v2"
+	"errors"
 	"iter"
+	"unicode/utf8"
 
 	"wattle"
 	"wattle/internal/bus"
@@ -64,7 +66,18 @@ func Open(name string) (*Bucket, error) {
 	return bucket, err
 }
 
+// at is the bucket for a key, which has to be a text.
+func (b *Bucket) at(doing, key string) (*bus.Bucket, error) {
+	if !utf8.ValidString(key) {
+		return nil, trouble(doing, key, errors.New("the key is not UTF-8"))
+	}
+	return b.handle()
+}
+
 func (b *Bucket) handle() (*bus.Bucket, error) {
+	if !utf8.ValidString(b.name) {
+		return nil, trouble("opening", b.name, errors.New("the name is not UTF-8"))
+	}
 	if handle, ok := opened[b.name]; ok {
 		return handle, nil
 	}
@@ -84,7 +97,7 @@ func (b *Bucket) handle() (*bus.Bucket, error) {
 
 // Get is as the function [Get].
 func (b *Bucket) Get(key string) ([]byte, error) {
-	handle, err := b.handle()
+	handle, err := b.at("reading", key)
 	if err != nil {
 		return nil, err
 	}
@@ -94,7 +107,7 @@ func (b *Bucket) Get(key string) ([]byte, error) {
 
 // Set is as the function [Set].
 func (b *Bucket) Set(key string, value []byte) error {
-	handle, err := b.handle()
+	handle, err := b.at("writing", key)
 	if err != nil {
 		return err
 	}
@@ -103,7 +116,7 @@ func (b *Bucket) Set(key string, value []byte) error {
 
 // Delete is as the function [Delete].
 func (b *Bucket) Delete(key string) error {
-	handle, err := b.handle()
+	handle, err := b.at("deleting", key)
 	if err != nil {
 		return err
 	}
@@ -112,7 +125,7 @@ func (b *Bucket) Delete(key string) error {
 
 // Exists is as the function [Exists].
 func (b *Bucket) Exists(key string) (bool, error) {
-	handle, err := b.handle()
+	handle, err := b.at("reading", key)
 	if err != nil {
 		return false, err
 	}
@@ -122,7 +135,7 @@ func (b *Bucket) Exists(key string) (bool, error) {
 
 // Increment is as the function [Increment].
 func (b *Bucket) Increment(key string, delta int64) (int64, error) {
-	handle, err := b.handle()
+	handle, err := b.at("incrementing", key)
 	if err != nil {
 		return 0, err
 	}

@@ -88,6 +88,8 @@ func handle(event *wattle.Event, out *wattle.Outputs) error {
 		return out.JSON(first, []any{len(keys), slices.Min(slices.Collect(maps.Keys(keys)))})
 	case "bad-key":
 		return state.Set("", nil)
+	case "bytes":
+		return state.Set(string(event.Data), nil)
 	case "text":
 		text, err := event.Text()
 		out.Bytes(first, []byte(text))
@@ -153,6 +155,9 @@ func TestErrorsRejectExceptForThoseThatRetry(t *testing.T) {
 		t.Errorf("%+v", failure)
 	}
 	if failure := bus.Handle(of("bad-key", "")).Failure; !failure.IsRetry || !strings.HasPrefix(failure.Reason, "state: ") {
+		t.Errorf("%+v", failure)
+	}
+	if failure := bus.Handle(of("bytes", "a\xff")).Failure; !strings.HasSuffix(failure.Reason, "the key is not UTF-8") {
 		t.Errorf("%+v", failure)
 	}
 	if failure := bus.Handle(of("text", "a\xff")).Failure; failure.Reason != "the data is not UTF-8: byte 1 begins no character" {

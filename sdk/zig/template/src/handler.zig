@@ -1,5 +1,4 @@
 //! Greets whoever comes by.
-const std = @import("std");
 const wattle = @import("wattle");
 
 /// The names of the ports, which the topology connects to topics.
@@ -13,23 +12,22 @@ pub const Settings = struct {
 
 const Visit = struct { name: []const u8 };
 
-const Greeting = struct { text: []const u8 };
-
 /// Called for each event. What it sends goes to the topics that the topology connects to the ports; an error sends the event
 /// to the dead letters.
 pub fn handle(event: wattle.Event, out: *wattle.Out) !void {
     const settings = try out.config();
     const visit = try out.read(Visit, event);
-    try out.json("greeted", try greet(out.arena, visit, settings.word), .{});
-}
-
-fn greet(allocator: std.mem.Allocator, visit: Visit, word: []const u8) !Greeting {
-    return .{ .text = try std.fmt.allocPrint(allocator, "{s}, {s}!", .{ word, visit.name }) };
+    try out.json("greeted", .{ .text = try out.print("{s}, {s}!", .{ settings.word, visit.name }) }, .{});
 }
 
 test "a greeting names the visitor" {
-    var arena = std.heap.ArenaAllocator.init(std.testing.allocator);
-    defer arena.deinit();
-    const greeting = try greet(arena.allocator(), .{ .name = "Ada" }, "Hello");
-    try std.testing.expectEqualStrings("Hello, Ada!", greeting.text);
+    wattle.testing.begin();
+    wattle.testing.setting("word", "Welcome");
+    try wattle.testing.expectData(wattle.testing.json("{\"name\":\"Ada\"}"), "{\"text\":\"Welcome, Ada!\"}");
+}
+
+test "a visitor without a name is rejected" {
+    wattle.testing.begin();
+    const reason = "the data is not what this plugin reads: name is missing";
+    try wattle.testing.expectRejected(wattle.testing.json("{}"), reason);
 }
