@@ -31,6 +31,7 @@ mod publish;
 mod reader;
 mod run;
 pub mod schema;
+mod sending;
 mod shadow;
 mod signals;
 mod state;

@@ -10,7 +10,8 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 use tokio::time::Instant;
 
-use super::input::{self, Form, InputSource, Sum, Template, Watcher, addressed, blamed, fresh_id, without_number};
+use super::input::{self, Form, InputSource, Template, addressed, fresh_id};
+use super::sending::{self, Sum, Watcher, blamed, without_number};
 use super::signals::Interruption;
 use super::tree::plural;
 use super::{ClientArgs, Exit, Failure, Outcome, Output, args, block_on, say};
@@ -347,7 +348,7 @@ async fn many(args: &PublishArgs, source: &InputSource) -> Outcome {
     let mut watcher =
         Bar { bar: bar(source), places_of: (args.client.output == Output::Json).then(|| args.topic().to_owned()) };
     let interruption = Interruption::listen()?;
-    let result = input::publish(&client, args.topic(), source, form, interruption, &mut watcher).await;
+    let result = sending::publish(&client, args.topic(), source, form, interruption, &mut watcher).await;
     watcher.bar.finish_and_clear();
     say(&result?.words(args.topic()));
     Ok(())

@@ -13,7 +13,8 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use self::reapply::reapply;
 use super::args::BusArgs;
-use super::input::{self, Form, InputSource, Watcher};
+use super::input::{self, Form, InputSource};
+use super::sending::{self, Watcher};
 use super::live::Live;
 use super::load::World;
 use super::signals::{Interruption, Signals};
@@ -98,7 +99,7 @@ pub(super) fn run(args: &DevArgs) -> Outcome {
             for (topic, source) in &inputs {
                 let sum = {
                     let (form, others) = (Form::CloudEvents, Interruption::none());
-                    input::publish(&client, topic, source, form, others, &mut NoWatcher).await?
+                    sending::publish(&client, topic, source, form, others, &mut NoWatcher).await?
                 };
                 tracing::info!(topic, events = sum.events, duplicates = sum.duplicates, "published the input");
             }
