@@ -164,7 +164,10 @@ def test_a_value_that_another_version_wrote_is_retried() -> None:
 
     failed = TestSubscriber(handle, state={"v": {"times": "often"}}).handle().failed
     assert failed and failed.action == "retry"
-    assert failed.reason == 'state: what is under "v" is not what this plugin reads: times: expected an integer, found a text'
+    assert (
+        failed.reason
+        == 'state: what is under "v" is not what this plugin reads: times: expected an integer, found a text'
+    )
 
 
 def test_a_batch_begins_its_events_one_after_the_other_and_ends_at_the_first_that_fails() -> None:
