@@ -35,7 +35,7 @@ def misfit(of: Any, data: Any) -> str | None:
 
     failed = TestSubscriber(handle).handle(data).failed
     assert failed is None or failed.action == "reject"
-    return failed and failed.reason
+    return failed.reason if failed else None
 
 
 THE_DATA = "the data is not what this plugin reads: "
