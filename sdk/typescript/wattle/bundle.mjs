@@ -43,6 +43,8 @@ export function contract(isBus) {
 export const options = { bundle: true, format: "esm", target: "es2023", logLevel: "silent", write: false };
 
 function entry(main) {
+  const how = "write `export default plugin({ … })`";
+  const name = (file) => path.relative(process.cwd(), file);
   const file = (name) => JSON.stringify(path.join(library, name));
   return {
     contents: [
@@ -51,7 +53,7 @@ function entry(main) {
       `import { sections } from ${file("declare.ts")};`,
       `const plugin = main.default;`,
       `if (typeof plugin?.handle !== "function" || !plugin.declared) {`,
-      `  throw new TypeError("its default export is no plugin: export default plugin({ ... })");`,
+      `  throw new TypeError(${JSON.stringify(`the default export of ${name(main)} is no plugin: ${how}`)});`,
       `}`,
       `export const handler = plugin;`,
       `export const declared = { sections: sections(plugin) };`,
@@ -121,7 +123,10 @@ if (process.argv[1] && (await realpath(process.argv[1])) === path.join(here, "bu
       const shown = await formatMessages(error.errors, { kind: "error", color: process.stderr.isTTY });
       process.stderr.write(shown.join(""));
     } else {
-      process.stderr.write(`${error.stack ?? error}\n`);
+      // Places in the author's files: those of this library and of Node are of no use there.
+      const lines = String(error.stack ?? error).split("\n");
+      const shown = lines.filter((line) => !/^\s+at .*(node:internal|[/\\]wattle[/\\])/.test(line));
+      process.stderr.write(`${shown.join("\n")}\n`);
     }
     process.exitCode = 1;
   }

@@ -230,3 +230,20 @@ test("there is no bus at the top level of a module, and words say so", () => {
   assert.throws(() => config("word"), /there is no configuration at the top level of a module/);
   assert.throws(() => state.get("a"), /there is no state at the top level of a module/);
 });
+
+test("types know the ports and the settings", () => {
+  // @ts-expect-error: there is no such port
+  const port = plugin({ ports: ["a"], handle: () => text("b", "") });
+  assert.throws(() => new TestSubscriber(port).handle(), /there is no port "b"/);
+  plugin({
+    config: { word: s.string().optional(), times: s.integer().default(1) },
+    handle(_, config) {
+      const word: string | undefined = config.word;
+      // @ts-expect-error: it may be missing
+      const always: string = config.word;
+      // @ts-expect-error: there is no such setting
+      const none = config.wrod;
+      return void [word, always, none, config.times + 1];
+    },
+  });
+});

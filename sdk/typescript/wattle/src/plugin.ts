@@ -28,13 +28,13 @@ export interface PluginOptions<Port extends string, C extends ConfigShape> {
 /** A handler of one event at a time. */
 export interface Handler<Port extends string, C extends ConfigShape> extends PluginOptions<Port, C> {
   /** Handles an event. It throws {@link Reject} or {@link Retry} where it cannot; any other error is a bug of it. */
-  handle(event: Event, config: Config<C>): Answer<Port>;
+  handle(event: Event, config: Config<C>): Answer<NoInfer<Port>>;
 }
 
 /** A handler of all events of one call. */
 export interface BatchHandler<Port extends string, C extends ConfigShape> extends PluginOptions<Port, C> {
   /** Handles the events of a call, in order. */
-  handleBatch(batch: Batch<Port>, config: Config<C>): void;
+  handleBatch(batch: Batch<NoInfer<Port>>, config: Config<C>): void;
 }
 
 /**
