@@ -254,9 +254,10 @@ def test_what_keeps_something_from_event_to_event_begins_anew(monkeypatch: Any) 
 
     def numbers() -> tuple[float, Any]:
         _seeds.reseed()
-        return random.random(), uuid._last_timestamp  # type: ignore[attr-defined]
+        return random.random(), (uuid._last_timestamp, uuid._node)  # type: ignore[attr-defined]
 
     first = numbers()
-    uuid.uuid1()
+    # As `uuid1` and `random` leave it, where the system has no functions of its own for that.
+    uuid._last_timestamp, uuid._node = 1, 2  # type: ignore[attr-defined]
     random.random()
     assert numbers() == first
