@@ -154,13 +154,15 @@ func TestErrorsRejectExceptForThoseThatRetry(t *testing.T) {
 	if failure := bus.Handle(of("reject", "")).Failure; failure.IsRetry || failure.Reason != "no" {
 		t.Errorf("%+v", failure)
 	}
-	if failure := bus.Handle(of("bad-key", "")).Failure; !failure.IsRetry || !strings.HasPrefix(failure.Reason, "state: ") {
+	failure = bus.Handle(of("bad-key", "")).Failure
+	if !failure.IsRetry || !strings.HasPrefix(failure.Reason, "state: ") {
 		t.Errorf("%+v", failure)
 	}
 	if failure := bus.Handle(of("bytes", "a\xff")).Failure; !strings.HasSuffix(failure.Reason, "the key is not UTF-8") {
 		t.Errorf("%+v", failure)
 	}
-	if failure := bus.Handle(of("text", "a\xff")).Failure; failure.Reason != "the data is not UTF-8: byte 1 begins no character" {
+	failure = bus.Handle(of("text", "a\xff")).Failure
+	if failure.Reason != "the data is not UTF-8: byte 1 begins no character" {
 		t.Errorf("%+v", failure)
 	}
 }
@@ -206,7 +208,8 @@ func TestAttributesAndLogLinesAreThoseOfTheEvent(t *testing.T) {
 		t.Error(text)
 	}
 	bus.Handle(of("log", ""))
-	if lines := bus.Lines(); len(lines) != 1 || lines[0] != (wattletest.Line{Level: "warn", Text: `hello a=1 g.msg="b c"`}) {
+	expected := wattletest.Line{Level: "warn", Text: `hello a=1 g.msg="b c"`}
+	if lines := bus.Lines(); len(lines) != 1 || lines[0] != expected {
 		t.Errorf("%q", lines)
 	}
 	if text := bus.Handle(of("random", "")).Text(t, 0); text != "true" {

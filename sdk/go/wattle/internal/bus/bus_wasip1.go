@@ -6,9 +6,9 @@ import (
 	"unsafe"
 )
 
-// Collections of garbage read clocks, and happen wherever memory is taken: also where the host takes some to hand something
-// over, while a component must not call out. So the adapter answers clocks from memory then: while the bus is in charge, and
-// in each call of it that hands something over.
+// Collections of garbage read clocks, and happen wherever memory is taken: also where the host takes some to hand
+// something over, while a component must not call out. So the adapter answers clocks from memory then: while the bus
+// is in charge, and in each call of it that hands something over.
 
 //go:wasmimport wasi_snapshot_preview1 adapter_monotonic_clock_set_paused
 func setPaused(isPaused uint32)
@@ -161,7 +161,8 @@ func lower(failure *Failure) {
 		return
 	}
 	reason = strings.ToValidUTF8(failure.Reason, "\ufffd")
-	handled.hasFailed, handled.event, handled.isReject, handled.reason = true, failure.Event, !failure.IsRetry, textOf(reason)
+	handled.hasFailed, handled.event, handled.reason = true, failure.Event, textOf(reason)
+	handled.isReject = !failure.IsRetry
 	if failure.AfterMs != nil {
 		handled.hasDelay, handled.delayMs = true, *failure.AfterMs
 	}
