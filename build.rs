@@ -1,11 +1,12 @@
-//! Generates the gRPC code from `proto/`, without protoc.
+//! Generates the gRPC code from `proto/`, without protoc, and the list of what `wattle new` writes from `sdk/`.
 //!
 //! Events are stored in the encoding in which they arrive and leave, so the server never decodes them: before the code
 //! is generated, every field of type `CloudEvent` becomes a field of type `bytes`, which is the same on the wire.
 //! Reflection serves the contract as it is written.
 
 use std::error::Error;
-use std::path::PathBuf;
+use std::fmt::Write;
+use std::path::{Component, Path, PathBuf};
 
 use prost_types::field_descriptor_proto::Type;
 use prost_types::{DescriptorProto, FileDescriptorSet};
@@ -39,7 +40,42 @@ fn main() -> Result<(), Box<dyn Error>> {
         .codec_path("crate::api::Codec")
         .emit_rerun_if_changed(false)
         .compile_fds(descriptors)?;
+    std::fs::write(out.join("scaffolds.rs"), scaffolds()?)?;
     Ok(())
+}
+
+/// Folders of `sdk/` with a list of files, and what the list is called in the program.
+const LANGUAGES: [(&str, &str); 8] = [
+    ("rust", "RUST"),
+    ("typescript", "TYPESCRIPT"),
+    ("javascript", "JAVASCRIPT"),
+    ("python", "PYTHON"),
+    ("go", "GO"),
+    ("c", "C"),
+    ("cpp", "CPP"),
+    ("zig", "ZIG"),
+];
+
+/// The files of each language, as `sdk/LANG/files.txt` lists them: `SOURCE -> DESTINATION`.
+fn scaffolds() -> Result<String, Box<dyn Error>> {
+    let top = PathBuf::from(std::env::var_os("CARGO_MANIFEST_DIR").ok_or("CARGO_MANIFEST_DIR is not set")?);
+    let mut code = String::new();
+    for (folder, name) in LANGUAGES {
+        let folder = top.join("sdk").join(folder);
+        let list = folder.join("files.txt");
+        println!("cargo::rerun-if-changed={}", list.display());
+        let text = std::fs::read_to_string(&list).map_err(|error| format!("{}: {error}", list.display()))?;
+        writeln!(code, "const {name}: &[File] = &[")?;
+        for line in text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#')) {
+            let file = line.split_once(" -> ").filter(|(source, to)| {
+                folder.join(source).is_file() && Path::new(to).components().all(|of| matches!(of, Component::Normal(_)))
+            });
+            let (source, to) = file.ok_or_else(|| format!("{}: `{line}` is no file and its path", list.display()))?;
+            writeln!(code, "    ({to:?}, include_bytes!({:?})),", folder.join(source).display().to_string())?;
+        }
+        writeln!(code, "];")?;
+    }
+    Ok(code)
 }
 
 fn keep_events_encoded(descriptors: &mut FileDescriptorSet) {

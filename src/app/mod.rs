@@ -49,6 +49,8 @@ pub struct Options {
     pub plugin_memory_bytes: Option<u64>,
     /// The folder for compiled plugins; `None` disables the cache.
     pub code_cache: Option<PathBuf>,
+    /// Whether compiled functions are kept there as well, for plugins that are changed while they are written.
+    pub keeps_functions: bool,
     /// The folders for secrets of topologies that are applied while it runs.
     pub secrets: SecretFolders,
     /// Applies a topology even if that loses data.
@@ -299,7 +301,8 @@ impl OpenBus {
     ) -> Result<RunningBus, StartError> {
         let Self { service, lanes, port, engine, clock, recovery, mut store } = self;
         let entered = service.enter();
-        let mut host = HostOptions { cache_folder: options.code_cache.clone(), ..HostOptions::default() };
+        let (cache_folder, keeps_functions) = (options.code_cache.clone(), options.keeps_functions);
+        let mut host = HostOptions { cache_folder, keeps_functions, ..HostOptions::default() };
         if let Some(bytes) = options.plugin_memory_bytes {
             host.memory_budget_bytes = bytes;
         }

@@ -12,6 +12,7 @@ use crate::deploy::SecretFolders;
 use crate::engine::embedded::Durability;
 use crate::model::units::{self, UnitError};
 use crate::server;
+use crate::wasm::HostOptions;
 
 /// The default address, for buses and clients.
 pub(super) const DEFAULT_LISTEN: &str = "127.0.0.1:7411";
@@ -68,11 +69,17 @@ impl BusArgs {
             durability: self.durability,
             plugin_memory_bytes: self.plugin_memory,
             code_cache: code_cache(),
+            keeps_functions: false,
             secrets: SecretFolders::default(),
             allow_loss: false,
             confirm_clock: false,
         }
     }
+}
+
+/// The host of a command that an author runs again and again while a plugin is written.
+pub(super) fn authors_host() -> HostOptions {
+    HostOptions { cache_folder: code_cache(), keeps_functions: true, ..HostOptions::default() }
 }
 
 /// Where compiled plugins are cached: in the user's cache folder, not in the project or the data folder. So a cloned

@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use super::{Exit, Failure, Outcome, components, say_error};
+use super::{Exit, Failure, Outcome, args, components, say_error};
 use crate::deploy;
 use crate::model::units::show_rough_size;
 use crate::toolchain::{BuildError, BuiltPlugin, build_folder, is_plugin_folder};
 use crate::topology::{ConfigSchema, Plan, PluginSource, SubscriberKind, SubscriberPlan};
-use crate::wasm::{Host, HostOptions, RegisterError, config_schema};
+use crate::wasm::{Host, RegisterError, config_schema};
 
 /// Build plugins
 ///
@@ -45,7 +45,7 @@ pub(super) fn run(args: &BuildArgs, plan_of: impl Fn(&Path) -> Result<Plan, Stri
     }
     folders.sort();
     folders.dedup();
-    let host = Host::new(HostOptions::default()).map_err(Failure::failed)?;
+    let host = Host::new(args::authors_host()).map_err(Failure::failed)?;
     let mut outcome = Ok(());
     for folder in &folders {
         let runs_it = |subscriber: &&SubscriberPlan| match &subscriber.runs {

@@ -18,7 +18,7 @@ use crate::topology::{
     self, Code, ConfigValue, Diagnostic, MergedPlan, PathKind, Plan, PluginSource, Source, SubscriberKind,
     SubscriberPlan, Surroundings, check, check_said_on,
 };
-use crate::wasm::{Host, HostOptions, config_schema};
+use crate::wasm::{Host, config_schema};
 
 /// The world, with what the plugins in it declare of their configuration: those that are components, and those that
 /// were built lately, or are known to be built.
@@ -48,10 +48,7 @@ impl ComponentStarter {
     }
 
     fn ports(&self, component: PathBuf, told: &BTreeMap<String, ConfigValue>) -> Option<Vec<String>> {
-        let host = self.host.get_or_init(|| {
-            let options = HostOptions { cache_folder: args::code_cache(), ..HostOptions::default() };
-            Host::new(options).ok()
-        });
+        let host = self.host.get_or_init(|| Host::new(args::authors_host()).ok());
         let host = host.as_ref()?;
         let mut known = self.ports.borrow_mut();
         let ports = known.entry((component, format!("{told:?}")));
@@ -396,8 +393,7 @@ pub(super) fn misfits(sources: &[Source], plan: &Plan) -> Vec<String> {
     let mut plan = plan.clone();
     // What is not there, or in several places, is said of nothing that is only checked.
     let _ = secret_folders(&[], sources).and_then(|secrets| with_secrets(&mut plan, &secrets));
-    let options = HostOptions { cache_folder: args::code_cache(), ..HostOptions::default() };
-    match Host::new(options) {
+    match Host::new(args::authors_host()) {
         Ok(host) => deploy::misfits(&host, &plan, &components).iter().map(ToString::to_string).collect(),
         Err(error) => {
             tracing::warn!(%error, "plugins are not looked at");

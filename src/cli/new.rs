@@ -9,8 +9,9 @@ use crate::toolchain::{CreatedPlugin, Language, NewError, NewPlugin, Workspace, 
 
 /// Create a plugin project
 ///
-/// Plugins in one directory are a Cargo workspace and share build results: the new plugin joins the workspace of the
-/// directory, or starts one if the directory has no other package.
+/// Writes a handler, its test, a topology and the SDK of the language: `wattle build` needs nothing but the language's
+/// own tools. Rust plugins in one directory are a Cargo workspace and share build results: the new plugin joins the
+/// workspace of the directory, or starts one if the directory has no other package.
 #[derive(Debug, clap::Args)]
 pub(super) struct NewArgs {
     /// Name of the plugin: lower-case letters, digits and `-`
@@ -25,7 +26,7 @@ pub(super) struct NewArgs {
 
 impl clap::ValueEnum for Language {
     fn value_variants<'a>() -> &'a [Self] {
-        &Self::SUPPORTED
+        &Self::ALL
     }
 
     fn to_possible_value(&self) -> Option<PossibleValue> {
@@ -35,7 +36,7 @@ impl clap::ValueEnum for Language {
 
 fn exit(error: &NewError) -> Exit {
     match error {
-        NewError::Name { .. } | NewError::Language { .. } => Exit::Usage,
+        NewError::Name { .. } => Exit::Usage,
         NewError::Exists { .. } | NewError::Write { .. } => Exit::Failed,
     }
 }
@@ -44,15 +45,17 @@ fn exit(error: &NewError) -> Exit {
 pub(super) fn run(args: &NewArgs) -> Outcome {
     let NewArgs { name, lang, parent } = args;
     let plugin = NewPlugin { name: name.clone(), language: *lang, parent: parent.clone() };
-    let CreatedPlugin { folder, workspace } = create(&plugin).map_err(|error| Failure::new(exit(&error), error))?;
+    let CreatedPlugin { folder, handler, workspace } =
+        create(&plugin).map_err(|error| Failure::new(exit(&error), error))?;
     let (shown, around) = (folder.display(), parent.display());
-    anstream::eprintln!("created {shown}: the handler is in {}", folder.join("src/lib.rs").display());
+    anstream::eprintln!("created {shown}: the handler is in {}", handler.display());
     match workspace {
-        Workspace::Joined => anstream::eprintln!("it is a member of the workspace in {around}"),
-        Workspace::Begun => {
+        Some(Workspace::Joined) => anstream::eprintln!("it is a member of the workspace in {around}"),
+        Some(Workspace::Begun) => {
             anstream::eprintln!("{around} is a Cargo workspace now: further plugins there share what is built")
         }
-        Workspace::Own(why) => anstream::eprintln!("it is a workspace of its own, since {why}"),
+        Some(Workspace::Own(why)) => anstream::eprintln!("it is a workspace of its own, since {why}"),
+        None => {}
     }
     anstream::eprintln!("next: wattle build {shown}");
     Ok(())

@@ -35,8 +35,8 @@ const LOOK_EVERY: Duration = Duration::from_secs(2);
 const LOOK_EVERY_BLIND: Duration = Duration::from_millis(500);
 /// Maximum number of files in a folder: more are no sources.
 const FILES_MAX: usize = 10_000;
-/// Folders with build output.
-const NOT_SOURCES: [&str; 2] = ["target", "node_modules"];
+/// Folders that tools make, besides those whose names begin with a point.
+const OUTPUTS: [&str; 5] = ["target", "node_modules", "__pycache__", "venv", "zig-out"];
 
 /// Extensions of topologies, tests and texts next to a plugin, which its toolchain does not read.
 const NO_SOURCES: [&str; 3] = ["md", "yaml", "yml"];
@@ -209,6 +209,11 @@ pub fn is_no_source(path: &Path) -> bool {
     extension.is_some_and(|extension| NO_SOURCES.contains(&extension))
 }
 
+/// Whether a file or folder of this name is made by tools, or is hidden.
+pub fn is_output(name: &str) -> bool {
+    name.starts_with('.') || OUTPUTS.contains(&name)
+}
+
 /// Visits every source and source folder in a folder, in a fixed order; `true` marks a folder.
 pub fn sources(folder: &Path, see: &mut impl FnMut(&Path, bool)) {
     let (mut folders, mut count) = (vec![folder.to_owned()], 0);
@@ -220,7 +225,7 @@ pub fn sources(folder: &Path, see: &mut impl FnMut(&Path, bool)) {
         for path in entries {
             let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
             count += 1;
-            if name.starts_with('.') || NOT_SOURCES.contains(&name) || count > FILES_MAX {
+            if is_output(name) || count > FILES_MAX {
                 continue;
             }
             match std::fs::symlink_metadata(&path) {

@@ -153,7 +153,7 @@ pub(super) fn before(folder: &Path) -> Option<PathBuf> {
 
 /// The component that was built of a folder last, where it is not older than the sources in it. Runs nothing: a
 /// component that is found only adds details about a topology.
-pub(crate) fn lately(folder: &Path) -> Option<PathBuf> {
+pub(super) fn lately(folder: &Path) -> Option<PathBuf> {
     let wasm = before(folder)?;
     let folder = folder.canonicalize().ok()?;
     let built = wasm.metadata().and_then(|about| about.modified()).ok()?;

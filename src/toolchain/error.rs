@@ -4,6 +4,8 @@ use std::io;
 use std::path::PathBuf;
 
 use super::built::TARGET;
+use super::language::{self, Language};
+use super::requirement::Requirement;
 
 /// Why a folder was not built.
 #[derive(Debug, thiserror::Error)]
@@ -13,23 +15,41 @@ pub enum BuildError {
     NoFolder { folder: PathBuf },
     /// Nothing in the folder tells its language.
     #[error(
-        "{} is not a plugin folder: it has no Cargo.toml. `wattle new NAME` writes one that builds",
-        folder.display()
+        "{} is not a plugin folder: it has none of {}. `wattle new NAME` writes one that builds",
+        folder.display(),
+        language::manifests()
     )]
     NoManifest { folder: PathBuf },
-    /// The language has no support in this release.
-    #[error("{} is written in {language}, and this release builds plugins in Rust only", folder.display())]
-    Language {
-        folder: PathBuf,
-        /// What its manifest says.
-        language: &'static str,
-    },
-    /// A tool is not installed.
+    /// Its manifest names no language.
     #[error(
-        "`{tool}` cannot be run, and building a Rust plugin needs it: install Rust from https://rustup.rs ({source})"
+        "{} names no language of plugins: write one of {} in it, such as `language = \"c\"`",
+        folder.join(language::OWN_MANIFEST).display(),
+        Language::own_manifests()
     )]
+    NoLanguage { folder: PathBuf },
+    /// A tool is not installed.
+    #[error("{}", requirement.missing(*language))]
     NoTool {
-        tool: &'static str,
+        requirement: &'static Requirement,
+        /// The language that needs it.
+        language: Language,
+    },
+    /// A tool has another version than the one that is needed.
+    #[error("{}", requirement.other(*language, program, found, needed))]
+    ToolVersion {
+        requirement: &'static Requirement,
+        /// The language that needs it.
+        language: Language,
+        program: PathBuf,
+        /// Its version.
+        found: String,
+        /// The version that it should have.
+        needed: String,
+    },
+    /// A tool is there and cannot be run.
+    #[error("`{tool}` cannot be run: {source}")]
+    Tool {
+        tool: String,
         /// What the system says.
         source: io::Error,
     },
@@ -38,6 +58,20 @@ pub enum BuildError {
     NoTarget {
         /// The attempt and its result.
         why: String,
+    },
+    /// The manifest declares something that it cannot.
+    #[error("{}: {why}", path.display())]
+    Manifest {
+        path: PathBuf,
+        /// The problem with it.
+        why: String,
+    },
+    /// A file that a build needs is not there.
+    #[error("{} is missing: {why}", path.display())]
+    NoFile {
+        path: PathBuf,
+        /// What it is for, and how it comes there.
+        why: &'static str,
     },
     /// The manifest cannot be read, or the compiler refuses the code.
     #[error("{} does not build:\n{output}", folder.display())]
@@ -52,6 +86,13 @@ pub enum BuildError {
         folder.display()
     )]
     NoComponent { folder: PathBuf },
+    /// The compiler's result does not fit the contract.
+    #[error("{} builds, but its result cannot be made a component: {why}", folder.display())]
+    Encode {
+        folder: PathBuf,
+        /// What does not fit.
+        why: String,
+    },
     /// It was not built yet.
     #[error("{} was not built yet, and this command builds nothing: run `wattle build {}` \
         first", folder.display(), folder.display())]

@@ -1,6 +1,6 @@
 //! New plugin projects: folders that build by themselves.
 //!
-//! Plugins of one folder are one Cargo workspace, so that common dependencies are built once:
+//! Plugins in Rust of one folder are one Cargo workspace, so that common dependencies are built once:
 //!
 //! ```text
 //!   the folder around it is a workspace ───────────────> the plugin is a member of it
@@ -37,9 +37,6 @@ pub enum NewError {
         /// The problem with it.
         why: &'static str,
     },
-    /// The language is not supported.
-    #[error("plugins in {language} are not supported in this release")]
-    Language { language: &'static str },
     /// There is something already.
     #[error("{} exists and is not empty: choose another name, or remove it first", folder.display())]
     Exists { folder: PathBuf },
@@ -68,8 +65,10 @@ pub enum Workspace {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CreatedPlugin {
     pub folder: PathBuf,
-    /// Where it belongs.
-    pub workspace: Workspace,
+    /// The file with the handler.
+    pub handler: PathBuf,
+    /// Where a plugin in Rust belongs.
+    pub workspace: Option<Workspace>,
 }
 
 /// Writes the folder.
@@ -78,9 +77,6 @@ pub struct CreatedPlugin {
 /// When the name cannot be one, when the folder is there and not empty, or when it cannot be written.
 pub fn create(plugin: &NewPlugin) -> Result<CreatedPlugin, NewError> {
     let NewPlugin { name, language, parent } = plugin;
-    if !Language::SUPPORTED.contains(language) {
-        return Err(NewError::Language { language: language.name() });
-    }
     if let Some(why) = wrong_name(name) {
         return Err(NewError::Name { name: name.clone(), why });
     }
@@ -88,46 +84,66 @@ pub fn create(plugin: &NewPlugin) -> Result<CreatedPlugin, NewError> {
     if !is_empty(&folder)? {
         return Err(NewError::Exists { folder });
     }
+    let handler = folder.join(scaffold::handler(*language).unwrap_or_default());
+    let workspace = match language {
+        Language::Rust => Some(create_in_workspace(name, parent, &folder)?),
+        _ => None,
+    };
+    if workspace.is_none() {
+        for file in scaffold::files(*language) {
+            write(&folder.join(file.0), &scaffold::content(file, name, ""))?;
+        }
+    }
+    Ok(CreatedPlugin { folder, handler, workspace })
+}
+
+/// Writes the folder of a plugin in Rust, and the workspace that it belongs to.
+fn create_in_workspace(name: &str, parent: &Path, folder: &Path) -> Result<Workspace, NewError> {
     let workspace = workspace(parent);
     let (top, sdk) = match workspace {
         Workspace::Joined | Workspace::Begun => (parent, format!("../{SDK_FOLDER}")),
-        Workspace::Own(_) => (&folder, SDK_FOLDER.to_owned()),
+        Workspace::Own(_) => (folder, SDK_FOLDER.to_owned()),
     };
     let text = |text: &str| scaffold::text(text, name, &sdk);
-    for (path, of) in scaffold::RUST {
-        write(&folder.join(path), &text(of))?;
-    }
-    let (manifest, member) = scaffold::MEMBER;
-    let member = text(member);
-    let own = format!("{member}\n{}\n# A folder of its own, wherever it lies.\n[workspace]\n", scaffold::PROFILE);
-    let is_own = matches!(workspace, Workspace::Own(_));
-    write(&folder.join(manifest), if is_own { &own } else { &member })?;
-    // A file that exists belongs to the user.
-    if !top.join(SDK_FOLDER).join("Cargo.toml").exists() {
-        for file in scaffold::SDK {
-            write(&top.join(SDK_FOLDER).join(file.0), &scaffold::sdk_text(file))?;
+    // An SDK that exists belongs to the user.
+    let has_sdk = top.join(SDK_FOLDER).join("Cargo.toml").exists();
+    for file in scaffold::files(Language::Rust) {
+        let is_of_sdk = scaffold::is_of_sdk(file.0);
+        if !(is_of_sdk && has_sdk) {
+            let path = if is_of_sdk { top.join(file.0) } else { folder.join(file.0) };
+            write(&path, &scaffold::content(file, name, &sdk))?;
         }
     }
+    let manifest = folder.join(MANIFEST);
+    let member = text(scaffold::MEMBER);
+    let own = format!("{member}\n{}\n# A folder of its own, wherever it lies.\n[workspace]\n", scaffold::PROFILE);
+    let is_own = matches!(workspace, Workspace::Own(_));
+    write(&manifest, if is_own { own.as_bytes() } else { member.as_bytes() })?;
     if workspace != Workspace::Joined {
         for (path, of) in scaffold::BESIDE.into_iter().filter(|(path, _)| !top.join(path).exists()) {
-            write(&top.join(path), of)?;
+            write(&top.join(path), of.as_bytes())?;
         }
     }
     // Last: a workspace has no member that is not there.
-    let manifest = top.join("Cargo.toml");
+    let manifest = top.join(MANIFEST);
     match workspace {
         Workspace::Own(_) => {}
-        Workspace::Begun => write(&manifest, &format!("{}{}", text(scaffold::WORKSPACE), scaffold::PROFILE))?,
+        Workspace::Begun => {
+            write(&manifest, format!("{}{}", text(scaffold::WORKSPACE), scaffold::PROFILE).as_bytes())?;
+        }
         Workspace::Joined => {
             let failed = |source| NewError::Write { path: manifest.clone(), source };
             let before = fs::read_to_string(&manifest).map_err(failed)?;
             if let Some(joined) = joined(&before, name) {
-                write(&manifest, &joined)?;
+                write(&manifest, joined.as_bytes())?;
             }
         }
     }
-    Ok(CreatedPlugin { folder, workspace })
+    Ok(workspace)
 }
+
+/// The manifest of a package or workspace in Rust.
+const MANIFEST: &str = "Cargo.toml";
 
 /// Where a plugin in a folder belongs.
 fn workspace(parent: &Path) -> Workspace {
@@ -175,17 +191,32 @@ fn joined(manifest: &str, name: &str) -> Option<String> {
     Some(format!("{head}members = [\"{name}\"]\n{tail}"))
 }
 
-/// Names of crates that this one would get in the way of.
-const TAKEN: [&str; 9] =
-    ["wattle-plugin", "target", "test", "core", "std", "alloc", "proc-macro", "serde", "wit-bindgen"];
-
-/// Words that Rust does not take for a name.
-const KEYWORDS: [&str; 51] = [
-    "abstract", "as", "async", "await", "become", "box", "break", "const", "continue", "crate", "do", "dyn", "else",
-    "enum", "extern", "false", "final", "fn", "for", "gen", "if", "impl", "in", "let", "loop", "macro", "match", "mod",
-    "move", "mut", "override", "priv", "pub", "ref", "return", "self", "static", "struct", "super", "trait", "true",
-    "try", "type", "typeof", "unsafe", "unsized", "use", "virtual", "where", "while", "yield",
+/// Names of packages, and of folders that tools make, that this one would get in the way of.
+const TAKEN: [&str; 12] = [
+    "wattle",
+    "wattle-plugin",
+    "target",
+    "venv",
+    "test",
+    "core",
+    "std",
+    "alloc",
+    "proc-macro",
+    "serde",
+    "wit-bindgen",
+    "node-modules",
 ];
+
+/// Words that one of the languages does not take for a name. A name that is good in one is good in all.
+const KEYWORDS: &str = "\
+    abstract alignas alignof and anytype as asm assert async auto await become bool box break case catch chan char \
+    class const continue crate debugger def default defer del delete do double dyn elif else enum errdefer except \
+    explicit export extends extern fallthrough false final finally float fn for friend from func function gen \
+    global go goto if impl implements import in inline instanceof int interface is lambda let long loop macro map \
+    match mod move mut mutable namespace new noexcept none nonlocal not null nullptr operator or override package \
+    pass priv private protected pub public raise range ref register restrict return select self short signed \
+    sizeof static struct super switch template this throw trait true try type typedef typename typeof union \
+    unreachable unsafe unsigned unsized use using var virtual void volatile where while with xor yield";
 
 const NAME_CHARACTERS_MAX: usize = 64;
 
@@ -201,10 +232,10 @@ fn wrong_name(name: &str) -> Option<&'static str> {
         Some("it may have lower-case letters, digits, and `-` between them")
     } else if name.len() > NAME_CHARACTERS_MAX {
         Some("it is longer than 64 characters")
-    } else if KEYWORDS.contains(&name) {
-        Some("it is a word of the language")
+    } else if KEYWORDS.split(' ').any(|word| word == name) {
+        Some("it is a word of a language of plugins")
     } else if TAKEN.contains(&name) {
-        Some("a crate that it uses, or a folder, has this name")
+        Some("a package that it uses, or a folder, has this name")
     } else {
         None
     }
@@ -219,12 +250,12 @@ fn is_empty(folder: &Path) -> Result<bool, NewError> {
     }
 }
 
-fn write(path: &Path, text: &str) -> Result<(), NewError> {
+fn write(path: &Path, content: &[u8]) -> Result<(), NewError> {
     let failed = |source| NewError::Write { path: path.to_owned(), source };
     if let Some(folder) = path.parent() {
         fs::create_dir_all(folder).map_err(failed)?;
     }
-    fs::write(path, text).map_err(failed)
+    fs::write(path, content).map_err(failed)
 }
 
 #[cfg(test)]
@@ -236,7 +267,10 @@ mod tests {
         for good in ["greet", "greet-2", "a"] {
             assert_eq!(wrong_name(good), None, "{good}");
         }
-        for bad in ["", "Greet", "2greet", "greet_it", "greet-", "a b", "../greet", "gruß", "match", "serde", "-x"] {
+        for bad in [
+            "", "Greet", "2greet", "greet_it", "greet-", "a b", "../greet", "gruß", "match", "lambda", "func", "serde",
+            "-x",
+        ] {
             assert!(wrong_name(bad).is_some(), "{bad:?}");
         }
         assert!(wrong_name(&"x".repeat(65)).is_some());
@@ -250,8 +284,8 @@ mod tests {
         };
         let read = |path: &str| fs::read_to_string(around.path().join(path)).unwrap();
         let shop = around.path().join("shop");
-        assert_eq!(new(&shop, "one").workspace, Workspace::Begun);
-        assert_eq!(new(&shop, "two").workspace, Workspace::Joined);
+        assert_eq!(new(&shop, "one").workspace, Some(Workspace::Begun));
+        assert_eq!(new(&shop, "two").workspace, Some(Workspace::Joined));
         assert!(read("shop/Cargo.toml").contains("members = [\"two\", \"one\"]"), "{}", read("shop/Cargo.toml"));
         assert!(
             read("shop/two/Cargo.toml").contains("path = \"../wattle-plugin\"")
@@ -259,12 +293,12 @@ mod tests {
         );
         assert!(shop.join("wattle-plugin/src/lib.rs").is_file() && !shop.join("two/wattle-plugin").exists());
         // Around those, and in a package, there is none.
-        assert!(matches!(new(around.path(), "three").workspace, Workspace::Own(_)));
+        assert!(matches!(new(around.path(), "three").workspace, Some(Workspace::Own(_))));
         assert!(read("three/Cargo.toml").ends_with("[workspace]\n") && !around.path().join("Cargo.toml").exists());
-        assert!(matches!(new(&around.path().join("three"), "four").workspace, Workspace::Joined));
+        assert!(matches!(new(&around.path().join("three"), "four").workspace, Some(Workspace::Joined)));
         fs::create_dir(around.path().join("package")).unwrap();
         fs::write(around.path().join("package/Cargo.toml"), "[package]\n").unwrap();
-        assert!(matches!(new(&around.path().join("package"), "five").workspace, Workspace::Own(_)));
+        assert!(matches!(new(&around.path().join("package"), "five").workspace, Some(Workspace::Own(_))));
         assert!(new(&around.path().join("package"), "six").folder.join("wattle-plugin/Cargo.toml").is_file());
     }
 
@@ -281,6 +315,24 @@ mod tests {
             ("[workspace]\nmembers = [\"x\"]\n", None),
         ] {
             assert_eq!(joined(before, "x").as_deref(), after, "{before}");
+        }
+    }
+
+    #[test]
+    fn a_folder_of_each_language_is_what_its_list_says_with_the_name_in_it() {
+        for language in Language::ALL.into_iter().filter(|language| *language != Language::Rust) {
+            let parent = tempfile::tempdir().unwrap();
+            let plugin = NewPlugin { name: "greet-all".into(), language, parent: parent.path().to_owned() };
+            let created = create(&plugin).unwrap();
+            assert_eq!(Language::of(&created.folder), Some(language));
+            assert!(created.handler.is_file() && created.workspace.is_none(), "{}", created.handler.display());
+            for (path, content) in scaffold::files(language) {
+                let written = fs::read(created.folder.join(path)).unwrap();
+                let marks = written.windows(2).filter(|two| two == b"{{").count();
+                assert!(!scaffold::is_of_sdk(path) && marks == 0 || written == *content, "{language:?}: {path}");
+            }
+            let topology = fs::read_to_string(created.folder.join("topology.yaml")).unwrap();
+            assert!(topology.contains("greet-all"), "{topology}");
         }
     }
 

@@ -1,7 +1,7 @@
 //! Rust: components by cargo.
 
 use std::ffi::OsStr;
-use std::io::{self, BufRead, BufReader, Read};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::thread;
@@ -10,11 +10,11 @@ use serde::Deserialize;
 
 use super::built::{self, BuildOutput, Packages, TARGET, compiled};
 use super::error::BuildError;
+use super::language::Language;
 use super::plugin::BuiltPlugin;
+use super::requirement;
+use super::tool::{LastLines, each_line};
 use crate::api::Digest;
-
-/// How much of what the compiler said is kept for the error.
-const OUTPUT_LINES_KEPT: usize = 200;
 
 /// Builds a folder with a `Cargo.toml`.
 pub(super) fn build(folder: &Path, progress: &mut dyn FnMut(&str)) -> Result<BuiltPlugin, BuildError> {
@@ -58,12 +58,16 @@ fn compile(
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
-    let mut child = cargo.spawn().map_err(|source| BuildError::NoTool { tool: "cargo", source })?;
+    let mut child = cargo.spawn().map_err(|source| broken("cargo", source))?;
     let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
     let (compiled, said) = thread::scope(|scope| {
         let compiled = scope.spawn(|| compiled(stdout, manifest));
-        let said = pass_on(stderr, progress);
-        (compiled.join().unwrap_or_default(), said)
+        let mut said = LastLines::default();
+        each_line(stderr, |line| {
+            progress(&line);
+            said.push(line);
+        });
+        (compiled.join().unwrap_or_default(), said.text())
     });
     let status = child.wait().map_err(|source| BuildError::Io { path: folder.to_owned(), source })?;
     match status.success() {
@@ -79,7 +83,7 @@ fn clean(folder: &Path, workspace: &Path, packages: &[&str]) -> Result<(), Build
     for package in packages {
         cargo.args(["--package", package]);
     }
-    let output = cargo.output().map_err(|source| BuildError::NoTool { tool: "cargo", source })?;
+    let output = cargo.output().map_err(|source| broken("cargo", source))?;
     if output.status.success() {
         return Ok(());
     }
@@ -114,7 +118,7 @@ pub(super) fn built(folder: &Path) -> Result<PathBuf, BuildError> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             return built::before(folder).ok_or_else(|| BuildError::NotBuilt { folder: folder.to_owned() });
         }
-        output => output.map_err(|source| BuildError::NoTool { tool: "cargo", source })?,
+        output => output.map_err(|source| broken("cargo", source))?,
     };
     let refused = |output: String| BuildError::Compile { folder: folder.to_owned(), output };
     if !output.status.success() {
@@ -138,7 +142,7 @@ fn require_target(folder: &Path, progress: &mut dyn FnMut(&str)) -> Result<(), B
     let output = rustc
         .args(["--print", "target-libdir", "--target", TARGET])
         .output()
-        .map_err(|source| BuildError::NoTool { tool: "rustc", source })?;
+        .map_err(|source| broken("rustc", source))?;
     if !output.status.success() {
         let why = format!("this compiler does not know it ({})", first_line(&output.stderr));
         return Err(BuildError::NoTarget { why });
@@ -163,7 +167,7 @@ fn workspace(folder: &Path) -> Result<PathBuf, BuildError> {
     let output = tool("cargo", folder)
         .args(["locate-project", "--workspace", "--message-format", "plain"])
         .output()
-        .map_err(|source| BuildError::NoTool { tool: "cargo", source })?;
+        .map_err(|source| broken("cargo", source))?;
     if !output.status.success() {
         let output = String::from_utf8_lossy(&output.stderr).trim().to_owned();
         return Err(BuildError::Compile { folder: folder.to_owned(), output });
@@ -181,6 +185,14 @@ const KEPT: [&str; 6] = ["CARGO_HOME", "CARGO_NET_", "CARGO_HTTP_", "CARGO_REGIS
 
 /// Flags meant for the machine's own code.
 const NOT_FOR_GUESTS: [&str; 2] = ["RUSTFLAGS", "RUSTDOCFLAGS"];
+
+/// Why a tool of Rust does not run: most often it is not there.
+fn broken(tool: &str, source: io::Error) -> BuildError {
+    match source.kind() {
+        io::ErrorKind::NotFound => BuildError::NoTool { requirement: &requirement::RUST, language: Language::Rust },
+        _ => BuildError::Tool { tool: tool.to_owned(), source },
+    }
+}
 
 /// A tool of Rust, run in a folder, as if from a shell: `cargo run` passes its own toolchain, target folder and flags
 /// on to this process, and they are not for plugins.
@@ -201,20 +213,6 @@ fn is_foreign(variable: &OsStr, within_cargo: bool) -> bool {
     let cargos = variable == "CARGO" || variable.starts_with("CARGO_");
     let kept = KEPT.iter().any(|kept| variable.starts_with(kept));
     cargos && !kept || NOT_FOR_GUESTS.contains(&variable) || within_cargo && variable == "RUSTUP_TOOLCHAIN"
-}
-
-/// Gives each line to `progress`, and the last ones back.
-fn pass_on(stderr: Option<impl Read>, progress: &mut dyn FnMut(&str)) -> String {
-    let mut kept = std::collections::VecDeque::new();
-    for line in stderr.into_iter().flat_map(|stderr| BufReader::new(stderr).split(b'\n')).map_while(Result::ok) {
-        let line = String::from_utf8_lossy(&line).trim_end_matches('\r').to_owned();
-        progress(&line);
-        if kept.len() == OUTPUT_LINES_KEPT {
-            kept.pop_front();
-        }
-        kept.push_back(line);
-    }
-    Vec::from(kept).join("\n")
 }
 
 #[cfg(test)]

@@ -463,7 +463,8 @@ impl FromNode for Plugin {
             PathKind::File if wasm => return Some(Plugin(plan::PluginSource::Wasm(path))),
             PathKind::Folder { manifest: false } => (
                 format!("the folder `{shown}` is not the source of a plugin: it has no manifest"),
-                "a Rust plugin has a Cargo.toml there; `wattle new NAME` makes a plugin folder".to_owned(),
+                "it has a file such as Cargo.toml, package.json or go.mod; `wattle new NAME` makes a plugin folder"
+                    .to_owned(),
             ),
             PathKind::File => (
                 format!("`{shown}` is a file, but not a Wasm component"),

@@ -33,10 +33,10 @@ const FOLDER_BYTES_MAX: u64 = 1 << 30;
 
 const EXTENSION: &str = "code";
 const KEY: &str = "key";
-const KEY_BYTES: usize = 32;
+pub(super) const KEY_BYTES: usize = 32;
 
 /// Mode bits that are forbidden for code.
-const WRITABLE_FOR_OTHERS: u32 = 0o022;
+pub(super) const WRITABLE_FOR_OTHERS: u32 = 0o022;
 /// Mode bits that are forbidden for secrets.
 const ANYTHING_FOR_OTHERS: u32 = 0o077;
 
@@ -48,17 +48,11 @@ pub(super) struct Cache {
 
 impl Cache {
     pub(super) fn open(folder: &Path, engine: &Engine) -> io::Result<Cache> {
-        DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
-        // Links are not followed.
-        let about = fs::symlink_metadata(folder)?;
-        if !about.is_dir() {
-            return Err(io::Error::other("it is a link"));
-        }
-        check(&about, WRITABLE_FOR_OTHERS)?;
+        let key = secret(folder)?;
         let mut hasher = EngineHasher(blake3::Hasher::new());
         engine.precompile_compatibility_hash().hash(&mut hasher);
         let engine = Digest::from(*hasher.0.finalize().as_bytes());
-        Ok(Cache { folder: folder.to_owned(), engine, key: key(folder)? })
+        Ok(Cache { folder: folder.to_owned(), engine, key })
     }
 
     /// The compiled component from the cache, for the same settings.
@@ -167,6 +161,18 @@ const HEADER_BYTES: usize = 16 + 3 * 32;
 /// The extension of incomplete files.
 const ASIDE: &str = "new";
 
+/// The key of a folder that only this user can write to. Both are created if they are not there.
+pub(super) fn secret(folder: &Path) -> io::Result<[u8; KEY_BYTES]> {
+    DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+    // Links are not followed.
+    let about = fs::symlink_metadata(folder)?;
+    if !about.is_dir() {
+        return Err(io::Error::other("it is a link"));
+    }
+    check(&about, WRITABLE_FOR_OTHERS)?;
+    key(folder)
+}
+
 /// The key of a folder, created if there is none.
 fn key(folder: &Path) -> io::Result<[u8; KEY_BYTES]> {
     let path = folder.join(KEY);
@@ -221,7 +227,7 @@ fn write_aside(folder: &Path, parts: &[&[u8]]) -> io::Result<PathBuf> {
 }
 
 /// Checks that something belongs to this user, and that its mode has no forbidden bits.
-fn check(about: &Metadata, forbidden: u32) -> io::Result<()> {
+pub(super) fn check(about: &Metadata, forbidden: u32) -> io::Result<()> {
     let user = rustix::process::geteuid().as_raw();
     if about.uid() != user {
         return Err(io::Error::other(format!("it belongs to user {}, and this is user {user}", about.uid())));

@@ -1,7 +1,10 @@
 //! The settings of wasmtime, each with its reason.
 
+use std::sync::Arc;
+
 use wasmtime::{Config, Enabled, Engine, InstanceAllocationStrategy, PoolingAllocationConfig, WasmBacktraceDetails};
 
+use super::functions::FunctionCache;
 use super::limits::{FIBER_STACK_BYTES, STACK_BYTES, TABLE_ELEMENTS};
 
 /// Maximum core instances, memories and tables per component. A Rust component has three instances and one memory; an
@@ -17,7 +20,8 @@ const MEMORY_RESERVATION_BYTES: u64 = 4 << 30;
 /// report which pages were touched. Halves the cost of a fresh instance.
 const KEEP_RESIDENT_BYTES: usize = 1 << 20;
 
-pub(super) fn engine(instances: u32) -> wasmtime::Result<Engine> {
+/// The engine of a host. `functions` keeps what was compiled before.
+pub(super) fn engine(instances: u32, functions: Option<Arc<FunctionCache>>) -> wasmtime::Result<Engine> {
     let mut pool = PoolingAllocationConfig::new();
     pool.total_component_instances(instances)
         .total_core_instances(instances.saturating_mul(CORE_INSTANCES_PER_COMPONENT))
@@ -47,5 +51,8 @@ pub(super) fn engine(instances: u32) -> wasmtime::Result<Engine> {
         .async_stack_size(FIBER_STACK_BYTES)
         // Names of functions in a backtrace; line numbers would need debug information, which release builds lack.
         .wasm_backtrace_details(WasmBacktraceDetails::Disable);
+    if let Some(functions) = functions {
+        config.enable_incremental_compilation(functions)?;
+    }
     Engine::new(&config)
 }

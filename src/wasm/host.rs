@@ -15,6 +15,7 @@ use super::beside::BackgroundPool;
 use super::cache::Cache;
 use super::contract::Sandbox;
 use super::engine::engine;
+use super::functions::FunctionCache;
 use super::logs::Gate;
 use super::plugin::{Instance, InstanceParts, Plugin, PluginInner, StartError};
 use super::refusal::{self, RegisterError};
@@ -32,6 +33,9 @@ pub struct HostOptions {
     /// The folder for compiled code between runs. Its content is executed: a folder that others can write to is not
     /// used. `None` disables the cache.
     pub cache_folder: Option<PathBuf>,
+    /// Whether compiled functions are kept there as well: a plugin that was changed a little compiles sooner, and a new
+    /// one later.
+    pub keeps_functions: bool,
     /// Maximum memory of all instances of all plugins together, in bytes.
     pub memory_budget_bytes: u64,
     /// Maximum number of instances of one plugin in use at once.
@@ -44,7 +48,7 @@ impl Default for HostOptions {
         let instances_per_plugin = 2 * cores();
         let instances = u64::try_from(4 * instances_per_plugin).unwrap_or(u64::MAX);
         let memory_budget_bytes = instances.saturating_mul(Limits::default().memory_bytes).max(MEMORY_BUDGET_BYTES_MIN);
-        HostOptions { cache_folder: None, memory_budget_bytes, instances_per_plugin }
+        HostOptions { cache_folder: None, keeps_functions: false, memory_budget_bytes, instances_per_plugin }
     }
 }
 
@@ -197,7 +201,11 @@ impl Host {
         let instances_per_plugin = options.instances_per_plugin.max(1);
         let instances = u32::try_from(instances_per_plugin.saturating_mul(PLUGINS_AT_ONCE)).unwrap_or(u32::MAX);
         let instances = instances.clamp(INSTANCES_MIN, INSTANCES_MAX);
-        let engine = engine(instances).map_err(sandbox)?;
+        let functions = options.cache_folder.as_deref().filter(|_| options.keeps_functions).and_then(|folder| {
+            let unused = |error| tracing::debug!(folder = %folder.display(), "functions are not kept: {error}");
+            FunctionCache::open(folder).map_err(unused).ok()
+        });
+        let engine = engine(instances, functions).map_err(sandbox)?;
         let mut linker = Linker::new(&engine);
         Sandbox::add_to_linker::<StoreData, HasSelf<StoreData>>(&mut linker, |state| state).map_err(sandbox)?;
         wasi::files::add_to_linker(&mut linker).map_err(sandbox)?;

@@ -27,6 +27,7 @@ mod context;
 mod contract;
 mod digest;
 mod engine;
+mod functions;
 mod handler;
 mod host;
 mod keyvalue;

@@ -352,7 +352,7 @@ fn source(folder: &Path, name: &str) -> PathBuf {
     let manifest = format!(
         "[package]\nname = \"{name}\"\nedition = \"2024\"\n[lib]\ncrate-type = [\"cdylib\"]\n\
          [dependencies]\nwattle-plugin = {{ path = {:?} }}\n[workspace]\n{}",
-        plugins.join("sdk-rust"),
+        plugins.join("../sdk/rust"),
         examples.split_once("[profile.release]").map(|(_, profile)| format!("[profile.release]{profile}")).unwrap()
     );
     std::fs::write(of.join("Cargo.toml"), manifest).unwrap();

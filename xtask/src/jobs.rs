@@ -93,9 +93,12 @@ fn execute(command: &mut Command, log: &Path) -> Result<String, String> {
         Err(error) => return Err(format!("could not be started: {error}; is it installed?")),
     }
     let output = fs::read(log).unwrap_or_default();
-    let results = String::from_utf8_lossy(&output);
-    let results = results.lines().filter_map(|line| line.strip_prefix("test result: ok. "));
-    Ok(results.filter_map(|line| line.split(';').next()).map(|passed| format!(", {passed}")).collect())
+    let output = String::from_utf8_lossy(&output);
+    let results = output.lines().filter_map(|line| line.strip_prefix("test result: ok. "));
+    let results = results.filter_map(|line| line.split(';').next()).map(|passed| format!(", {passed}"));
+    // What a test leaves out is never silent.
+    let skipped = output.lines().filter(|line| line.starts_with("skipped: ")).map(|line| format!("\n     {line}"));
+    Ok(results.chain(skipped).collect())
 }
 
 /// The command in one line, programs by their names alone.

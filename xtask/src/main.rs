@@ -15,6 +15,7 @@ mod dist;
 mod jobs;
 mod prove;
 mod test;
+mod tools;
 mod words;
 
 use std::process::{Child, Command, ExitCode};
@@ -42,7 +43,7 @@ fn main() -> ExitCode {
         "dist" => dist::dist(names),
         "words" => words::words(names),
         "help" | "--help" | "-h" => {
-            println!("cargo xtask test [STEP…]   everything that has to hold, or only some of it:\n");
+            println!("cargo xtask test [STEP…] [--without LANG…]   everything that has to hold, or only some of it:\n");
             for step in STEPS {
                 println!("  {:<8} {}", step.name, step.what);
             }

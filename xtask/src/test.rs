@@ -1,6 +1,6 @@
 //! Everything that has to hold before a change is done, in steps.
 //!
-//! It first names what it will install (the Wasm target, strace, where they are missing). Steps run in the order of the
+//! It first names what it will install (the Wasm target, strace, the tools of languages, where they are missing). Steps run in the order of the
 //! table; the last ones run side by side, since tests mostly wait (`jobs.rs`). Nothing is begun after a failure; at the
 //! end it says how long each step took.
 
@@ -10,6 +10,7 @@ use std::process::{Command, ExitCode, Stdio};
 use std::time::Instant;
 
 use crate::jobs::{self, Job};
+use crate::tools::Languages;
 
 /// One thing that has to hold.
 pub(crate) struct Step {
@@ -40,6 +41,8 @@ const INSTALL_STRACE: &str = "command -v strace || [ $(uname) != Linux ] || \
     { [ $(id -u) = 0 ] && apt-get update -q && apt-get install -qy strace; } || \
     echo 'strace is missing: apt-get install strace'";
 
+/// The step that installs the tools of languages as well.
+const SETUP: &str = "setup";
 /// The step whose test programs run two at a time.
 const TESTS: &str = "test";
 const BUILD_TESTS: &[&str] =
@@ -53,8 +56,8 @@ const THREADS: &str = "4";
 
 pub(crate) const STEPS: &[Step] = &[
     Step {
-        name: "setup",
-        what: "the Wasm target is installed, and strace for the tests of faults",
+        name: SETUP,
+        what: "the Wasm target is installed, the tools of languages, and strace for the tests of faults",
         commands: &[run(&["rustup", "target", "add", "wasm32-wasip2"]), run(&["sh", "-c", INSTALL_STRACE])],
         is_side_by_side: false,
     },
@@ -107,28 +110,54 @@ pub(crate) const STEPS: &[Step] = &[
     },
 ];
 
+/// What an argument before the name of a language says.
+const WITHOUT: &str = "--without";
+
+/// The steps that arguments name, and the languages that they leave out.
+fn parse(arguments: &[String]) -> Result<(Vec<String>, Languages), String> {
+    let (mut names, mut without) = (Vec::new(), Vec::new());
+    let mut rest = arguments.iter();
+    while let Some(argument) = rest.next() {
+        if argument == WITHOUT {
+            without.push(rest.next().ok_or("`--without` needs the name of a language")?.clone());
+        } else {
+            names.push(argument.clone());
+        }
+    }
+    Ok((names, Languages::without(without)?))
+}
+
 /// Runs the named steps, or all.
-pub(crate) fn test(names: &[String]) -> ExitCode {
+pub(crate) fn test(arguments: &[String]) -> ExitCode {
+    let (names, languages) = match parse(arguments) {
+        Ok(parsed) => parsed,
+        Err(error) => {
+            eprintln!("xtask: {error}; see `cargo xtask help`");
+            return ExitCode::from(2);
+        }
+    };
     if let Some(unknown) = names.iter().find(|name| STEPS.iter().all(|step| step.name != **name)) {
         eprintln!("xtask: there is no step `{unknown}`; see `cargo xtask help`");
         return ExitCode::from(2);
     }
     let wanted = STEPS.iter().filter(|step| names.is_empty() || names.iter().any(|name| name == step.name));
     let (together, alone): (Vec<&Step>, Vec<&Step>) = wanted.partition(|step| step.is_side_by_side);
-    if alone.iter().any(|step| step.name == "setup") {
-        eprintln!("== {}", installs(has_target(), has_strace()));
+    if alone.iter().any(|step| step.name == SETUP) {
+        eprintln!("== {}", installs(has_target(), has_strace(), languages.missing()));
     }
     let mut summary = Vec::new();
     for step in alone {
         eprintln!("\n== {}: {}", step.name, step.what);
         let start = Instant::now();
-        if let Some(failure) = step.commands.iter().find_map(|command| execute(command).err()) {
+        let failure = step.commands.iter().find_map(|command| execute(command).err());
+        let failure = failure.or_else(|| (step.name == SETUP).then(|| languages.install().err()).flatten());
+        if let Some(failure) = failure {
             eprintln!("\n== {} FAILED: {failure}", step.name);
             return ExitCode::FAILURE;
         }
         summary.push(format!("   {:<8} {:>5.0} s", step.name, start.elapsed().as_secs_f32()));
     }
-    match side_by_side(&together) {
+    match side_by_side(&together, &languages) {
         Ok(lines) => summary.extend(lines),
         Err(failure) => {
             eprintln!("\n== FAILED: {failure}");
@@ -141,7 +170,7 @@ pub(crate) fn test(names: &[String]) -> ExitCode {
 
 /// Runs test programs two at a time, and the commands of the other steps one after another at the same time: cargo
 /// waits for itself.
-fn side_by_side(steps: &[&Step]) -> Result<Vec<String>, String> {
+fn side_by_side(steps: &[&Step], languages: &Languages) -> Result<Vec<String>, String> {
     for step in steps {
         eprintln!("\n== {}: {}", step.name, step.what);
     }
@@ -149,7 +178,7 @@ fn side_by_side(steps: &[&Step]) -> Result<Vec<String>, String> {
     let mut programs = VecDeque::new();
     if steps.iter().any(|step| step.name == TESTS) {
         let start = Instant::now();
-        programs = test_programs()?;
+        programs = test_programs(languages)?;
         summary.push(format!("   {:<8} {:>5.0} s", "build", start.elapsed().as_secs_f32()));
     }
     let commands = steps.iter().flat_map(|step| step.commands.iter().map(|run| Job::new(step.name, command(run))));
@@ -161,7 +190,7 @@ fn side_by_side(steps: &[&Step]) -> Result<Vec<String>, String> {
 }
 
 /// Builds all test programs. Each runs in the folder of its package, as cargo runs it.
-fn test_programs() -> Result<VecDeque<Job>, String> {
+fn test_programs(languages: &Languages) -> Result<VecDeque<Job>, String> {
     eprintln!("   $ cargo {}", BUILD_TESTS.join(" "));
     let built = Command::new("cargo").args(BUILD_TESTS).stderr(Stdio::inherit()).output();
     let built = built.map_err(|error| format!("`cargo` could not be started: {error}; is it installed?"))?;
@@ -178,6 +207,7 @@ fn test_programs() -> Result<VecDeque<Job>, String> {
             let mut command = Command::new(artifact.get("executable")?.as_str()?);
             let manifest = Path::new(artifact.get("manifest_path")?.as_str()?);
             command.current_dir(manifest.parent()?).env("RUST_TEST_THREADS", THREADS);
+            languages.tell(&mut command);
             let name = if kind == "test" { name } else { format!("{name} ({kind})") };
             is_test.then_some((name, command))
         })
@@ -191,10 +221,11 @@ fn test_programs() -> Result<VecDeque<Job>, String> {
 }
 
 /// What the step `setup` will do to this machine, in one line.
-fn installs(has_target: bool, has_strace: bool) -> String {
+fn installs(has_target: bool, has_strace: bool, tools: Vec<String>) -> String {
     let missing =
         [(has_target, "the Rust target wasm32-wasip2 (rustup)"), (has_strace, "strace (apt-get, as root only)")];
-    let missing: Vec<&str> = missing.into_iter().filter(|(is_there, _)| !is_there).map(|(_, what)| what).collect();
+    let missing = missing.into_iter().filter(|(is_there, _)| !is_there).map(|(_, what)| what.to_owned());
+    let missing: Vec<String> = missing.chain(tools).collect();
     match missing.as_slice() {
         [] => "nothing has to be installed".to_owned(),
         missing => format!("to be installed: {}", missing.join(", ")),
@@ -241,11 +272,20 @@ mod tests {
 
     #[test]
     fn what_is_missing_is_named_before_it_is_installed() {
-        assert_eq!(installs(true, true), "nothing has to be installed");
+        assert_eq!(installs(true, true, Vec::new()), "nothing has to be installed");
         assert_eq!(
-            installs(false, false),
+            installs(false, false, Vec::new()),
             "to be installed: the Rust target wasm32-wasip2 (rustup), strace (apt-get, as root only)"
         );
-        assert!(!installs(false, true).contains("strace"));
+        let tools = installs(false, true, vec!["Go".into()]);
+        assert!(!tools.contains("strace") && tools.ends_with("(rustup), Go"), "{tools}");
+    }
+
+    #[test]
+    fn steps_and_languages_that_are_left_out_may_be_mixed() {
+        let parse = |line: &str| super::parse(&line.split(' ').map(str::to_owned).collect::<Vec<_>>());
+        let (names, _) = parse("test --without python lint --without go").ok().unwrap();
+        assert_eq!(names, ["test", "lint"]);
+        assert!(parse("test --without").is_err() && parse("--without pascal").is_err());
     }
 }

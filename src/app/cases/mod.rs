@@ -162,7 +162,7 @@ impl TestBed {
     /// # Errors
     /// The machine lacks threads, or features that the sandbox needs.
     pub fn new(code_cache: Option<PathBuf>) -> Result<Self, StartError> {
-        let options = HostOptions { cache_folder: code_cache, ..HostOptions::default() };
+        let options = HostOptions { cache_folder: code_cache, keeps_functions: true, ..HostOptions::default() };
         Ok(Self { runtime: super::runtime("case")?, host: Host::new(options)? })
     }
 

@@ -287,7 +287,7 @@ fn start(
     let secrets = components::secret_folders(&args.bus.secrets, sources)?;
     let options = |listen: SocketAddr| -> Options {
         let secrets = secrets.clone();
-        Options { allow_loss: true, secrets, ..args.bus.options(data.folder.clone(), listen) }
+        Options { allow_loss: true, keeps_functions: true, secrets, ..args.bus.options(data.folder.clone(), listen) }
     };
     let listen = args.bus.listen_or_default();
     let open = |listen| OpenBus::open(&options(listen), &log_progress);

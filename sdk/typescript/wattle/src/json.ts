@@ -1,0 +1,42 @@
+// JSON without loss: an integer that a number cannot hold exactly is read as a bigint, and a bigint is written as digits.
+
+/** A text in JSON as a value. Integers beyond 2^53 are bigints; of names that occur twice the last one counts. */
+export function parseJson(text: string): unknown {
+  if (!/\d{16}/.test(text)) return JSON.parse(text);
+  // A string may be written with escapes, so the mark is looked for in what they stand for.
+  const mark = unused(JSON.stringify(JSON.parse(text)));
+  const marked = text.replace(/"(?:[^"\\]|\\.)*"|-?\d[\d.eE+-]*/g, (token) =>
+    /^-?\d{16,}$/.test(token) && !Number.isSafeInteger(Number(token)) ? `"${mark}${token}"` : token,
+  );
+  return JSON.parse(marked, (_, value) =>
+    typeof value === "string" && value.startsWith(mark) ? BigInt(value.slice(mark.length)) : value,
+  );
+}
+
+/** A value as a text in JSON. Throws a TypeError where it cannot be JSON. */
+export function writeJson(value: unknown): string {
+  let text: string | undefined;
+  try {
+    text = JSON.stringify(value);
+  } catch (error) {
+    text = withBigints(value, error);
+  }
+  if (text === undefined) throw new TypeError(`${typeof value} cannot be JSON`);
+  return text;
+}
+
+function withBigints(value: unknown, error: unknown): string {
+  let found = false;
+  const write = (mark: string) =>
+    JSON.stringify(value, (_, item) => (typeof item === "bigint" ? ((found = true), `${mark}${item}`) : item));
+  const mark = unused(write(""));
+  if (!found) throw error;
+  return write(mark).replace(new RegExp(`"${mark}(-?\\d+)"`, "g"), "$1");
+}
+
+/** A text that occurs nowhere in another. */
+function unused(text: string): string {
+  let mark = "integer:";
+  while (text.includes(mark)) mark = `i${mark}`;
+  return mark;
+}

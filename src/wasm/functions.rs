@@ -1,0 +1,260 @@
+//! A disk cache of compiled functions, for plugins that are compiled again and again while they are written: of a Go or
+//! Python plugin nearly all functions are those of its runtime, which did not change.
+//!
+//! Compiled functions are as dangerous as compiled components, so they are in the same folder and have a MAC with the
+//! same key (see `cache`). One file has them all; the process that uses it locks it, and others do without.
+//!
+//! ```text
+//! functions    magic 16, entries
+//!   entry      key 32 | MAC 32 | length u32 LE | value …        MAC: BLAKE3 with the folder's key, of key and value
+//! ```
+//!
+//! Entries are only appended. A file that would grow beyond its maximum begins anew, and is filled by what is compiled
+//! next.
+
+use std::borrow::Cow;
+use std::collections::{BTreeMap, HashMap};
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use rustix::fs::OFlags;
+use wasmtime::CacheStore;
+
+use super::cache;
+
+/// The version in it changes with the layout.
+const MAGIC: &[u8; 16] = b"wattle funs v001";
+const FILE: &str = "functions";
+/// A Python plugin has 60 MB of them.
+const FILE_BYTES_MAX: u64 = 512 << 20;
+/// A function's code: the largest that is compiled has some megabytes.
+const VALUE_BYTES_MAX: u32 = 64 << 20;
+const KEY_BYTES: usize = 32;
+const HEADER_BYTES: u64 = 32 + 32 + 4;
+
+/// The file of a folder, as long as somebody in this process uses it: hosts of one process share it.
+static OPEN: Mutex<BTreeMap<PathBuf, Weak<FunctionCache>>> = Mutex::new(BTreeMap::new());
+
+/// The cache of a folder.
+pub(super) struct FunctionCache {
+    file: File,
+    secret: [u8; cache::KEY_BYTES],
+    bytes_max: u64,
+    entries: Mutex<Entries>,
+}
+
+/// Where entries are.
+#[derive(Default)]
+struct Entries {
+    /// The offset of each value, and its length.
+    places: HashMap<[u8; KEY_BYTES], (u64, u32)>,
+    end: u64,
+}
+
+impl std::fmt::Debug for FunctionCache {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("FunctionCache").field("functions", &self.entries().places.len()).finish_non_exhaustive()
+    }
+}
+
+impl FunctionCache {
+    /// The cache in a folder of compiled code.
+    ///
+    /// # Errors
+    /// Another process uses it, or the folder is not this user's.
+    pub(super) fn open(folder: &Path) -> io::Result<Arc<Self>> {
+        let mut open = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(cache) = open.get(folder).and_then(Weak::upgrade) {
+            return Ok(cache);
+        }
+        let cache = Arc::new(Self::open_file(folder, FILE_BYTES_MAX)?);
+        open.insert(folder.to_owned(), Arc::downgrade(&cache));
+        Ok(cache)
+    }
+
+    fn open_file(folder: &Path, bytes_max: u64) -> io::Result<Self> {
+        let secret = cache::secret(folder)?;
+        let no_link = i32::try_from(OFlags::NOFOLLOW.bits()).unwrap_or_default();
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(false).mode(0o600).custom_flags(no_link);
+        let file = options.open(folder.join(FILE))?;
+        let about = file.metadata()?;
+        cache::check(&about, cache::WRITABLE_FOR_OTHERS)?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(io::Error::other("another process uses it")),
+            Err(TryLockError::Error(error)) => return Err(error),
+        }
+        let entries = read(&file, about.len())?;
+        if entries.end == 0 {
+            file.set_len(0)?;
+            file.write_all_at(MAGIC, 0)?;
+        }
+        let end = entries.end.max(MAGIC.len() as u64);
+        Ok(Self { file, secret, bytes_max, entries: Mutex::new(Entries { end, ..entries }) })
+    }
+
+    fn entries(&self) -> MutexGuard<'_, Entries> {
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn mac(&self, key: &[u8; KEY_BYTES], value: &[u8]) -> [u8; 32] {
+        let mut mac = blake3::Hasher::new_keyed(&self.secret);
+        mac.update(b"function").update(key).update(value);
+        *mac.finalize().as_bytes()
+    }
+
+    fn load(&self, key: &[u8; KEY_BYTES]) -> Option<Vec<u8>> {
+        let (at, length) = *self.entries().places.get(key)?;
+        let mut value = vec![0; usize::try_from(length).ok()?];
+        self.file.read_exact_at(&mut value, at).ok()?;
+        let mut mac = [0; 32];
+        self.file.read_exact_at(&mut mac, at.checked_sub(HEADER_BYTES - KEY_BYTES as u64)?).ok()?;
+        // Damaged, or of a file that began anew in the meantime.
+        (mac == self.mac(key, &value)).then_some(value)
+    }
+
+    fn store(&self, key: [u8; KEY_BYTES], value: &[u8]) -> io::Result<()> {
+        let length = u32::try_from(value.len()).ok().filter(|length| *length <= VALUE_BYTES_MAX);
+        let length = length.ok_or_else(|| io::Error::other("a function is too large"))?;
+        let mut entry = Vec::with_capacity(value.len() + 68);
+        entry.extend_from_slice(&key);
+        entry.extend_from_slice(&self.mac(&key, value));
+        entry.extend_from_slice(&length.to_le_bytes());
+        entry.extend_from_slice(value);
+        let mut entries = self.entries();
+        if entries.end + entry.len() as u64 > self.bytes_max {
+            *entries = Entries { end: MAGIC.len() as u64, ..Entries::default() };
+            self.file.set_len(entries.end)?;
+        }
+        let at = entries.end;
+        self.file.write_all_at(&entry, at)?;
+        entries.end = at + entry.len() as u64;
+        entries.places.insert(key, (at + HEADER_BYTES, length));
+        Ok(())
+    }
+}
+
+/// The places of a file's entries; none where it is no such file. What was cut off by a crash is overwritten.
+fn read(file: &File, bytes: u64) -> io::Result<Entries> {
+    let mut entries = Entries::default();
+    let mut magic = [0; MAGIC.len()];
+    if bytes < MAGIC.len() as u64 {
+        return Ok(entries);
+    }
+    file.read_exact_at(&mut magic, 0)?;
+    if magic != *MAGIC {
+        return Ok(entries);
+    }
+    entries.end = MAGIC.len() as u64;
+    let mut header = [0; HEADER_BYTES as usize];
+    while entries.end + HEADER_BYTES <= bytes {
+        file.read_exact_at(&mut header, entries.end)?;
+        let key = header.first_chunk::<KEY_BYTES>().ok_or(io::ErrorKind::InvalidData)?;
+        let length = header.last_chunk::<4>().map_or(u32::MAX, |length| u32::from_le_bytes(*length));
+        let at = entries.end + HEADER_BYTES;
+        if length > VALUE_BYTES_MAX || at + u64::from(length) > bytes {
+            break;
+        }
+        entries.places.insert(*key, (at, length));
+        entries.end = at + u64::from(length);
+    }
+    Ok(entries)
+}
+
+impl CacheStore for FunctionCache {
+    fn get(&self, key: &[u8]) -> Option<Cow<'_, [u8]>> {
+        Some(Cow::Owned(self.load(key.try_into().ok()?)?))
+    }
+
+    fn insert(&self, key: &[u8], value: Vec<u8>) -> bool {
+        let Ok(key) = key.try_into() else { return false };
+        let stored = self.store(key, &value);
+        stored.inspect_err(|error| tracing::debug!(%error, "a compiled function is not kept")).is_ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    fn open(folder: &Path, bytes_max: u64) -> io::Result<FunctionCache> {
+        FunctionCache::open_file(folder, bytes_max)
+    }
+
+    fn key(number: u8) -> [u8; KEY_BYTES] {
+        [number; KEY_BYTES]
+    }
+
+    #[test]
+    fn functions_are_there_again_for_the_next_process_and_only_for_one_at_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let cache = open(folder.path(), FILE_BYTES_MAX).unwrap();
+        assert!(cache.get(&key(1)).is_none());
+        assert!(cache.insert(&key(1), b"one".to_vec()) && cache.insert(&key(2), Vec::new()));
+        assert_eq!(cache.get(&key(1)).as_deref(), Some(&b"one"[..]));
+        assert!(open(folder.path(), FILE_BYTES_MAX).unwrap_err().to_string().contains("another process"));
+        drop(cache);
+        let cache = open(folder.path(), FILE_BYTES_MAX).unwrap();
+        assert_eq!(cache.get(&key(1)).as_deref(), Some(&b"one"[..]));
+        assert_eq!(cache.get(&key(2)).as_deref(), Some(&b""[..]));
+        assert!(!cache.insert(b"short", Vec::new()) && cache.get(b"short").is_none());
+    }
+
+    #[test]
+    fn hosts_of_one_process_share_a_cache() {
+        let folder = tempfile::tempdir().unwrap();
+        let one = FunctionCache::open(folder.path()).unwrap();
+        let two = FunctionCache::open(folder.path()).unwrap();
+        assert!(Arc::ptr_eq(&one, &two));
+        drop((one, two));
+        FunctionCache::open(folder.path()).unwrap();
+    }
+
+    #[test]
+    fn what_others_wrote_or_a_crash_cut_off_is_not_used() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join(FILE);
+        let cache = open(folder.path(), FILE_BYTES_MAX).unwrap();
+        for number in 1..=3 {
+            cache.insert(&key(number), vec![number; 100]);
+        }
+        drop(cache);
+        let whole = fs::read(&file).unwrap();
+        let mut changed = whole.clone();
+        changed[MAGIC.len() + 68 + 50] ^= 1;
+        changed.truncate(whole.len() - 1);
+        fs::write(&file, &changed).unwrap();
+        let cache = open(folder.path(), FILE_BYTES_MAX).unwrap();
+        let found = |number| cache.get(&key(number)).map(Cow::into_owned);
+        assert_eq!([1, 2, 3].map(found), [None, Some(vec![2; 100]), None]);
+        // The place of the one that was cut off is taken.
+        assert!(cache.insert(&key(4), vec![4; 10]) && found(4) == Some(vec![4; 10]));
+        drop(cache);
+        fs::write(folder.path().join("key"), [7; 32]).unwrap();
+        let cache = open(folder.path(), FILE_BYTES_MAX).unwrap();
+        assert_eq!([2, 4].map(|number| cache.get(&key(number))), [None, None], "with the key of another folder");
+        drop(cache);
+        fs::write(&file, "something else that is longer than the first bytes").unwrap();
+        let cache = open(folder.path(), FILE_BYTES_MAX).unwrap();
+        assert!(cache.insert(&key(1), b"one".to_vec()) && cache.get(&key(1)).is_some());
+        assert_eq!(fs::read(&file).unwrap().len(), MAGIC.len() + 68 + 3);
+    }
+
+    #[test]
+    fn a_file_that_is_full_begins_anew() {
+        let folder = tempfile::tempdir().unwrap();
+        let cache = open(folder.path(), 500).unwrap();
+        for number in 1..=4 {
+            assert!(cache.insert(&key(number), vec![number; 100]));
+        }
+        let found = [1, 2, 3, 4].map(|number| cache.get(&key(number)).is_some());
+        assert_eq!(found, [false, false, true, true]);
+        assert!(fs::metadata(folder.path().join(FILE)).unwrap().len() <= 500);
+    }
+}

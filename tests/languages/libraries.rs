@@ -1,0 +1,39 @@
+//! Libraries, templates and example plugins pass their own tests, in the tools of their languages.
+
+use std::path::Path;
+use std::process::Command;
+
+use crate::projects::{is_tested, path, said};
+
+fn run(folder: &str, program: &str, arguments: &[&str]) {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
+    let mut command = Command::new(program);
+    command.args(arguments).current_dir(&folder).env("PATH", path()).env("PYTHONDONTWRITEBYTECODE", "1");
+    let output = command.output().unwrap_or_else(|error| panic!("{program}: {error}"));
+    assert!(output.status.success(), "{}: {program} {arguments:?}\n{}", folder.display(), said(&output));
+}
+
+#[test]
+fn typescript() {
+    if !is_tested("ts") {
+        return;
+    }
+    for folder in ["sdk/typescript/probe", "plugins/pricing"] {
+        let lock = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder).join("node_modules/.package-lock.json");
+        if !lock.is_file() {
+            run(folder, "npm", &["ci", "--no-audit", "--no-fund"]);
+        }
+        run(folder, "npm", &["run", "check"]);
+        run(folder, "npm", &["test"]);
+    }
+}
+
+#[test]
+fn python() {
+    if !is_tested("python") {
+        return;
+    }
+    run("sdk/python/probe", "python3", &["-m", "pytest", "-q", "-p", "no:cacheprovider"]);
+    run("sdk/python/probe", "python3", &["-m", "mypy", "--strict", "--cache-dir=/dev/null", "wattle", "handler.py", "tests"]);
+    run("plugins/fraud", "python3", &["-m", "unittest"]);
+}
