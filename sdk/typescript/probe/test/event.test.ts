@@ -131,3 +131,11 @@ test("what cannot be JSON is rejected", () => {
     assert.match(new TestSubscriber(send).handle().failed?.reason ?? "", /^the output cannot be written as JSON: /);
   }
 });
+
+test("an integer beyond 2^53 is found wherever it is", () => {
+  for (let before = 0; before < 40; before++) {
+    const data = `{"a":"${"x".repeat(before)}","n":9007199254740993}`;
+    const look = plugin({ ports: ["out"], handle: (event) => json("out", event.json()) });
+    assert.equal(new TestSubscriber(look).handle({ data }).outputs[0]?.text(), data);
+  }
+});
