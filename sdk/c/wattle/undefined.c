@@ -10,9 +10,11 @@ typedef struct place {
   uint32_t line, column;
 } place;
 
-#define REPORT(name, parameters, words)          \
-  void __ubsan_handle_##name##_abort parameters; \
-  void __ubsan_handle_##name##_abort parameters { wattle_panic(at->file, (int)at->line, "%s", words); }
+/* Those that could go on have another name where they must not. */
+#define REPORT(name, parameters, words) ALWAYS(name##_abort, parameters, words)
+#define ALWAYS(name, parameters, words)  \
+  void __ubsan_handle_##name parameters; \
+  void __ubsan_handle_##name parameters { wattle_panic(at->file, (int)at->line, "%s", words); }
 #define ONE (const place *at)
 #define TWO (const place *at, uintptr_t first)
 #define THREE (const place *at, uintptr_t first, uintptr_t second)
@@ -33,8 +35,8 @@ REPORT(vla_bound_not_positive, TWO, "the length of an array is not positive")
 REPORT(nonnull_arg, ONE, "an argument is null that must not be")
 REPORT(nonnull_return_v1, TWO, "a result is null that must not be")
 REPORT(invalid_builtin, ONE, "zero is given to a function of the compiler that does not take it")
-REPORT(builtin_unreachable, ONE, "the end of a path is reached that should not be")
-REPORT(missing_return, ONE, "a function ends without a result")
+ALWAYS(builtin_unreachable, ONE, "the end of a path is reached that should not be")
+ALWAYS(missing_return, ONE, "a function ends without a result")
 REPORT(function_type_mismatch, TWO, "a function is called as one of another type")
 
 #endif
