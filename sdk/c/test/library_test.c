@@ -102,6 +102,9 @@ static void handle_event(const wattle_event *event, wattle_out *out) {
   } else if (wattle_is(verb, "bad-key")) {
     wattle_state_set(state, WATTLE_STR("before"), WATTLE_STR("x"));
     wattle_state_set(state, WATTLE_STR(""), WATTLE_STR("x"));
+  } else if (wattle_is(verb, "half")) {
+    send_text(out, event->data);
+    wattle_reject(out, "no");
   } else if (wattle_is(verb, "bytes")) {
     wattle_state_set(state, event->data, WATTLE_STR("x"));
   } else if (wattle_is(verb, "panic")) {
@@ -190,6 +193,7 @@ static void reading(void) {
       "order", "{\"a\":1,}", "it is not JSON: the name of a member is needed, in double quotes at line 1, column 8");
   expect_unfit("order", "1 2", "it is not JSON: there is more after the value at line 1, column 3");
   expect_unfit("order", "\"\\ud800\"", "it is not JSON: half of a surrogate pair at line 1, column 8");
+  expect_unfit("order", "\"\\ud800\\u0041\"", "it is not JSON: half of a surrogate pair at line 1, column 14");
   expect_unfit("order", "\"\xc0\x80\"", "it is not JSON: the text is not UTF-8 at line 1, column 2");
   expect_unfit(
       "order", "\"\\n\x01\"", "it is not JSON: a control character in a text needs an escape at line 1, column 4");
@@ -218,6 +222,8 @@ static void reading(void) {
       "u64 is not a whole number from 0 to 18446744073709551615");
   expect_unfit("numbers", "{\"i64\":1,\"u64\":1,\"i32\":2147483648}", "i32 is not a whole number of 32 bits");
   expect_unfit("numbers", "{\"i64\":1,\"u64\":1,\"i32\":1,\"u32\":1,\"double\":1e400}", "double is too large");
+  expect_unfit("numbers", "{\"i64\":1,\"u64\":1,\"i32\":1,\"u32\":4294967296}",
+      "u32 is not a whole number from 0 to 4294967295");
 
   wattle_test("a text that is not UTF-8 is rejected");
   WATTLE_EXPECT_TEXT(try_it("text", "a\xed\xa0\x80")->reason, "the data is not UTF-8: byte 1 begins no character");
@@ -251,6 +257,8 @@ static void failing(void) {
   const wattle_result *result = try_it("later", "");
   WATTLE_EXPECT(result->retried && result->delay_ms == 1500 && result->len == 0);
   WATTLE_EXPECT_TEXT(result->reason, "not yet");
+  result = try_it("half", "x");
+  WATTLE_EXPECT(result->rejected && result->len == 0);
   result = try_it("bad-key", "");
   WATTLE_EXPECT(result->retried && wattle_test_state("before").data == NULL);
   WATTLE_EXPECT_TEXT(result->reason, "state: writing \"\": the key is empty");
@@ -310,6 +318,12 @@ static void configured(void) {
       try_it("language", "")->reason, "the setting `language` is missing: add it to this subscriber's `config:`");
 }
 
+static void switched(void) {
+  wattle_test("a switch is true or false");
+  wattle_test_config("loud", "yes");
+  WATTLE_EXPECT_TEXT(try_it("config", "")->reason, "the setting `loud` does not fit: it should be true or false");
+}
+
 int main(void) {
   reading();
   writing();
@@ -317,5 +331,6 @@ int main(void) {
   texts();
   remembering();
   configured();
+  switched();
   return wattle_test_end();
 }

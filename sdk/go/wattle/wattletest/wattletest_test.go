@@ -58,6 +58,7 @@ func handle(event *wattle.Event, out *wattle.Outputs) error {
 	case "retry":
 		return fmt.Errorf("wrapped: %w", wattle.RetryAfter(1500*time.Microsecond, "not %s", "yet"))
 	case "reject":
+		out.Bytes(first, nil)
 		return errors.New("no")
 	case "count":
 		if _, err := state.Increment(event.Key, 3); err != nil {
@@ -161,9 +162,16 @@ func TestErrorsRejectExceptForThoseThatRetry(t *testing.T) {
 	if failure := bus.Handle(of("bytes", "a\xff")).Failure; !strings.HasSuffix(failure.Reason, "the key is not UTF-8") {
 		t.Errorf("%+v", failure)
 	}
-	failure = bus.Handle(of("text", "a\xff")).Failure
-	if failure.Reason != "the data is not UTF-8: byte 1 begins no character" {
+	failure = bus.Handle(of("text", "aé\xff")).Failure
+	if failure.Reason != "the data is not UTF-8: byte 3 begins no character" {
 		t.Errorf("%+v", failure)
+	}
+}
+
+func TestAnErrorTellsWhetherItRetriesAlsoWhereItIsWrapped(t *testing.T) {
+	retry, reject := fmt.Errorf("wrapped: %w", wattle.Retry("later")), fmt.Errorf("wrapped: %w", wattle.Reject("never"))
+	if !wattle.IsRetry(retry) || wattle.IsRetry(reject) || wattle.IsRetry(errors.New("never")) || wattle.IsRetry(nil) {
+		t.Error(wattle.IsRetry(retry), wattle.IsRetry(reject))
 	}
 }
 
