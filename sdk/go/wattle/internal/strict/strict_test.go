@@ -43,23 +43,23 @@ func TestWhatFitsIsRead(t *testing.T) {
 
 func TestWhatDoesNotFitIsNamedByItsPath(t *testing.T) {
 	for text, expected := range map[string]string{
-		`{"lines":[],"any":1}`: "id is missing",
-		`{"id":1,"any":1}`: "lines is missing",
+		`{"lines":[],"any":1}`:          "id is missing",
+		`{"id":1,"any":1}`:              "lines is missing",
 		`{"id":1,"lines":null,"any":1}`: "lines is null, and should be an array",
 		`{"id":1,"lines":[{"sku":"a","qty":1},{"sku":"a"}],"any":1}`: "lines[1].qty is missing",
-		`{"id":1,"lines":[{"sku":null,"qty":1}],"any":1}`: "lines[0].sku is null, and should be a text",
+		`{"id":1,"lines":[{"sku":null,"qty":1}],"any":1}`:            "lines[0].sku is null, and should be a text",
 		`{"id":1,"lines":[{"sku":"a","qty":"1"}],"any":1}`: "" +
 			"lines[0].qty is a text, and should be a whole number from 0 to 4294967295",
 		`{"id":1,"lines":[{"sku":"a","qty":-1}],"any":1}`: "" +
 			"lines[0].qty is not a whole number from 0 to 4294967295",
-		`{"id":1.0,"lines":[],"any":1}`: "id is not a whole number of 64 bits",
-		`{"ID":1,"lines":[],"any":1}`: "id is missing",
-		`{"id":1,"lines":[],"any":1,"nested":{}}`: "nested.X is missing",
+		`{"id":1.0,"lines":[],"any":1}`:                        "id is not a whole number of 64 bits",
+		`{"ID":1,"lines":[],"any":1}`:                          "id is missing",
+		`{"id":1,"lines":[],"any":1,"nested":{}}`:              "nested.X is missing",
 		`{"id":1,"lines":[],"any":1,"tags":{"a":{"sku":"a"}}}`: "tags.a.qty is missing",
 		`{"id":1,"lines":[],"any":1,"parent":{"id":1,"lines":[{"sku":"a"}],"any":{}}}`: "" +
 			"parent.lines[0].qty is missing",
-		`[]`: "it is an array, and should be an object",
-		`{"id":1,`: "it is not JSON: ",
+		`[]`:          "it is an array, and should be an object",
+		`{"id":1,`:    "it is not JSON: ",
 		"{\n\"id\" 1": "at line 2, column 6",
 		`{"id":1,"lines":[],"any":1,"when":"yesterday"}`: "when does not fit: ",
 	} {
