@@ -34,7 +34,12 @@ pub(super) fn build(results: &Results, wit: &Path, progress: &mut dyn FnMut(&str
     let wasm = results.target().join("made.wasm");
     progress("making the component: componentize-py");
     let mut command = tool.command(folder);
-    command.arg("-d").arg(wit).args(["-w", "plugin", "componentize", "-p", ".", "-p", LIBRARY, entry, "-o"]).arg(&wasm);
+    command
+        .arg("-q")
+        .arg("-d")
+        .arg(wit)
+        .args(["-w", "plugin", "componentize", "-p", ".", "-p", LIBRARY, entry, "-o"])
+        .arg(&wasm);
     // What is imported leaves no files that the next build would see, and has no seed of its own.
     command.env("PYTHONDONTWRITEBYTECODE", "1").env("PYTHONHASHSEED", "0");
     tool.run(command, folder, progress)?;

@@ -245,6 +245,9 @@ mod tests {
         std::os::unix::fs::symlink(at("greet"), at("sdk/loop")).unwrap();
         let results = Results::of(&at("greet"), Vec::new()).unwrap();
         let before = results.sources();
+        let mut seen = Vec::new();
+        Walk::default().files(&at("greet"), &mut |path| seen.push(path.to_owned()));
+        assert_eq!(seen, [at("greet/wattle/deep/wattle.h")]);
         std::fs::write(at("sdk/deep/wattle.h"), "2").unwrap();
         assert_ne!(results.sources(), before);
         let built = results.keep(&results.sources(), b"wasm").unwrap();
