@@ -1,7 +1,7 @@
 /**
  * @file wattle.hpp
- * Write a handler for the Wattle event bus in C++17 or newer. This is a thin layer over wattle.h, whose words and rules hold
- * here as well: what is not here is used from there.
+ * Write a handler for the Wattle event bus in C++17 or newer. This is a thin layer over wattle.h, whose words and rules
+ * hold here as well: what is not here is used from there.
  *
  * @code
  * #include "wattle.hpp"
@@ -31,7 +31,9 @@
 namespace wattle {
 
 /** A text of the C library as a view of it. */
-inline std::string_view view(wattle_str text) { return text.len ? std::string_view(text.data, text.len) : std::string_view(); }
+inline std::string_view view(wattle_str text) {
+  return text.len ? std::string_view(text.data, text.len) : std::string_view();
+}
 /** A view as a text of the C library. */
 inline wattle_str text(std::string_view of) { return wattle_str{ of.data() ? of.data() : "", of.size() }; }
 

@@ -1,5 +1,5 @@
-//! Write a handler for the Wattle event bus in Zig: a function from one event to the events that follow from it. This is a
-//! layer over the library for C (`wattle.h`), whose words and rules hold here as well.
+//! Write a handler for the Wattle event bus in Zig: a function from one event to the events that follow from it. This
+//! is a layer over the library for C (`wattle.h`), whose words and rules hold here as well.
 //!
 //! ```
 //! const wattle = @import("wattle");
@@ -14,13 +14,15 @@
 //! }
 //! ```
 //!
-//! A handler declares `ports`; and if it likes `Settings`, a struct that is its configuration, and `state_version`, a number.
+//! A handler declares `ports`; and if it likes `Settings`, a struct that is its configuration, and `state_version`, a
+//! number.
 const std = @import("std");
 /// The library for C.
 pub const c = @import("c");
 const handler = @import("handler");
 
-/// An error of a handler. `Failed`: the event failed, and `out` knows why. Any other error rejects the event by its name.
+/// An error of a handler. `Failed`: the event failed, and `out` knows why. Any other error rejects the event by its
+/// name.
 pub const Error = error{Failed};
 
 fn view(of: c.wattle_str) []const u8 {
@@ -62,8 +64,9 @@ pub const Out = struct {
     /// Memory until the event is over.
     arena: std.mem.Allocator,
 
-    /// The data as JSON, in the shape of a type: structs, slices, `[]const u8` for texts, whole numbers, floats, booleans,
-    /// enums by their names, and optionals for what may be missing or null. A field with a default may be missing.
+    /// The data as JSON, in the shape of a type: structs, slices, `[]const u8` for texts, whole numbers, floats,
+    /// booleans, enums by their names, and optionals for what may be missing or null. A field with a default may be
+    /// missing.
     pub fn read(self: *Out, comptime T: type, event: Event) !T {
         return self.parsed(T, c.wattle_event_json(event.raw, self.raw).?);
     }

@@ -1,9 +1,9 @@
 /* Labels prints what is put on a parcel: the text of a label for each order that has a carrier. */
 #include "wattle.h"
 
-#define SETTINGS(DEFAULT, REQUIRED, OPTIONAL)                                       \
-  DEFAULT(string, sender, "Wattle Shop, Elm Street 1", "Who sends the parcels.")    \
-  DEFAULT(u32, width, 40, "How many characters a line of a label has.")             \
+#define SETTINGS(DEFAULT, REQUIRED, OPTIONAL)                                    \
+  DEFAULT(string, sender, "Wattle Shop, Elm Street 1", "Who sends the parcels.") \
+  DEFAULT(u32, width, 40, "How many characters a line of a label has.")          \
   OPTIONAL(string, note, "A line at the end of each label.")
 WATTLE_CONFIG(settings, SETTINGS)
 
@@ -48,15 +48,15 @@ static void handle(const wattle_event *event, wattle_out *out) {
   add(&to, wattle_format(out, "From: %.*s", WATTLE_ARG(config->sender)));
   add(&to, wattle_format(out, "To:   %.*s, %.*s", WATTLE_ARG(name), WATTLE_ARG(country)));
   add(&to, wattle_format(out, "Order %.*s, %llu.%03llu kg", WATTLE_ARG(order), (unsigned long long)(grams / 1000),
-                         (unsigned long long)(grams % 1000)));
+               (unsigned long long)(grams % 1000)));
   if (config->note) add(&to, *config->note);
 
   wattle_send(out, (wattle_output){
-    .port = "printed",
-    .data = to.text,
-    .type = WATTLE_STR("label.printed"),
-    .content_type = WATTLE_STR("text/plain; charset=utf-8"),
-  });
+                       .port = "printed",
+                       .data = to.text,
+                       .type = WATTLE_STR("label.printed"),
+                       .content_type = WATTLE_STR("text/plain; charset=utf-8"),
+                   });
   wattle_send_attribute(out, "subject", id);
 }
 

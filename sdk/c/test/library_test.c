@@ -1,16 +1,16 @@
-/* What the library promises, tried on this machine: `make test` runs it, under the sanitizers. The verbs of the plugin under test
- * are types of events. */
+/* What the library promises, tried on this machine: `make test` runs it, under the sanitizers. The verbs of the plugin
+ * under test are types of events. */
 #include "../wattle/test/wattle_test.h"
 
 #include <stdio.h>
 
-#define SETTINGS(DEFAULT, REQUIRED, OPTIONAL)                        \
-  DEFAULT(string, word, "hello", "A text.")                          \
-  DEFAULT(u32, times, 2, "A whole number.")                          \
-  DEFAULT(i64, least, -9223372036854775807, "A large one.")          \
-  DEFAULT(number, ratio, 0.5, "A number.")                           \
-  DEFAULT(boolean, loud, true, "A switch.")                          \
-  OPTIONAL(string, end, "A text that may be missing.")               \
+#define SETTINGS(DEFAULT, REQUIRED, OPTIONAL)               \
+  DEFAULT(string, word, "hello", "A text.")                 \
+  DEFAULT(u32, times, 2, "A whole number.")                 \
+  DEFAULT(i64, least, -9223372036854775807, "A large one.") \
+  DEFAULT(number, ratio, 0.5, "A number.")                  \
+  DEFAULT(boolean, loud, true, "A switch.")                 \
+  OPTIONAL(string, end, "A text that may be missing.")      \
   OPTIONAL(u64, most, "A number that may be missing.")
 WATTLE_CONFIG(settings, SETTINGS)
 
@@ -76,22 +76,35 @@ static void keys(wattle_out *out) {
 static void handle_event(const wattle_event *event, wattle_out *out) {
   wattle_str verb = event->type;
   wattle_bucket *state = wattle_state(out);
-  if (wattle_is(verb, "order")) order(event, out);
-  else if (wattle_is(verb, "numbers")) numbers(event, out);
-  else if (wattle_is(verb, "write")) write_all(event, out);
-  else if (wattle_is(verb, "keys")) keys(out);
-  else if (wattle_is(verb, "text")) send_text(out, wattle_event_text(event, out));
-  else if (wattle_is(verb, "nan")) wattle_write_double(wattle_json_begin(out), NULL, strtod("nan", NULL));
-  else if (wattle_is(verb, "no-port")) wattle_send(out, (wattle_output){ .port = "third" });
-  else if (wattle_is(verb, "later")) wattle_retry_after(out, 1500, "not %s", "yet");
-  else if (wattle_is(verb, "no")) wattle_reject(out, "%.*s", WATTLE_ARG(event->data));
-  else if (wattle_is(verb, "language")) send_text(out, required_get(out)->language);
+  if (wattle_is(verb, "order"))
+    order(event, out);
+  else if (wattle_is(verb, "numbers"))
+    numbers(event, out);
+  else if (wattle_is(verb, "write"))
+    write_all(event, out);
+  else if (wattle_is(verb, "keys"))
+    keys(out);
+  else if (wattle_is(verb, "text"))
+    send_text(out, wattle_event_text(event, out));
+  else if (wattle_is(verb, "nan"))
+    wattle_write_double(wattle_json_begin(out), NULL, strtod("nan", NULL));
+  else if (wattle_is(verb, "no-port"))
+    wattle_send(out, (wattle_output){ .port = "third" });
+  else if (wattle_is(verb, "later"))
+    wattle_retry_after(out, 1500, "not %s", "yet");
+  else if (wattle_is(verb, "no"))
+    wattle_reject(out, "%.*s", WATTLE_ARG(event->data));
+  else if (wattle_is(verb, "language"))
+    send_text(out, required_get(out)->language);
   else if (wattle_is(verb, "count")) {
     int64_t sum = wattle_state_increment(state, event->key, 3);
     send_text(out, wattle_format(out, "%lld", (long long)sum));
   } else if (wattle_is(verb, "bad-key")) {
     wattle_state_set(state, WATTLE_STR("before"), WATTLE_STR("x"));
     wattle_state_set(state, WATTLE_STR(""), WATTLE_STR("x"));
+  } else if (wattle_is(verb, "half")) {
+    send_text(out, event->data);
+    wattle_reject(out, "no");
   } else if (wattle_is(verb, "bytes")) {
     wattle_state_set(state, event->data, WATTLE_STR("x"));
   } else if (wattle_is(verb, "panic")) {
@@ -109,8 +122,8 @@ static void handle_event(const wattle_event *event, wattle_out *out) {
   } else if (wattle_is(verb, "config")) {
     const settings *of = settings_get(out);
     send_text(out, wattle_format(out, "%.*s %u %lld %g %d %s %llu", WATTLE_ARG(of->word), (unsigned)of->times,
-                                 (long long)of->least, of->ratio, of->loud, of->end ? of->end->data : "-",
-                                 of->most ? (unsigned long long)*of->most : 0));
+                       (long long)of->least, of->ratio, of->loud, of->end ? of->end->data : "-",
+                       of->most ? (unsigned long long)*of->most : 0));
   } else if (wattle_is(verb, "attributes")) {
     wattle_str subject;
     bool is_there = wattle_attribute(out, "subject", &subject);
@@ -149,9 +162,11 @@ static void expect_unfit(const char *type, const char *data, const char *reason)
 
 static void reading(void) {
   wattle_test("what fits is read, and of names that occur twice the last one counts");
-  WATTLE_EXPECT_TEXT(OUTPUT(try_it("order", " {\"id\":\"x\",\"id\":\"o-1\",\"items\":[{\"qty\":1},{\"qty\":4294967295}],"
-                                            "\"customer\":{\"name\":\"\\u00e9\\ud83e\\udd80\\n\\/\"},\"more\":[[{}]]}\n"), 0),
-                     "o-1 4294967296 é🦀\n/");
+  WATTLE_EXPECT_TEXT(
+      OUTPUT(try_it("order", " {\"id\":\"x\",\"id\":\"o-1\",\"items\":[{\"qty\":1},{\"qty\":4294967295}],"
+                             "\"customer\":{\"name\":\"\\u00e9\\ud83e\\udd80\\n\\/\"},\"more\":[[{}]]}\n"),
+          0),
+      "o-1 4294967296 é🦀\n/");
 
   wattle_test("what does not fit is rejected with its path");
   expect_unfit("order", "{}", "id is missing");
@@ -161,21 +176,27 @@ static void reading(void) {
   expect_unfit("order", "{\"id\":\"x\",\"items\":{}}", "items is an object, and should be an array");
   expect_unfit("order", "{\"id\":\"x\",\"items\":[{\"qty\":1},{}]}", "items[1].qty is missing");
   expect_unfit("order", "{\"id\":\"x\",\"items\":[7]}", "items[0] is a number, and should be an object");
-  expect_unfit("order", "{\"id\":\"x\",\"items\":[{\"qty\":-1}]}", "items[0].qty is not a whole number from 0 to 4294967295");
-  expect_unfit("order", "{\"id\":\"x\",\"items\":[{\"qty\":1.0}]}", "items[0].qty is not a whole number from 0 to 4294967295");
+  expect_unfit(
+      "order", "{\"id\":\"x\",\"items\":[{\"qty\":-1}]}", "items[0].qty is not a whole number from 0 to 4294967295");
+  expect_unfit(
+      "order", "{\"id\":\"x\",\"items\":[{\"qty\":1.0}]}", "items[0].qty is not a whole number from 0 to 4294967295");
   expect_unfit("order", "{\"id\":\"x\",\"items\":[]}", "customer is missing");
-  expect_unfit("order", "{\"id\":\"x\",\"items\":[],\"customer\":{\"name\":[]}}", "customer.name is an array, and should be a text");
+  expect_unfit("order", "{\"id\":\"x\",\"items\":[],\"customer\":{\"name\":[]}}",
+      "customer.name is an array, and should be a text");
 
   wattle_test("what is no JSON is rejected with the place");
   expect_unfit("order", "", "it is not JSON: a value is needed at line 1, column 1");
   expect_unfit("order", "{\n \"é\" 1", "it is not JSON: `:` is needed after the name of a member at line 2, column 6");
   expect_unfit("order", "[1,]", "it is not JSON: no value begins so at line 1, column 4");
   expect_unfit("order", "[01]", "it is not JSON: `,` or `]` is needed at line 1, column 3");
-  expect_unfit("order", "{\"a\":1,}", "it is not JSON: the name of a member is needed, in double quotes at line 1, column 8");
+  expect_unfit(
+      "order", "{\"a\":1,}", "it is not JSON: the name of a member is needed, in double quotes at line 1, column 8");
   expect_unfit("order", "1 2", "it is not JSON: there is more after the value at line 1, column 3");
   expect_unfit("order", "\"\\ud800\"", "it is not JSON: half of a surrogate pair at line 1, column 8");
+  expect_unfit("order", "\"\\ud800\\u0041\"", "it is not JSON: half of a surrogate pair at line 1, column 14");
   expect_unfit("order", "\"\xc0\x80\"", "it is not JSON: the text is not UTF-8 at line 1, column 2");
-  expect_unfit("order", "\"\\n\x01\"", "it is not JSON: a control character in a text needs an escape at line 1, column 4");
+  expect_unfit(
+      "order", "\"\\n\x01\"", "it is not JSON: a control character in a text needs an escape at line 1, column 4");
   expect_unfit("order", "\"\\x\"", "it is not JSON: no such escape at line 1, column 4");
   expect_unfit("order", "\"a", "it is not JSON: the text has no end at line 1, column 3");
   expect_unfit("order", "\"a\\", "it is not JSON: the text has no end at line 1, column 4");
@@ -189,15 +210,20 @@ static void reading(void) {
   expect_unfit("order", deep + 1, "it is not JSON: there is more after the value at line 1, column 255");
 
   wattle_test("numbers are exact, or refused");
-  WATTLE_EXPECT_TEXT(OUTPUT(try_it("numbers", "{\"i64\":-9223372036854775808,\"u64\":18446744073709551615,\"i32\":-2147483648,"
-                                              "\"u32\":0,\"double\":0.30000000000000004,\"none\":null}"), 0),
-                     "[-9223372036854775808,18446744073709551615,-2147483648,0,0.30000000000000004,7]");
+  WATTLE_EXPECT_TEXT(
+      OUTPUT(try_it("numbers", "{\"i64\":-9223372036854775808,\"u64\":18446744073709551615,\"i32\":-2147483648,"
+                               "\"u32\":0,\"double\":0.30000000000000004,\"none\":null}"),
+          0),
+      "[-9223372036854775808,18446744073709551615,-2147483648,0,0.30000000000000004,7]");
   expect_unfit("numbers", "{\"i64\":9223372036854775808}", "i64 is not a whole number of 64 bits");
   expect_unfit("numbers", "{\"i64\":-9223372036854775809}", "i64 is not a whole number of 64 bits");
   expect_unfit("numbers", "{\"i64\":1e2}", "i64 is not a whole number of 64 bits");
-  expect_unfit("numbers", "{\"i64\":1,\"u64\":18446744073709551616}", "u64 is not a whole number from 0 to 18446744073709551615");
+  expect_unfit("numbers", "{\"i64\":1,\"u64\":18446744073709551616}",
+      "u64 is not a whole number from 0 to 18446744073709551615");
   expect_unfit("numbers", "{\"i64\":1,\"u64\":1,\"i32\":2147483648}", "i32 is not a whole number of 32 bits");
   expect_unfit("numbers", "{\"i64\":1,\"u64\":1,\"i32\":1,\"u32\":1,\"double\":1e400}", "double is too large");
+  expect_unfit("numbers", "{\"i64\":1,\"u64\":1,\"i32\":1,\"u32\":4294967296}",
+      "u32 is not a whole number from 0 to 4294967295");
 
   wattle_test("a text that is not UTF-8 is rejected");
   WATTLE_EXPECT_TEXT(try_it("text", "a\xed\xa0\x80")->reason, "the data is not UTF-8: byte 1 begins no character");
@@ -222,7 +248,8 @@ static void writing(void) {
 
   wattle_test("a port that is not the plugin's ends it, with the name");
   result = try_it("no-port", "");
-  WATTLE_EXPECT(result->panicked && strstr(result->reason.data, "library_test.c:") && strstr(result->reason.data, ": the plugin has no port `third`"));
+  WATTLE_EXPECT(result->panicked && strstr(result->reason.data, "library_test.c:") &&
+                strstr(result->reason.data, ": the plugin has no port `third`"));
 }
 
 static void failing(void) {
@@ -230,6 +257,8 @@ static void failing(void) {
   const wattle_result *result = try_it("later", "");
   WATTLE_EXPECT(result->retried && result->delay_ms == 1500 && result->len == 0);
   WATTLE_EXPECT_TEXT(result->reason, "not yet");
+  result = try_it("half", "x");
+  WATTLE_EXPECT(result->rejected && result->len == 0);
   result = try_it("bad-key", "");
   WATTLE_EXPECT(result->retried && wattle_test_state("before").data == NULL);
   WATTLE_EXPECT_TEXT(result->reason, "state: writing \"\": the key is empty");
@@ -252,7 +281,8 @@ static void texts(void) {
   WATTLE_EXPECT_TEXT(try_it("no", "a\xffz")->reason, "a?z");
   WATTLE_EXPECT_TEXT(try_it("bytes", "a\xff")->reason, "state: writing \"a?\": the key is not UTF-8");
   const wattle_result *result = try_it("type", "\xff");
-  WATTLE_EXPECT(result->panicked && strstr(result->reason.data, "what is sent to `first` has a text that is not UTF-8"));
+  WATTLE_EXPECT(
+      result->panicked && strstr(result->reason.data, "what is sent to `first` has a text that is not UTF-8"));
   result = try_it("panic", "two\nlines \xff");
   WATTLE_EXPECT(result->panicked && strstr(result->reason.data, ": two lines ?"));
 }
@@ -276,15 +306,22 @@ static void configured(void) {
   wattle_test_config("loud", "false");
   wattle_test_config("end", "!");
   wattle_test_config("most", "18446744073709551615");
-  WATTLE_EXPECT_TEXT(OUTPUT(try_it("config", ""), 0), "hello 4294967295 -9223372036854775807 1000 0 ! 18446744073709551615");
+  WATTLE_EXPECT_TEXT(
+      OUTPUT(try_it("config", ""), 0), "hello 4294967295 -9223372036854775807 1000 0 ! 18446744073709551615");
 
   wattle_test("a setting that does not fit tries again, without its value");
   wattle_test_config("times", "secret");
   WATTLE_EXPECT(try_it("config", "")->retried);
   WATTLE_EXPECT_TEXT(try_it("config", "")->reason,
-                     "the setting `times` does not fit: it should be a whole number from 0 to 4294967295");
-  WATTLE_EXPECT_TEXT(try_it("language", "")->reason,
-                     "the setting `language` is missing: add it to this subscriber's `config:`");
+      "the setting `times` does not fit: it should be a whole number from 0 to 4294967295");
+  WATTLE_EXPECT_TEXT(
+      try_it("language", "")->reason, "the setting `language` is missing: add it to this subscriber's `config:`");
+}
+
+static void switched(void) {
+  wattle_test("a switch is true or false");
+  wattle_test_config("loud", "yes");
+  WATTLE_EXPECT_TEXT(try_it("config", "")->reason, "the setting `loud` does not fit: it should be true or false");
 }
 
 int main(void) {
@@ -294,5 +331,6 @@ int main(void) {
   texts();
   remembering();
   configured();
+  switched();
   return wattle_test_end();
 }

@@ -32,7 +32,8 @@ const wattle_event *wattle_batch_next(wattle_batch *batch) {
 uint32_t wattle_batch_length(const wattle_batch *batch) { return batch->len; }
 
 const wattle_event *wattle_batch_event(const wattle_batch *batch, uint32_t index) {
-  if (index >= batch->len) WATTLE_PANIC("there is no event %u: the batch has %u", (unsigned)index, (unsigned)batch->len);
+  if (index >= batch->len)
+    WATTLE_PANIC("there is no event %u: the batch has %u", (unsigned)index, (unsigned)batch->len);
   return &batch->events[index];
 }
 
@@ -79,13 +80,14 @@ void wattle_send_at(const char *file, int line, wattle_out *out, wattle_output o
   if (out->has_failed) return;
   if (out->len == out->capacity) {
     size_t capacity = out->capacity ? out->capacity * 2 : 64;
-    out->sent = (wattle_sent *)wattle_arena_grow(&wattle_call_memory, out->sent, out->len * sizeof *out->sent,
-                                                 capacity * sizeof *out->sent);
+    out->sent = (wattle_sent *)wattle_arena_grow(
+        &wattle_call_memory, out->sent, out->len * sizeof *out->sent, capacity * sizeof *out->sent);
     out->capacity = capacity;
   }
   const wattle_str texts[] = { output.key, output.type, output.content_type };
   for (size_t at = 0; at < sizeof texts / sizeof *texts; at++)
-    if (!wattle_utf8_valid(texts[at])) wattle_panic(file, line, "what is sent to `%s` has a text that is not UTF-8", output.port);
+    if (!wattle_utf8_valid(texts[at]))
+      wattle_panic(file, line, "what is sent to `%s` has a text that is not UTF-8", output.port);
   wattle_sent *sent = &out->sent[out->len];
   sent->event = out->event;
   sent->port = port_number(file, line, output.port);
@@ -98,8 +100,8 @@ void wattle_send_at(const char *file, int line, wattle_out *out, wattle_output o
   out->len++;
 }
 
-/* A line end would begin a further attribute, which could be anything, such as `delay`. A zero byte in its place is what the
- * bus refuses, and names. */
+/* A line end would begin a further attribute, which could be anything, such as `delay`. A zero byte in its place is
+ * what the bus refuses, and names. */
 static char *one_line(char *to, wattle_str text, bool is_name) {
   for (size_t at = 0; at < text.len; at++) {
     char byte = text.data[at];
@@ -136,11 +138,11 @@ void wattle_fail(wattle_out *out, wattle_action action, uint64_t delay_ms, wattl
   wattle_utf8_mend((char *)(uintptr_t)out->reason.data, reason.len);
 }
 
-#define FAIL(action, delay_ms)                                                       \
-  va_list arguments;                                                                 \
-  va_start(arguments, format);                                                       \
-  wattle_str reason = wattle_arena_format(&wattle_event_memory, format, arguments);  \
-  va_end(arguments);                                                                 \
+#define FAIL(action, delay_ms)                                                      \
+  va_list arguments;                                                                \
+  va_start(arguments, format);                                                      \
+  wattle_str reason = wattle_arena_format(&wattle_event_memory, format, arguments); \
+  va_end(arguments);                                                                \
   wattle_fail(out, action, delay_ms, reason);
 
 void wattle_reject(wattle_out *out, const char *format, ...) { FAIL(WATTLE_REJECTED, 0) }

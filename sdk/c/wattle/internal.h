@@ -141,8 +141,8 @@ bool wattle_host_delete(int32_t bucket, wattle_str key, wattle_str *why);
 bool wattle_host_exists(int32_t bucket, wattle_str key, bool *is_there, wattle_str *why);
 bool wattle_host_increment(int32_t bucket, wattle_str key, int64_t delta, int64_t *sum, wattle_str *why);
 /** The keys after `cursor`, or the first ones where it has no data. `next` has no data after the last page. */
-bool wattle_host_keys(int32_t bucket, wattle_str cursor, const wattle_str **keys, size_t *len, wattle_str *next,
-                      wattle_str *why);
+bool wattle_host_keys(
+    int32_t bucket, wattle_str cursor, const wattle_str **keys, size_t *len, wattle_str *next, wattle_str *why);
 /** @} */
 
 /** The level of a panic, above those of wattle_level. */

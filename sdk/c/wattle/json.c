@@ -65,8 +65,8 @@ static void unfit(const wattle_value *value, wattle_str what) {
   char path[1024];
   const char *at = path_to(value, path, path + sizeof path);
   if (!*at) at = "it";
-  wattle_str reason = wattle_format(value->of->out, "%.*s: %s %.*s", WATTLE_ARG(value->of->about), at,
-                                    WATTLE_ARG(what));
+  wattle_str reason =
+      wattle_format(value->of->out, "%.*s: %s %.*s", WATTLE_ARG(value->of->about), at, WATTLE_ARG(what));
   wattle_fail(value->of->out, value->of->action, 0, reason);
 }
 
@@ -84,8 +84,10 @@ static const char *kind_name(wattle_kind kind) {
 
 /* It is of another kind. Its content is not shown: it may be a secret, and reasons are kept. */
 static void unfit_kind(const wattle_value *value, const char *wanted) {
-  if (value->kind == WATTLE_MISSING) wattle_unfit(value, "is missing");
-  else wattle_unfit(value, "is %s, and should be %s", kind_name(value->kind), wanted);
+  if (value->kind == WATTLE_MISSING)
+    wattle_unfit(value, "is missing");
+  else
+    wattle_unfit(value, "is %s, and should be %s", kind_name(value->kind), wanted);
 }
 
 /* ---- The parser ---- */
@@ -152,7 +154,8 @@ static bool escaped_character(parser *p, char **to) {
   return true;
 }
 
-/* From behind the first quote, at an escape, to behind the last one: what came before it, and the rest without escapes. */
+/* From behind the first quote, at an escape, to behind the last one: what came before it, and the rest without escapes.
+ */
 static bool text_with_escapes(parser *p, const char *start, wattle_str *text) {
   /* What is escaped never becomes longer. */
   size_t bytes_max = (size_t)(p->end - start);
@@ -223,8 +226,10 @@ static bool digits(parser *p) {
 static bool number(parser *p, wattle_str *into) {
   const char *start = p->at;
   if (*p->at == '-') p->at++;
-  if (p->at < p->end && *p->at == '0') p->at++;
-  else if (!digits(p)) return false;
+  if (p->at < p->end && *p->at == '0')
+    p->at++;
+  else if (!digits(p))
+    return false;
   if (p->at < p->end && *p->at == '.') {
     p->at++;
     if (!digits(p)) return false;
@@ -257,8 +262,10 @@ static wattle_value *new_value(const document *of, const wattle_value *parent) {
 
 static void append(wattle_value *parent, wattle_value *child) {
   child->index = parent->len++;
-  if (parent->last) parent->last->next = child;
-  else parent->first = child;
+  if (parent->last)
+    parent->last->next = child;
+  else
+    parent->first = child;
   parent->last = child;
 }
 
@@ -281,12 +288,31 @@ static bool begin_value(parser *p, wattle_value *value) {
   value->raw.data = p->at;
   bool fits = true;
   switch (*p->at) {
-    case '{': value->kind = WATTLE_OBJECT; p->at++; return true;
-    case '[': value->kind = WATTLE_ARRAY; p->at++; return true;
-    case '"': value->kind = WATTLE_TEXT; p->at++; fits = text(p, &value->text); break;
-    case 't': value->kind = WATTLE_BOOLEAN; fits = word(p, "true"); break;
-    case 'f': value->kind = WATTLE_BOOLEAN; fits = word(p, "false"); break;
-    case 'n': value->kind = WATTLE_NULL; fits = word(p, "null"); break;
+    case '{':
+      value->kind = WATTLE_OBJECT;
+      p->at++;
+      return true;
+    case '[':
+      value->kind = WATTLE_ARRAY;
+      p->at++;
+      return true;
+    case '"':
+      value->kind = WATTLE_TEXT;
+      p->at++;
+      fits = text(p, &value->text);
+      break;
+    case 't':
+      value->kind = WATTLE_BOOLEAN;
+      fits = word(p, "true");
+      break;
+    case 'f':
+      value->kind = WATTLE_BOOLEAN;
+      fits = word(p, "false");
+      break;
+    case 'n':
+      value->kind = WATTLE_NULL;
+      fits = word(p, "null");
+      break;
     default:
       if (*p->at != '-' && !is_digit(p)) return problem(p, "no value begins so");
       value->kind = WATTLE_NUMBER;
@@ -351,8 +377,10 @@ const wattle_value *wattle_json_read(wattle_out *out, wattle_str json, wattle_ac
   if (root) return root;
   unsigned line = 1, column = 1;
   for (const char *at = p.start; at < p.at; at++) {
-    if (*at == '\n') line++, column = 1;
-    else column += ((unsigned char)*at & 0xc0) != 0x80;
+    if (*at == '\n')
+      line++, column = 1;
+    else
+      column += ((unsigned char)*at & 0xc0) != 0x80;
   }
   wattle_value *missing = new_value(of, NULL);
   wattle_unfit(missing, "is not JSON: %s at line %u, column %u", p.problem, line, column);
@@ -449,16 +477,16 @@ bool wattle_number_double(wattle_str digits, double *into) {
   return digits.len > 0 && end == copy + digits.len && isfinite(*into);
 }
 
-#define WHOLE(type, function, read, wide, is_within, range)                           \
-  type function(const wattle_value *value, const char *name) {                        \
-    wide number = 0;                                                                  \
-    value = of_kind(value, name, WATTLE_NUMBER);                                      \
-    if (value->kind != WATTLE_NUMBER) return 0;                                       \
-    if (!read(value->text, &number) || !(is_within)) {                                \
-      wattle_unfit(value, "is not a whole number " range);                            \
-      return 0;                                                                       \
-    }                                                                                 \
-    return (type)number;                                                              \
+#define WHOLE(type, function, read, wide, is_within, range)    \
+  type function(const wattle_value *value, const char *name) { \
+    wide number = 0;                                           \
+    value = of_kind(value, name, WATTLE_NUMBER);               \
+    if (value->kind != WATTLE_NUMBER) return 0;                \
+    if (!read(value->text, &number) || !(is_within)) {         \
+      wattle_unfit(value, "is not a whole number " range);     \
+      return 0;                                                \
+    }                                                          \
+    return (type)number;                                       \
   }
 
 WHOLE(int64_t, wattle_i64, wattle_number_i64, int64_t, true, "of 64 bits")
@@ -476,10 +504,10 @@ double wattle_double(const wattle_value *value, const char *name) {
   return number;
 }
 
-#define OR(type, function)                                                            \
-  type function##_or(const wattle_value *value, const char *name, type otherwise) {   \
-    value = wattle_get(value, name);                                                  \
-    return value->kind > WATTLE_NULL ? function(value, NULL) : otherwise;             \
+#define OR(type, function)                                                          \
+  type function##_or(const wattle_value *value, const char *name, type otherwise) { \
+    value = wattle_get(value, name);                                                \
+    return value->kind > WATTLE_NULL ? function(value, NULL) : otherwise;           \
   }
 
 OR(wattle_str, wattle_string)

@@ -45,23 +45,22 @@ bool wattle_setting_boolean(wattle_out *out, const char *name, bool is_required,
   return *value || wattle_is(text, "false") || misfit(out, name, fits, "true or false");
 }
 
-#define WHOLE(type, function, read, wide, is_within, wanted)                                             \
-  bool function(wattle_out *out, const char *name, bool is_required, bool *fits, type *value) {         \
-    wattle_str text;                                                                                    \
-    wide number = 0;                                                                                    \
-    if (!said(out, name, is_required, fits, &text)) return false;                                       \
-    if (!read(text, &number) || !(is_within)) return misfit(out, name, fits, wanted);                   \
-    *value = (type)number;                                                                              \
-    return true;                                                                                        \
+#define WHOLE(type, function, read, wide, is_within, wanted)                                    \
+  bool function(wattle_out *out, const char *name, bool is_required, bool *fits, type *value) { \
+    wattle_str text;                                                                            \
+    wide number = 0;                                                                            \
+    if (!said(out, name, is_required, fits, &text)) return false;                               \
+    if (!read(text, &number) || !(is_within)) return misfit(out, name, fits, wanted);           \
+    *value = (type)number;                                                                      \
+    return true;                                                                                \
   }
 
 WHOLE(int32_t, wattle_setting_i32, wattle_number_i64, int64_t, number >= INT32_MIN && number <= INT32_MAX,
-      "a whole number of 32 bits")
+    "a whole number of 32 bits")
 WHOLE(uint32_t, wattle_setting_u32, wattle_number_u64, uint64_t, number <= UINT32_MAX,
-      "a whole number from 0 to 4294967295")
+    "a whole number from 0 to 4294967295")
 WHOLE(int64_t, wattle_setting_i64, wattle_number_i64, int64_t, true, "a whole number of 64 bits")
-WHOLE(uint64_t, wattle_setting_u64, wattle_number_u64, uint64_t, true,
-      "a whole number from 0 to 18446744073709551615")
+WHOLE(uint64_t, wattle_setting_u64, wattle_number_u64, uint64_t, true, "a whole number from 0 to 18446744073709551615")
 
 bool wattle_setting_number(wattle_out *out, const char *name, bool is_required, bool *fits, double *value) {
   wattle_str text;

@@ -83,8 +83,8 @@ bool wattle_state_get(wattle_bucket *bucket, wattle_str key, wattle_str *value) 
 
 const wattle_value *wattle_state_json(wattle_bucket *bucket, wattle_str key) {
   int shown = key.len > SHOWN_BYTES ? SHOWN_BYTES : (int)key.len;
-  wattle_str about = wattle_format(bucket->out, "state: what is under \"%.*s\" is not what this plugin reads", shown,
-                                   key.data);
+  wattle_str about =
+      wattle_format(bucket->out, "state: what is under \"%.*s\" is not what this plugin reads", shown, key.data);
   wattle_str value;
   if (!wattle_state_get(bucket, key, &value)) return wattle_json_missing(bucket->out, WATTLE_RETRIED, about);
   return wattle_json_read(bucket->out, value, WATTLE_RETRIED, about);

@@ -5,7 +5,10 @@ size_t wattle_utf8_character(const char *text, size_t len) {
   const unsigned char *at = (const unsigned char *)text;
   if (len == 0) return 0;
   if (at[0] < 0x80) return 1;
-  size_t size = at[0] >= 0xc2 && at[0] < 0xe0 ? 2 : at[0] >= 0xe0 && at[0] < 0xf0 ? 3 : at[0] >= 0xf0 && at[0] < 0xf5 ? 4 : 0;
+  size_t size = at[0] >= 0xc2 && at[0] < 0xe0   ? 2
+                : at[0] >= 0xe0 && at[0] < 0xf0 ? 3
+                : at[0] >= 0xf0 && at[0] < 0xf5 ? 4
+                                                : 0;
   if (size == 0 || len < size) return 0;
   for (size_t i = 1; i < size; i++)
     if ((at[i] & 0xc0) != 0x80) return 0;

@@ -1,7 +1,7 @@
 /* The host of internal.h over the bus: the plugin contract (wit/plugin.wit) as the canonical ABI of components has it.
  *
- * Everything that the host hands over comes through `cabi_realloc` and is in an arena, so that nothing of it has to be freed one
- * by one. Results are read by the host until it calls the `cabi_post_…` of the function. */
+ * Everything that the host hands over comes through `cabi_realloc` and is in an arena, so that nothing of it has to be
+ * freed one by one. Results are read by the host until it calls the `cabi_post_…` of the function. */
 #ifdef __wasm__
 
 #include "internal.h"
@@ -128,7 +128,7 @@ _Static_assert(sizeof(event) == 40 && offsetof(event, data) == 28, "the layout o
 _Static_assert(sizeof(output) == 52 && offsetof(output, type) == 20, "the layout of the canonical ABI");
 _Static_assert(sizeof(handled) == 56 && offsetof(handled, failure) == 16, "the layout of the canonical ABI");
 _Static_assert(offsetof(handled, failure.action) == 24 && offsetof(handled, failure.action.retry.ms) == 40,
-               "the layout of the canonical ABI");
+    "the layout of the canonical ABI");
 _Static_assert(offsetof(handled, failure.reason) == 48, "the layout of the canonical ABI");
 
 /* ---- Imports ---- */
@@ -136,15 +136,20 @@ _Static_assert(offsetof(handled, failure.reason) == 48, "the layout of the canon
 IMPORT(CONTEXT, "current") void import_current(uint32_t index);
 IMPORT(CONTEXT, "attributes") void import_attributes(text *lines);
 IMPORT(CONTEXT, "ports") void import_ports(list *ports);
-IMPORT(LOGGING, "log") void import_log(int32_t level, const char *context, size_t context_len, const char *line, size_t line_len);
+IMPORT(LOGGING, "log")
+void import_log(int32_t level, const char *context, size_t context_len, const char *line, size_t line_len);
 IMPORT(CONFIG, "get") void import_config(const char *name, size_t name_len, option_result *value);
 IMPORT(STORE, "open") void import_open(const char *name, size_t name_len, handle_result *bucket);
 IMPORT(STORE, "[resource-drop]bucket") void import_close(int32_t bucket);
-IMPORT(STORE, "[method]bucket.get") void import_get(int32_t bucket, const char *key, size_t key_len, option_result *value);
+IMPORT(STORE, "[method]bucket.get")
+void import_get(int32_t bucket, const char *key, size_t key_len, option_result *value);
 IMPORT(STORE, "[method]bucket.set")
-void import_set(int32_t bucket, const char *key, size_t key_len, const char *value, size_t value_len, unit_result *result);
-IMPORT(STORE, "[method]bucket.delete") void import_delete(int32_t bucket, const char *key, size_t key_len, unit_result *result);
-IMPORT(STORE, "[method]bucket.exists") void import_exists(int32_t bucket, const char *key, size_t key_len, bool_result *result);
+void import_set(
+    int32_t bucket, const char *key, size_t key_len, const char *value, size_t value_len, unit_result *result);
+IMPORT(STORE, "[method]bucket.delete")
+void import_delete(int32_t bucket, const char *key, size_t key_len, unit_result *result);
+IMPORT(STORE, "[method]bucket.exists")
+void import_exists(int32_t bucket, const char *key, size_t key_len, bool_result *result);
 IMPORT(STORE, "[method]bucket.list-keys")
 void import_keys(int32_t bucket, int32_t has_cursor, const char *cursor, size_t cursor_len, keys_result *result);
 IMPORT(ATOMICS, "increment")
@@ -254,8 +259,8 @@ bool wattle_host_increment(int32_t bucket, wattle_str key, int64_t delta, int64_
   return true;
 }
 
-bool wattle_host_keys(int32_t bucket, wattle_str cursor, const wattle_str **keys, size_t *len, wattle_str *next,
-                      wattle_str *why) {
+bool wattle_host_keys(
+    int32_t bucket, wattle_str cursor, const wattle_str **keys, size_t *len, wattle_str *next, wattle_str *why) {
   keys_result result;
   import_keys(bucket, cursor.data != NULL, cursor.data, cursor.len, &result);
   if (!CHECKED(result, why)) return false;
@@ -308,8 +313,8 @@ static list outputs_of(const wattle_out *out) {
 }
 
 EXPORT(HANDLER "#handle")
-handled *handle(const char *topic, size_t topic_len, uint32_t partition, const char *content_type, size_t content_type_len,
-                const event *events, size_t len) {
+handled *handle(const char *topic, size_t topic_len, uint32_t partition, const char *content_type,
+    size_t content_type_len, const event *events, size_t len) {
   static handled answer;
   wattle_out out;
   wattle_batch batch;
@@ -350,7 +355,8 @@ EXPORT("cabi_post_" HANDLER "#handle") void after_handle(handled *answer) {
 
 /* ---- Functions of the C library ---- */
 
-/* Its generators are seeded once for each instance. These are seeded for each event, when they are first asked: SplitMix64. */
+/* Its generators are seeded once for each instance. These are seeded for each event, when they are first asked:
+ * SplitMix64. */
 static uint64_t random_state;
 
 static uint64_t next_random(void) {

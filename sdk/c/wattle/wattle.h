@@ -17,16 +17,16 @@
  * WATTLE_PLUGIN(handle, "greeted")
  * @endcode
  *
- * A handler is called for one event after the other and should depend on nothing else, except for what it keeps in state:
- * what it keeps in static variables is a cache that may be gone at the next event. Time is the event's time, `rand` and
- * `getentropy` follow from the event, and `printf` writes a log line.
+ * A handler is called for one event after the other and should depend on nothing else, except for what it keeps in
+ * state: what it keeps in static variables is a cache that may be gone at the next event. Time is the event's time,
+ * `rand` and `getentropy` follow from the event, and `printf` writes a log line.
  *
- * Failures. The first failure of an event counts, and nothing that was sent for it: wattle_reject() and wattle_retry(), and
- * every function here that takes `out` or a value read from the event. After a failure these functions do nothing and give
- * empty values, so that a handler may look once, with wattle_failed(), before it acts on what it read.
+ * Failures. The first failure of an event counts, and nothing that was sent for it: wattle_reject() and wattle_retry(),
+ * and every function here that takes `out` or a value read from the event. After a failure these functions do nothing
+ * and give empty values, so that a handler may look once, with wattle_failed(), before it acts on what it read.
  *
- * Memory. What these functions give lives until the event is over; the SDK frees it. `malloc` and `free` work as usual for
- * what the handler keeps itself.
+ * Memory. What these functions give lives until the event is over; the SDK frees it. `malloc` and `free` work as usual
+ * for what the handler keeps itself.
  */
 #ifndef WATTLE_H
 #define WATTLE_H
@@ -42,7 +42,8 @@ extern "C" {
 #endif
 
 /** @name Texts
- * Texts have a length and no zero byte at the end. They are UTF-8, except for the data of events, which may be anything.
+ * Texts have a length and no zero byte at the end. They are UTF-8, except for the data of events, which may be
+ * anything.
  * @{ */
 
 /** A text, or any bytes, that somebody else owns. `data` is NULL only where a comment says what that means. */
@@ -122,7 +123,8 @@ wattle_str wattle_attributes(wattle_out *out);
 /** @name Outputs
  * @{ */
 
-/** An event for a port. Its id, source and time are given by the bus. Fields that are left out are zero, which means: */
+/** An event for a port. Its id, source and time are given by the bus. Fields that are left out are zero, which means:
+ */
 typedef struct wattle_output {
   /** The port's name, one of those of WATTLE_PLUGIN(). */
   const char *port;
@@ -136,13 +138,14 @@ typedef struct wattle_output {
   wattle_str key;
 } wattle_output;
 
-/** Sends an event to a port: `wattle_send(out, (wattle_output){ .port = "accepted", .data = event->data })`. Everything in it is
- * copied. A port that is not the plugin's ends the handler, as WATTLE_PANIC() does. */
+/** Sends an event to a port: `wattle_send(out, (wattle_output){ .port = "accepted", .data = event->data })`. Everything
+ * in it is copied. A port that is not the plugin's ends the handler, as WATTLE_PANIC() does. */
 #define wattle_send(out, ...) wattle_send_at(__FILE__, __LINE__, out, __VA_ARGS__)
 void wattle_send_at(const char *file, int line, wattle_out *out, wattle_output output);
 
-/** Adds a CloudEvents attribute to what was sent last: `subject`, `dataschema`, or an extension, whose name is lower-case
- * letters and digits. The bus rejects the event when it is none of these, or when the value has control characters. */
+/** Adds a CloudEvents attribute to what was sent last: `subject`, `dataschema`, or an extension, whose name is
+ * lower-case letters and digits. The bus rejects the event when it is none of these, or when the value has control
+ * characters. */
 void wattle_send_attribute(wattle_out *out, const char *name, wattle_str value);
 /** @} */
 
@@ -161,13 +164,14 @@ void wattle_retry_after(wattle_out *out, uint64_t delay_ms, const char *format, 
 /** Whether the event failed. */
 bool wattle_failed(const wattle_out *out);
 
-/** Takes a failure back, so that the event goes on: for a handler that can do without what failed. `reason` may be NULL.
+/** Takes a failure back, so that the event goes on: for a handler that can do without what failed. `reason` may be
+ * NULL.
  * @return whether the event had failed. */
 bool wattle_recover(wattle_out *out, wattle_str *reason);
 
-/** Ends the handler with a message, the author's file and the line, which become the reason of the failure. As every trap it
- * loses the event's outputs and writes, and the event is tried again; a wrong event is rejected instead. `assert` does the
- * same. */
+/** Ends the handler with a message, the author's file and the line, which become the reason of the failure. As every
+ * trap it loses the event's outputs and writes, and the event is tried again; a wrong event is rejected instead.
+ * `assert` does the same. */
 #define WATTLE_PANIC(...) wattle_panic(__FILE__, __LINE__, __VA_ARGS__)
 
 /** WATTLE_PANIC() with a place of one's own. */
@@ -195,13 +199,7 @@ const char *wattle_c_str(wattle_out *out, wattle_str text);
  * @{ */
 
 /** How much a log line matters. */
-typedef enum wattle_level {
-  WATTLE_TRACE,
-  WATTLE_DEBUG,
-  WATTLE_INFO,
-  WATTLE_WARN,
-  WATTLE_ERROR
-} wattle_level;
+typedef enum wattle_level { WATTLE_TRACE, WATTLE_DEBUG, WATTLE_INFO, WATTLE_WARN, WATTLE_ERROR } wattle_level;
 
 /** Writes a log line, which carries the current event. */
 void wattle_log(wattle_level level, const char *format, ...) WATTLE_FORMAT_(2, 3);
@@ -212,9 +210,9 @@ void wattle_log(wattle_level level, const char *format, ...) WATTLE_FORMAT_(2, 3
 /** @} */
 
 /** @name Reading JSON
- * A value that does not fit fails the event with the path of the field, such as `items[3].qty`. Of names that occur twice
- * in an object the last one counts, as for the bus. Where a function takes a name, it reads the member of that name of an
- * object; NULL reads the value itself.
+ * A value that does not fit fails the event with the path of the field, such as `items[3].qty`. Of names that occur
+ * twice in an object the last one counts, as for the bus. Where a function takes a name, it reads the member of that
+ * name of an object; NULL reads the value itself.
  * @{ */
 
 /** A JSON value. Functions take every value, also a missing one. */
@@ -272,7 +270,8 @@ int64_t wattle_i64_or(const wattle_value *value, const char *name, int64_t other
 uint64_t wattle_u64_or(const wattle_value *value, const char *name, uint64_t otherwise);
 double wattle_double_or(const wattle_value *value, const char *name, double otherwise);
 
-/** Fails the event as a value that does not fit does: the path of the value, and these words. For checks of one's own. */
+/** Fails the event as a value that does not fit does: the path of the value, and these words. For checks of one's own.
+ */
 void wattle_unfit(const wattle_value *value, const char *format, ...) WATTLE_FORMAT_(2, 3);
 /** @} */
 
@@ -307,12 +306,12 @@ void wattle_send_json_at(const char *file, int line, wattle_out *out, wattle_wri
 /** @} */
 
 /** @name State
- * What the plugin keeps from one event to the next. Each partition has its own, so that events with the same key always meet
- * the same state, and nobody else writes it meanwhile. What an event wrote is committed together with its outputs; when the
- * event fails, it is as if it had written nothing.
+ * What the plugin keeps from one event to the next. Each partition has its own, so that events with the same key always
+ * meet the same state, and nobody else writes it meanwhile. What an event wrote is committed together with its outputs;
+ * when the event fails, it is as if it had written nothing.
  *
- * Keys have 1 to 1,024 bytes, values at most 1 MiB; one event may write 4 MiB and 10,000 keys. What is beyond, or does not
- * fit otherwise, is a failure that tries again: trouble with state may pass.
+ * Keys have 1 to 1,024 bytes, values at most 1 MiB; one event may write 4 MiB and 10,000 keys. What is beyond, or does
+ * not fit otherwise, is a failure that tries again: trouble with state may pass.
  * @{ */
 
 /** Keys and values of their own. It lives until the event is over. */
@@ -324,8 +323,8 @@ wattle_bucket *wattle_state(wattle_out *out);
 wattle_bucket *wattle_bucket_open(wattle_out *out, const char *name);
 /** @return whether there is a value under the key. */
 bool wattle_state_get(wattle_bucket *bucket, wattle_str key, wattle_str *value);
-/** The value under a key as JSON; WATTLE_MISSING where there is none. What is no JSON tries again: another version of the
- * plugin may read it, and so does what does not fit later. */
+/** The value under a key as JSON; WATTLE_MISSING where there is none. What is no JSON tries again: another version of
+ * the plugin may read it, and so does what does not fit later. */
 const wattle_value *wattle_state_json(wattle_bucket *bucket, wattle_str key);
 bool wattle_state_exists(wattle_bucket *bucket, wattle_str key);
 void wattle_state_set(wattle_bucket *bucket, wattle_str key, wattle_str value);
@@ -334,7 +333,8 @@ void wattle_state_delete(wattle_bucket *bucket, wattle_str key);
 /** Adds to the number under a key, which is 0 where there is none, and gives the sum. It is kept in decimal digits. */
 int64_t wattle_state_increment(wattle_bucket *bucket, wattle_str key, int64_t delta);
 
-/** All keys of a bucket, in ascending order of their bytes. They are read 1,000 at once, as far as they are asked for. */
+/** All keys of a bucket, in ascending order of their bytes. They are read 1,000 at once, as far as they are asked for.
+ */
 typedef struct wattle_keys wattle_keys;
 wattle_keys *wattle_state_keys(wattle_bucket *bucket);
 /** @return whether there is a further key. */
@@ -359,12 +359,12 @@ struct wattle_plugin {
 };
 extern const struct wattle_plugin wattle_plugin;
 
-#define WATTLE_PLUGIN_(handle, handle_batch, ...)                     \
-  static const char *const wattle_ports_[] = { __VA_ARGS__ };        \
+#define WATTLE_PLUGIN_(handle, handle_batch, ...)             \
+  static const char *const wattle_ports_[] = { __VA_ARGS__ }; \
   const struct wattle_plugin wattle_plugin = { handle, handle_batch, wattle_ports_ };
 
-/** Makes a plugin of a handler and the names of its ports. The bus refuses a topology that does not connect exactly these.
- * Without names, the plugin sends to whatever ports the topology connects. */
+/** Makes a plugin of a handler and the names of its ports. The bus refuses a topology that does not connect exactly
+ * these. Without names, the plugin sends to whatever ports the topology connects. */
 #define WATTLE_PLUGIN(...) WATTLE_PLUGIN_EACH_(__VA_ARGS__, (const char *)0)
 #define WATTLE_PLUGIN_EACH_(handler, ...) WATTLE_PLUGIN_(handler, (wattle_batch_handler *)0, __VA_ARGS__)
 
@@ -379,7 +379,8 @@ extern const struct wattle_plugin wattle_plugin;
 #define WATTLE_BATCH_PLUGIN(...) WATTLE_PLUGIN_BATCH_(__VA_ARGS__, (const char *)0)
 #define WATTLE_PLUGIN_BATCH_(handler, ...) WATTLE_PLUGIN_((wattle_handler *)0, handler, __VA_ARGS__)
 
-/** Turns to the next event of the batch: state, clocks, random bytes, log lines and outputs are about that one from here on.
+/** Turns to the next event of the batch: state, clocks, random bytes, log lines and outputs are about that one from
+ * here on.
  * @return NULL after the last one, and when an event failed. */
 const wattle_event *wattle_batch_next(wattle_batch *batch);
 /** The number of events. */

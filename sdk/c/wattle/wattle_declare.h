@@ -1,7 +1,7 @@
 /**
  * @file wattle_declare.h
- * What a plugin declares beside its code: custom sections of the component, which the bus reads before anything runs. Part of
- * wattle.h.
+ * What a plugin declares beside its code: custom sections of the component, which the bus reads before anything runs.
+ * Part of wattle.h.
  *
  * @code
  * #define SETTINGS(DEFAULT, REQUIRED, OPTIONAL)                              \
@@ -22,46 +22,44 @@
 
 /** Declares the version of the state that the handler keeps, as one decimal number. Without it the version is 0.
  *
- * Raise it when a handler of the version before could not read what this one writes. When a deploy goes from one version of
- * the state to another and the new handler fails, the bus does not go back by itself: it halts and asks. */
+ * Raise it when a handler of the version before could not read what this one writes. When a deploy goes from one
+ * version of the state to another and the new handler fails, the bus does not go back by itself: it halts and asks. */
 #define WATTLE_STATE_VERSION(version) WATTLE_SECTION_("wattle:state-version", WATTLE_ASCII_(WATTLE_TEXT_OF_(version)))
 
-/** Declares the configuration of the plugin: a struct of this name, and a function `NAME_get(out)` that gives it. A plugin
- * declares one.
+/** Declares the configuration of the plugin: a struct of this name, and a function `NAME_get(out)` that gives it. A
+ * plugin declares one.
  *
  * The settings are a list of
  * - `DEFAULT(type, name, value, about)`: the value where the topology says none,
  * - `REQUIRED(type, name, about)`: the topology has to say it,
  * - `OPTIONAL(type, name, about)`: the field is a pointer, NULL where the topology does not say it.
  *
- * The type is `string` (wattle_str), `boolean` (bool), `i32`, `u32`, `i64`, `u64` or `number` (double). The value is a literal
- * of C that JSON has too, and `about` one string literal.
+ * The type is `string` (wattle_str), `boolean` (bool), `i32`, `u32`, `i64`, `u64` or `number` (double). The value is a
+ * literal of C that JSON has too, and `about` one string literal.
  *
- * The component has it as a JSON Schema: `wattle check`, `plan`, `apply`, `test`, `dev` and a deploy hold the topology against
- * it. What does not fit nevertheless tries the event again, because a corrected topology makes it work; the fields are zero
- * then. */
-#define WATTLE_CONFIG(name, SETTINGS)                                                                        \
-  typedef struct name {                                                                                      \
-    SETTINGS(WATTLE_FIELD_DEFAULT_, WATTLE_FIELD_, WATTLE_FIELD_OPTIONAL_)                                   \
-  } name;                                                                                                    \
-  static inline const name *name##_get(wattle_out *out) {                                                    \
-    static name read_;                                                                                       \
-    static uint32_t generation_;                                                                             \
-    if (generation_ != wattle_config_generation()) {                                                         \
-      bool fits_ = true;                                                                                     \
-      memset(&read_, 0, sizeof read_);                                                                       \
-      SETTINGS(WATTLE_READ_DEFAULT_, WATTLE_READ_REQUIRED_, WATTLE_READ_OPTIONAL_)                           \
-      if (fits_) generation_ = wattle_config_generation();                                                   \
-    }                                                                                                        \
-    return &read_;                                                                                           \
-  }                                                                                                          \
-  WATTLE_SECTION_("wattle:config-schema",                                                                    \
-    WATTLE_ASCII_("{\"$schema\":\"https://json-schema.org/draft/2020-12/schema\",\"type\":\"object\","       \
-                  "\"additionalProperties\":false,\"properties\":{")                                         \
-    WATTLE_LIST_ SETTINGS(WATTLE_PROPERTY_DEFAULT_, WATTLE_PROPERTY_, WATTLE_PROPERTY_)                      \
-    WATTLE_ASCII_("},\"required\":[")                                                                        \
-    WATTLE_LIST_ SETTINGS(WATTLE_NOTHING_, WATTLE_NAMED_, WATTLE_NOTHING_)                                   \
-    WATTLE_ASCII_("]}"))
+ * The component has it as a JSON Schema: `wattle check`, `plan`, `apply`, `test`, `dev` and a deploy hold the topology
+ * against it. What does not fit nevertheless tries the event again, because a corrected topology makes it work; the
+ * fields are zero then. */
+#define WATTLE_CONFIG(name, SETTINGS)                                                                                  \
+  typedef struct name {                                                                                                \
+    SETTINGS(WATTLE_FIELD_DEFAULT_, WATTLE_FIELD_, WATTLE_FIELD_OPTIONAL_)                                             \
+  } name;                                                                                                              \
+  static inline const name *name##_get(wattle_out *out) {                                                              \
+    static name read_;                                                                                                 \
+    static uint32_t generation_;                                                                                       \
+    if (generation_ != wattle_config_generation()) {                                                                   \
+      bool fits_ = true;                                                                                               \
+      memset(&read_, 0, sizeof read_);                                                                                 \
+      SETTINGS(WATTLE_READ_DEFAULT_, WATTLE_READ_REQUIRED_, WATTLE_READ_OPTIONAL_)                                     \
+      if (fits_) generation_ = wattle_config_generation();                                                             \
+    }                                                                                                                  \
+    return &read_;                                                                                                     \
+  }                                                                                                                    \
+  WATTLE_SECTION_("wattle:config-schema",                                                                              \
+      WATTLE_ASCII_("{\"$schema\":\"https://json-schema.org/draft/2020-12/schema\",\"type\":\"object\","               \
+                    "\"additionalProperties\":false,\"properties\":{") WATTLE_LIST_ SETTINGS(WATTLE_PROPERTY_DEFAULT_, \
+          WATTLE_PROPERTY_, WATTLE_PROPERTY_) WATTLE_ASCII_("},\"required\":[")                                        \
+          WATTLE_LIST_ SETTINGS(WATTLE_NOTHING_, WATTLE_NAMED_, WATTLE_NOTHING_) WATTLE_ASCII_("]}"))
 
 /** @cond The parts of these macros. */
 
@@ -89,12 +87,12 @@ bool wattle_setting_number(wattle_out *out, const char *name, bool is_required, 
 #define WATTLE_TYPE_number double
 
 #define WATTLE_READ_REQUIRED_(type, name, about) wattle_setting_##type(out, #name, true, &fits_, &read_.name);
-#define WATTLE_READ_DEFAULT_(type, name, value, about)                                                       \
+#define WATTLE_READ_DEFAULT_(type, name, value, about) \
   if (!wattle_setting_##type(out, #name, false, &fits_, &read_.name)) read_.name = WATTLE_VALUE_##type(value);
-#define WATTLE_READ_OPTIONAL_(type, name, about)                                                             \
-  {                                                                                                          \
-    static WATTLE_TYPE_##type value_;                                                                        \
-    read_.name = wattle_setting_##type(out, #name, false, &fits_, &value_) ? &value_ : NULL;                 \
+#define WATTLE_READ_OPTIONAL_(type, name, about)                                             \
+  {                                                                                          \
+    static WATTLE_TYPE_##type value_;                                                        \
+    read_.name = wattle_setting_##type(out, #name, false, &fits_, &value_) ? &value_ : NULL; \
   }
 #define WATTLE_VALUE_string(value) WATTLE_STR(value)
 #define WATTLE_VALUE_boolean(value) value
@@ -104,7 +102,8 @@ bool wattle_setting_number(wattle_out *out, const char *name, bool is_required, 
 #define WATTLE_VALUE_u64(value) value
 #define WATTLE_VALUE_number(value) value
 
-/* Only the assembler makes custom sections. The comma between the items of a list is a macro that is empty at the first. */
+/* Only the assembler makes custom sections. The comma between the items of a list is a macro that is empty at the
+ * first. */
 #define WATTLE_TEXT_OF__(...) #__VA_ARGS__
 #define WATTLE_TEXT_OF_(...) WATTLE_TEXT_OF__(__VA_ARGS__)
 #define WATTLE_ASCII_(text) ".ascii " WATTLE_TEXT_OF_(text) "\n"
@@ -112,11 +111,10 @@ bool wattle_setting_number(wattle_out *out, const char *name, bool is_required, 
 #define WATTLE_COMMA_ "wattle_comma\n.purgem wattle_comma\n.macro wattle_comma\n.ascii \",\"\n.endm\n"
 #define WATTLE_NOTHING_(...)
 #define WATTLE_NAMED_(type, name, about) WATTLE_COMMA_ WATTLE_ASCII_("\"" #name "\"")
-#define WATTLE_PROPERTY_(type, name, about)                                                                  \
-  WATTLE_PROPERTY_BEGIN_(type, name, about) WATTLE_ASCII_("}")
-#define WATTLE_PROPERTY_DEFAULT_(type, name, value, about)                                                   \
+#define WATTLE_PROPERTY_(type, name, about) WATTLE_PROPERTY_BEGIN_(type, name, about) WATTLE_ASCII_("}")
+#define WATTLE_PROPERTY_DEFAULT_(type, name, value, about) \
   WATTLE_PROPERTY_BEGIN_(type, name, about) WATTLE_ASCII_(",\"default\":") WATTLE_ASCII_(#value) WATTLE_ASCII_("}")
-#define WATTLE_PROPERTY_BEGIN_(type, name, about)                                                            \
+#define WATTLE_PROPERTY_BEGIN_(type, name, about) \
   WATTLE_COMMA_ WATTLE_ASCII_("\"" #name "\":{" WATTLE_SCHEMA_##type ",\"description\":") WATTLE_ASCII_(#about)
 #define WATTLE_SCHEMA_string "\"type\":\"string\""
 #define WATTLE_SCHEMA_boolean "\"type\":\"boolean\""
@@ -127,8 +125,8 @@ bool wattle_setting_number(wattle_out *out, const char *name, bool is_required, 
 #define WATTLE_SCHEMA_number "\"type\":\"number\""
 
 #ifdef __wasm__
-#define WATTLE_SECTION_(name, content)                                                                       \
-  __asm__(".section \".custom_section." name "\",\"\",@\n.macro wattle_comma\n.endm\n" content               \
+#define WATTLE_SECTION_(name, content)                                                         \
+  __asm__(".section \".custom_section." name "\",\"\",@\n.macro wattle_comma\n.endm\n" content \
           ".purgem wattle_comma\n.section .text,\"\",@\n");
 #else
 #define WATTLE_SECTION_(name, content)

@@ -42,8 +42,10 @@ static void put_text(wattle_writer *json, wattle_str text) {
     unsigned char byte = (unsigned char)text.data[at];
     if (byte >= 0x80) {
       size_t len = wattle_utf8_character(text.data + at, text.len - at);
-      if (len == 0) put(json, "\xef\xbf\xbd", 3);
-      else put(json, text.data + at, len);
+      if (len == 0)
+        put(json, "\xef\xbf\xbd", 3);
+      else
+        put(json, text.data + at, len);
       at += len ? len : 1;
       continue;
     }
@@ -131,7 +133,8 @@ void wattle_write_u64(wattle_writer *json, const char *name, uint64_t number) {
 
 void wattle_write_double(wattle_writer *json, const char *name, double number) {
   if (!isfinite(number)) {
-    wattle_reject(json->out, "the output cannot be written as JSON: %s is not a finite number", name ? name : "a value");
+    wattle_reject(
+        json->out, "the output cannot be written as JSON: %s is not a finite number", name ? name : "a value");
     number = 0;
   }
   /* The fewest digits that are read as the same number. */
@@ -158,8 +161,10 @@ void wattle_write_null(wattle_writer *json, const char *name) {
 void wattle_write_value(wattle_writer *json, const char *name, const wattle_value *value) {
   wattle_str raw = wattle_json_raw(value);
   begin_value(json, name);
-  if (raw.len) put(json, raw.data, raw.len);
-  else put(json, "null", 4);
+  if (raw.len)
+    put(json, raw.data, raw.len);
+  else
+    put(json, "null", 4);
 }
 
 wattle_str wattle_json_end(wattle_writer *json) {

@@ -24,8 +24,8 @@ func init() { wattle.Handle(handle, greeted) }
 
 func main() {}
 
-// handle is called for each event. What it sends goes to the topics that the topology connects to the ports; an error sends
-// the event to the dead letters.
+// handle is called for each event. What it sends goes to the topics that the topology connects to the ports; an error
+// sends the event to the dead letters.
 func handle(event *wattle.Event, out *wattle.Outputs) error {
 	config, err := wattle.Config[settings]()
 	if err != nil {

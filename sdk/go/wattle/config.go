@@ -13,9 +13,9 @@ import (
 //
 //	const stateVersion wattle.StateVersion = 2
 //
-// Without it the version is 0. Raise it when a handler of the version before could not read what this one writes. When a
-// deploy goes from one version of the state to another and the new handler fails, the bus does not go back by itself: it halts
-// and asks.
+// Without it the version is 0. Raise it when a handler of the version before could not read what this one writes.
+// When a deploy goes from one version of the state to another and the new handler fails, the bus does not go back by
+// itself: it halts and asks.
 type StateVersion uint32
 
 // configurations are those that were read, by their type.
@@ -37,13 +37,13 @@ var configurations = map[reflect.Type]any{}
 //
 //	settings, err := wattle.Config[Settings]()
 //
-// The name of a setting is that of the field in lower case, with _ between words (times_per_day), or that of the tag, as in
-// `setting:"times"`. A field is a string, a bool, a number or a pointer to one of them; a pointer is nil where the topology
-// says nothing. A plugin declares one configuration.
+// The name of a setting is that of the field in lower case, with _ between words (times_per_day), or that of the tag,
+// as in `setting:"times"`. A field is a string, a bool, a number or a pointer to one of them; a pointer is nil where
+// the topology says nothing. A plugin declares one configuration.
 //
-// wattle build reads the declaration from the source, with the comments as descriptions, and puts it into the component:
-// wattle check, plan, apply, test, dev and a deploy hold the topology against it. What does not fit nevertheless is an error
-// that tries the event again, because a corrected topology makes it work.
+// wattle build reads the declaration from the source, with the comments as descriptions, and puts it into the
+// component: wattle check, plan, apply, test, dev and a deploy hold the topology against it. What does not fit
+// nevertheless is an error that tries the event again, because a corrected topology makes it work.
 func Config[T any]() (*T, error) {
 	of := reflect.TypeFor[T]()
 	if read, ok := configurations[of]; ok && !bus.ConfigChanged() {

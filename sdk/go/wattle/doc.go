@@ -1,5 +1,5 @@
-// Package wattle is the library for handlers of the Wattle event bus: functions from one event to the events that follow
-// from it.
+// Package wattle is the library for handlers of the Wattle event bus: functions from one event to the events that
+// follow from it.
 //
 //	package main
 //
@@ -33,14 +33,15 @@
 //
 // # Failures
 //
-// An error that the handler returns rejects the event: the event becomes a dead letter, since a handler that depends on its
-// event alone fails the same way the next time. [Retry] and [RetryAfter] make errors after which the event is tried again,
-// and so do errors of the state and of the configuration. A panic loses the event's outputs and writes and nothing else; its
-// message and the author's line are the reason of the failure, and the event is tried again.
+// An error that the handler returns rejects the event: the event becomes a dead letter, since a handler that depends
+// on its event alone fails the same way the next time. [Retry] and [RetryAfter] make errors after which the event is
+// tried again, and so do errors of the state and of the configuration. A panic loses the event's outputs and writes
+// and nothing else; its message and the author's line are the reason of the failure, and the event is tried again.
 //
 // # What is not the same every time
 //
-// The same event over the same state should give the same outputs, in any batch, on any machine. Two things of Go do not:
+// The same event over the same state should give the same outputs, in any batch, on any machine. Two things of Go do
+// not:
 //
 //   - The order of a map is random. [Outputs.JSON] writes maps in the order of their keys; elsewhere use
 //     slices.Sorted(maps.Keys(m)).

@@ -30,9 +30,10 @@ type Event struct {
 	Data []byte
 }
 
-// JSON reads the data into what a pointer points to, by the rules of encoding/json/v2, and strictly: a field of a struct has
-// to be there and not null, unless it is a pointer or has the option omitzero or omitempty in its tag. Members that the struct does not have are ignored, names are case-sensitive, and of names that occur twice
-// the last one counts, as for the bus.
+// JSON reads the data into what a pointer points to, by the rules of encoding/json/v2, and strictly: a field of a
+// struct has to be there and not null, unless it is a pointer or has the option omitzero or omitempty in its tag.
+// Members that the struct does not have are ignored, names are case-sensitive, and of names that occur twice the last
+// one counts, as for the bus.
 //
 // The error rejects the event, and names the path of the field that does not fit, such as items[3].qty.
 func (e *Event) JSON(into any) error {

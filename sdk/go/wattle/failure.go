@@ -15,8 +15,9 @@ type failure struct {
 
 func (f failure) Unwrap() error { return errors.Unwrap(f.error) }
 
-// Reject makes an error that says that the event will never work: it becomes a dead letter. The arguments are those of
-// [fmt.Errorf]. Any other error rejects as well, except for those of [Retry] and [RetryAfter], also where they are wrapped.
+// Reject makes an error that says that the event will never work: it becomes a dead letter. The arguments are those
+// of [fmt.Errorf]. Any other error rejects as well, except for those of [Retry] and [RetryAfter], also where they are
+// wrapped.
 func Reject(format string, args ...any) error {
 	return failure{error: fmt.Errorf(format, args...)}
 }

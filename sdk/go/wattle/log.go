@@ -14,8 +14,8 @@ import (
 // LevelTrace is for the flow of control, below [slog.LevelDebug].
 const LevelTrace = slog.Level(-8)
 
-// NewLogHandler makes the handler of [log/slog] that writes log lines of the bus, which carry the current event. It is the
-// default one in a plugin, so that slog.Info and log.Print work as they are.
+// NewLogHandler makes the handler of [log/slog] that writes log lines of the bus, which carry the current event. It
+// is the default one in a plugin, so that slog.Info and log.Print work as they are.
 func NewLogHandler() slog.Handler {
 	buffer := new(bytes.Buffer)
 	text := slog.NewTextHandler(buffer, &slog.HandlerOptions{Level: LevelTrace})

@@ -50,8 +50,8 @@ func Attribute(name, value string) Option {
 	return func(o *Output) { o.Attributes = append(o.Attributes, NamedValue{name, value}) }
 }
 
-// Outputs are what a handler answers an event with: any number of outputs, stored in the order in which they were sent. Those
-// of an event that fails are dropped.
+// Outputs are what a handler answers an event with: any number of outputs, stored in the order in which they were
+// sent. Those of an event that fails are dropped.
 type Outputs struct {
 	event uint32
 	sent  []bus.Output
@@ -84,8 +84,8 @@ func (o *Outputs) Bytes(port Port, data []byte, options ...Option) {
 	o.Send(output)
 }
 
-// JSON sends an event with this value as JSON, by the rules of encoding/json/v2, with maps in the order of their keys. The
-// error rejects the event, because the value cannot be JSON.
+// JSON sends an event with this value as JSON, by the rules of encoding/json/v2, with maps in the order of their
+// keys. The error rejects the event, because the value cannot be JSON.
 func (o *Outputs) JSON(port Port, value any, options ...Option) error {
 	data, err := json.Marshal(value, json.Deterministic(true))
 	if err != nil {
@@ -113,8 +113,8 @@ func number(port Port) uint32 {
 	return index
 }
 
-// A line end would begin a further attribute, which could be anything, such as delay. A zero byte in its place is what the
-// bus refuses, and names.
+// A line end would begin a further attribute, which could be anything, such as delay. A zero byte in its place is
+// what the bus refuses, and names.
 var (
 	inName  = strings.NewReplacer("\n", "\x00", "\r", "\x00", "=", "\x00")
 	inValue = strings.NewReplacer("\n", "\x00", "\r", "\x00")

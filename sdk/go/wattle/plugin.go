@@ -12,9 +12,9 @@ import (
 	"wattle/internal/bus"
 )
 
-// Handle makes a plugin of a handler and its ports; it is to be called from an init function of package main, once. The bus
-// refuses a topology that does not connect exactly these ports. Without ports the plugin sends to whatever the topology
-// connects.
+// Handle makes a plugin of a handler and its ports; it is to be called from an init function of package main, once.
+// The bus refuses a topology that does not connect exactly these ports. Without ports the plugin sends to whatever
+// the topology connects.
 func Handle(handler func(event *Event, out *Outputs) error, ports ...Port) {
 	HandleBatch(func(batch *Batch) error {
 		for event, out := range batch.Events() {
@@ -36,8 +36,8 @@ func Handle(handler func(event *Event, out *Outputs) error, ports ...Port) {
 //		return nil
 //	}
 //
-// An error is about the event that the handler is at. Batches are cut as it suits the bus: an answer must not depend on which
-// events come together.
+// An error is about the event that the handler is at. Batches are cut as it suits the bus: an answer must not depend
+// on which events come together.
 func HandleBatch(handler func(batch *Batch) error, ports ...Port) {
 	if bus.Handle != nil {
 		panic("a plugin has one handler, and this is another one")
@@ -91,8 +91,8 @@ func (b *Batch) Peek(index int) *Event {
 	}
 }
 
-// Events turns to one event after the other: state, clocks, random bytes, log lines and outputs are about that one. All have
-// to be turned to, until one fails.
+// Events turns to one event after the other: state, clocks, random bytes, log lines and outputs are about that one.
+// All have to be turned to, until one fails.
 func (b *Batch) Events() iter.Seq2[*Event, *Outputs] {
 	return func(yield func(*Event, *Outputs) bool) {
 		for b.next < len(b.given.Events) {
@@ -131,7 +131,8 @@ func failed(b *Batch, err error) *bus.Failure {
 	return told
 }
 
-// run calls a handler. A panic is logged in one line, with the author's file and line, which the bus repeats as the reason.
+// run calls a handler. A panic is logged in one line, with the author's file and line, which the bus repeats as the
+// reason.
 func run(handler func(*Batch) error, batch *Batch) error {
 	defer func() {
 		if message := recover(); message != nil {

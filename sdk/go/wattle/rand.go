@@ -9,8 +9,8 @@ import (
 // random is the generator of the current event, once it was asked for.
 var random *rand.Rand
 
-// Rand is a generator of random numbers that is seeded for each event, so that the same event always gives the same numbers.
-// The functions of math/rand are seeded once for each instance, and do not.
+// Rand is a generator of random numbers that is seeded for each event, so that the same event always gives the same
+// numbers. The functions of math/rand are seeded once for each instance, and do not.
 func Rand() *rand.Rand {
 	if random == nil {
 		var seed [16]byte

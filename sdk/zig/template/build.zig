@@ -14,7 +14,11 @@ pub fn build(b: *std.Build) void {
         .link_libc = true,
     };
     const handler = b.createModule(options);
-    const wattle = b.createModule(.{ .root_source_file = b.path("wattle/wattle.zig"), .target = target, .optimize = .Debug });
+    const wattle = b.createModule(.{
+        .root_source_file = b.path("wattle/wattle.zig"),
+        .target = target,
+        .optimize = .Debug,
+    });
     const c = b.addTranslateC(.{
         .root_source_file = b.path("wattle/wattle.h"),
         .target = target,

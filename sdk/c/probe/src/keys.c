@@ -58,8 +58,10 @@ static void keys(const wattle_event *event, wattle_out *out) {
 
 static void write_value(wattle_writer *json, const char *name, wattle_bucket *bucket, wattle_str key) {
   wattle_str value;
-  if (wattle_state_get(bucket, key, &value)) wattle_write_string(json, name, value);
-  else wattle_write_null(json, name);
+  if (wattle_state_get(bucket, key, &value))
+    wattle_write_string(json, name, value);
+  else
+    wattle_write_null(json, name);
 }
 
 static void bucket(const wattle_event *event, wattle_out *out) {
@@ -98,27 +100,42 @@ static void bad_key_caught(const wattle_event *event, wattle_out *out) {
 
 bool handle_state(wattle_str verb, const wattle_event *event, wattle_out *out) {
   wattle_bucket *state = wattle_state(out);
-  if (wattle_is(verb, "get")) get(event, out);
-  else if (wattle_is(verb, "set")) set(event, out);
-  else if (wattle_is(verb, "set-large")) set_large(event, out);
-  else if (wattle_is(verb, "increment")) increment(event, out);
-  else if (wattle_is(verb, "fill")) fill(event, out);
-  else if (wattle_is(verb, "keys")) keys(event, out);
-  else if (wattle_is(verb, "bucket")) bucket(event, out);
-  else if (wattle_is(verb, "visit")) visit(event, out);
-  else if (wattle_is(verb, "bad-key-caught")) bad_key_caught(event, out);
-  else if (wattle_is(verb, "bad-key")) wattle_state_set(state, WATTLE_STR(""), WATTLE_STR("x"));
+  if (wattle_is(verb, "get"))
+    get(event, out);
+  else if (wattle_is(verb, "set"))
+    set(event, out);
+  else if (wattle_is(verb, "set-large"))
+    set_large(event, out);
+  else if (wattle_is(verb, "increment"))
+    increment(event, out);
+  else if (wattle_is(verb, "fill"))
+    fill(event, out);
+  else if (wattle_is(verb, "keys"))
+    keys(event, out);
+  else if (wattle_is(verb, "bucket"))
+    bucket(event, out);
+  else if (wattle_is(verb, "visit"))
+    visit(event, out);
+  else if (wattle_is(verb, "bad-key-caught"))
+    bad_key_caught(event, out);
+  else if (wattle_is(verb, "bad-key"))
+    wattle_state_set(state, WATTLE_STR(""), WATTLE_STR("x"));
   else if (wattle_is(verb, "delete")) {
     wattle_state_delete(state, event->data);
     send_text(event, out, WATTLE_STR("ok"));
   } else if (wattle_is(verb, "exists")) {
     bool is_there = wattle_state_exists(state, event->data);
     send_text(event, out, is_there ? WATTLE_STR("true") : WATTLE_STR("false"));
-  } else if (wattle_is(verb, "set-then-reject") || wattle_is(verb, "set-then-retry") || wattle_is(verb, "set-then-panic")) {
+  } else if (wattle_is(verb, "set-then-reject") || wattle_is(verb, "set-then-retry") ||
+             wattle_is(verb, "set-then-panic")) {
     wattle_state_set(state, event->data, WATTLE_STR("undone"));
-    if (wattle_is(verb, "set-then-reject")) wattle_reject(out, "on purpose");
-    else if (wattle_is(verb, "set-then-retry")) wattle_retry(out, "on purpose");
-    else WATTLE_PANIC("on purpose");
-  } else return false;
+    if (wattle_is(verb, "set-then-reject"))
+      wattle_reject(out, "on purpose");
+    else if (wattle_is(verb, "set-then-retry"))
+      wattle_retry(out, "on purpose");
+    else
+      WATTLE_PANIC("on purpose");
+  } else
+    return false;
   return true;
 }

@@ -5,18 +5,21 @@
 
 WATTLE_STATE_VERSION(3)
 
-#define SETTINGS(DEFAULT, REQUIRED, OPTIONAL)              \
-  DEFAULT(string, word, "hello", "A text.")                \
-  DEFAULT(u32, times, 3, "A whole number.")                \
-  DEFAULT(number, ratio, 0.5, "A number.")                 \
-  DEFAULT(boolean, loud, false, "A switch.")               \
+#define SETTINGS(DEFAULT, REQUIRED, OPTIONAL) \
+  DEFAULT(string, word, "hello", "A text.")   \
+  DEFAULT(u32, times, 3, "A whole number.")   \
+  DEFAULT(number, ratio, 0.5, "A number.")    \
+  DEFAULT(boolean, loud, false, "A switch.")  \
   OPTIONAL(string, end, "A text that may be missing.")
 WATTLE_CONFIG(settings, SETTINGS)
 
 void send_text(const wattle_event *event, wattle_out *out, wattle_str text) {
   wattle_send(out, (wattle_output){
-    .port = "out", .data = text, .type = event->type, .content_type = WATTLE_STR("text/plain"),
-  });
+                       .port = "out",
+                       .data = text,
+                       .type = event->type,
+                       .content_type = WATTLE_STR("text/plain"),
+                   });
 }
 
 void send_value(const wattle_event *event, wattle_out *out, wattle_writer *json) {
@@ -47,8 +50,10 @@ static void echo_json(const wattle_event *event, wattle_out *out) {
   wattle_object_begin(json, "nested");
   wattle_write_string(json, "name", wattle_string(wattle_get(shape, "nested"), "name"));
   wattle_object_end(json);
-  if (wattle_has(shape, "maybe")) wattle_write_string(json, "maybe", wattle_string(shape, "maybe"));
-  else wattle_write_null(json, "maybe");
+  if (wattle_has(shape, "maybe"))
+    wattle_write_string(json, "maybe", wattle_string(shape, "maybe"));
+  else
+    wattle_write_null(json, "maybe");
   wattle_object_end(json);
   send_value(event, out, json);
 }
@@ -77,11 +82,11 @@ static void many(const wattle_event *event, wattle_out *out) {
   uint32_t count = wattle_u32(wattle_event_json(event, out), "count");
   for (uint32_t number = 0; number < count; number++)
     wattle_send(out, (wattle_output){
-      .port = number % 2 == 0 ? "out" : "other",
-      .data = wattle_format(out, "%u", (unsigned)number),
-      .type = event->type,
-      .content_type = WATTLE_STR("text/plain"),
-    });
+                         .port = number % 2 == 0 ? "out" : "other",
+                         .data = wattle_format(out, "%u", (unsigned)number),
+                         .type = event->type,
+                         .content_type = WATTLE_STR("text/plain"),
+                     });
 }
 
 static void envelope(const wattle_event *event, wattle_out *out) {
@@ -131,8 +136,10 @@ static void config(const wattle_event *event, wattle_out *out) {
   wattle_write_u64(json, "times", of->times);
   wattle_write_double(json, "ratio", of->ratio);
   wattle_write_bool(json, "loud", of->loud);
-  if (of->end) wattle_write_string(json, "end", *of->end);
-  else wattle_write_null(json, "end");
+  if (of->end)
+    wattle_write_string(json, "end", *of->end);
+  else
+    wattle_write_null(json, "end");
   wattle_object_end(json);
   send_value(event, out, json);
 }
@@ -147,18 +154,30 @@ __attribute__((noinline)) static void inner(wattle_str text) { WATTLE_PANIC("%.*
 __attribute__((noinline)) static void outer(wattle_str text) { inner(text); }
 
 bool handle_plain(wattle_str verb, const wattle_event *event, wattle_out *out) {
-  if (wattle_is(verb, "echo")) wattle_send(out, (wattle_output){ .port = "out", .data = event->data, .type = event->type });
-  else if (wattle_is(verb, "length")) length(event, out);
-  else if (wattle_is(verb, "json")) echo_json(event, out);
-  else if (wattle_is(verb, "send")) send_message(event, out);
-  else if (wattle_is(verb, "attribute")) attribute(event, out);
-  else if (wattle_is(verb, "many")) many(event, out);
-  else if (wattle_is(verb, "event")) envelope(event, out);
-  else if (wattle_is(verb, "attributes")) attributes(event, out);
-  else if (wattle_is(verb, "config")) config(event, out);
-  else if (wattle_is(verb, "setting")) setting(event, out);
-  else if (wattle_is(verb, "panic")) outer(event->data);
-  else return wattle_is(verb, "nothing");
+  if (wattle_is(verb, "echo"))
+    wattle_send(out, (wattle_output){ .port = "out", .data = event->data, .type = event->type });
+  else if (wattle_is(verb, "length"))
+    length(event, out);
+  else if (wattle_is(verb, "json"))
+    echo_json(event, out);
+  else if (wattle_is(verb, "send"))
+    send_message(event, out);
+  else if (wattle_is(verb, "attribute"))
+    attribute(event, out);
+  else if (wattle_is(verb, "many"))
+    many(event, out);
+  else if (wattle_is(verb, "event"))
+    envelope(event, out);
+  else if (wattle_is(verb, "attributes"))
+    attributes(event, out);
+  else if (wattle_is(verb, "config"))
+    config(event, out);
+  else if (wattle_is(verb, "setting"))
+    setting(event, out);
+  else if (wattle_is(verb, "panic"))
+    outer(event->data);
+  else
+    return wattle_is(verb, "nothing");
   return true;
 }
 

@@ -13,9 +13,12 @@ static void retry(const wattle_event *event, wattle_out *out) {
   uint32_t attempts = wattle_u32(of, "attempts");
   bool has_delay = wattle_has(of, "after_ms");
   uint64_t after_ms = wattle_u64_or(of, "after_ms", 0);
-  if (event->attempt >= attempts) send_text(event, out, wattle_format(out, "%u", (unsigned)event->attempt));
-  else if (has_delay) wattle_retry_after(out, after_ms, "not yet");
-  else wattle_retry(out, "not yet");
+  if (event->attempt >= attempts)
+    send_text(event, out, wattle_format(out, "%u", (unsigned)event->attempt));
+  else if (has_delay)
+    wattle_retry_after(out, after_ms, "not yet");
+  else
+    wattle_retry(out, "not yet");
 }
 
 static void spin(void) {
@@ -41,13 +44,20 @@ __attribute__((noinline)) static unsigned recurse(unsigned depth) {
 #pragma clang diagnostic pop
 
 bool handle_failures(wattle_str verb, const wattle_event *event, wattle_out *out) {
-  if (wattle_is(verb, "reject")) wattle_reject(out, "%.*s", WATTLE_ARG(event->data));
-  else if (wattle_is(verb, "retry")) retry(event, out);
-  else if (wattle_is(verb, "exit")) exit(3);
-  else if (wattle_is(verb, "loop")) spin();
-  else if (wattle_is(verb, "grow")) grow();
-  else if (wattle_is(verb, "recurse")) send_text(event, out, wattle_format(out, "%u", recurse(1)));
-  else return false;
+  if (wattle_is(verb, "reject"))
+    wattle_reject(out, "%.*s", WATTLE_ARG(event->data));
+  else if (wattle_is(verb, "retry"))
+    retry(event, out);
+  else if (wattle_is(verb, "exit"))
+    exit(3);
+  else if (wattle_is(verb, "loop"))
+    spin();
+  else if (wattle_is(verb, "grow"))
+    grow();
+  else if (wattle_is(verb, "recurse"))
+    send_text(event, out, wattle_format(out, "%u", recurse(1)));
+  else
+    return false;
   return true;
 }
 
@@ -69,8 +79,11 @@ static uint64_t now_ns(clockid_t clock) {
 
 static void clock_of_wall(const wattle_event *event, wattle_out *out) {
   uint64_t wall_ms = now_ns(CLOCK_REALTIME) / MS_NS, appended_ms = event->time_ns / MS_NS;
-  if (wall_ms == appended_ms) send_text(event, out, WATTLE_STR("same"));
-  else send_text(event, out, wattle_format(out, "%llu %llu", (unsigned long long)wall_ms, (unsigned long long)appended_ms));
+  if (wall_ms == appended_ms)
+    send_text(event, out, WATTLE_STR("same"));
+  else
+    send_text(
+        event, out, wattle_format(out, "%llu %llu", (unsigned long long)wall_ms, (unsigned long long)appended_ms));
 }
 
 static void sleep_for(const wattle_event *event, wattle_out *out) {
@@ -80,8 +93,10 @@ static void sleep_for(const wattle_event *event, wattle_out *out) {
   nanosleep(&time, NULL);
   uint64_t moved = now_ns(CLOCK_MONOTONIC) - begin, moved_of_wall = now_ns(CLOCK_REALTIME) - begin_of_wall;
   if (moved_of_wall < moved) moved = moved_of_wall;
-  if (moved >= time_ns) send_text(event, out, WATTLE_STR("moved"));
-  else send_text(event, out, wattle_format(out, "%llu", (unsigned long long)(moved / MS_NS)));
+  if (moved >= time_ns)
+    send_text(event, out, WATTLE_STR("moved"));
+  else
+    send_text(event, out, wattle_format(out, "%llu", (unsigned long long)(moved / MS_NS)));
 }
 
 static void files(const wattle_event *event, wattle_out *out) {
@@ -98,13 +113,20 @@ static void random_numbers(const wattle_event *event, wattle_out *out) {
 }
 
 bool handle_world(wattle_str verb, const wattle_event *event, wattle_out *out) {
-  if (wattle_is(verb, "log")) logged(event, out);
-  else if (wattle_is(verb, "clock")) clock_of_wall(event, out);
-  else if (wattle_is(verb, "sleep")) sleep_for(event, out);
-  else if (wattle_is(verb, "files")) files(event, out);
-  else if (wattle_is(verb, "random")) random_numbers(event, out);
+  if (wattle_is(verb, "log"))
+    logged(event, out);
+  else if (wattle_is(verb, "clock"))
+    clock_of_wall(event, out);
+  else if (wattle_is(verb, "sleep"))
+    sleep_for(event, out);
+  else if (wattle_is(verb, "files"))
+    files(event, out);
+  else if (wattle_is(verb, "random"))
+    random_numbers(event, out);
   /* C has no map; the order is that of the program. */
-  else if (wattle_is(verb, "hash")) send_text(event, out, WATTLE_STR("z b 1 a 0"));
-  else return false;
+  else if (wattle_is(verb, "hash"))
+    send_text(event, out, WATTLE_STR("z b 1 a 0"));
+  else
+    return false;
   return true;
 }

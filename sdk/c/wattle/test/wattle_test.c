@@ -58,8 +58,8 @@ void wattle_host_current(uint32_t event) {
 wattle_str wattle_host_attributes(void) {
   wattle_str lines = { "", 0 };
   for (size_t at = 0; at < attributes_len; at++)
-    lines = wattle_format(NULL, "%.*s%.*s=%.*s\n", WATTLE_ARG(lines), WATTLE_ARG(attributes[at].name),
-                          WATTLE_ARG(attributes[at].value));
+    lines = wattle_format(
+        NULL, "%.*s%.*s=%.*s\n", WATTLE_ARG(lines), WATTLE_ARG(attributes[at].name), WATTLE_ARG(attributes[at].value));
   return lines;
 }
 
@@ -185,8 +185,8 @@ bool wattle_host_increment(int32_t bucket, wattle_str key, int64_t delta, int64_
   return wattle_host_set(bucket, key, text, why);
 }
 
-bool wattle_host_keys(int32_t bucket, wattle_str cursor, const wattle_str **keys, size_t *len, wattle_str *next,
-                      wattle_str *why) {
+bool wattle_host_keys(
+    int32_t bucket, wattle_str cursor, const wattle_str **keys, size_t *len, wattle_str *next, wattle_str *why) {
   (void)why;
   wattle_str *page = (wattle_str *)wattle_arena_take(wattle_host_memory, PAGE_KEYS * sizeof *page);
   *len = 0;
@@ -322,11 +322,13 @@ void wattle_test_expect_text(wattle_str actual, const char *expected, const char
   if (actual.data && wattle_is(actual, expected)) return;
   unmet(file, line);
   fprintf(stderr, "\n  expected %s\n  but got  %.*s\n", expected, actual.data ? (int)actual.len : 4,
-          actual.data ? actual.data : "NULL");
+      actual.data ? actual.data : "NULL");
 }
 
 int wattle_test_end(void) {
-  if (failures) fprintf(stderr, "%u expectations of %u cases were not met\n", failures, cases);
-  else fprintf(stderr, "%u cases, all as expected\n", cases);
+  if (failures)
+    fprintf(stderr, "%u expectations of %u cases were not met\n", failures, cases);
+  else
+    fprintf(stderr, "%u cases, all as expected\n", cases);
   return failures ? 1 : 0;
 }

@@ -1,7 +1,7 @@
 /**
  * @file wattle_test.h
- * Unit tests of a handler on the author's machine, without a bus: the handler is compiled by the compiler of this machine,
- * beside a bus in memory that has state, settings and attributes.
+ * Unit tests of a handler on the author's machine, without a bus: the handler is compiled by the compiler of this
+ * machine, beside a bus in memory that has state, settings and attributes.
  *
  * @code
  * #include "wattle_test.h"

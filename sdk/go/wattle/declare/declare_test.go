@@ -57,7 +57,8 @@ type Settings struct {
 }
 
 func TestAPluginThatDeclaresNothingHasNoSections(t *testing.T) {
-	sections, err := declares(t, "package main\nfunc main() {}\n", "package main\nimport \"wattle\"\nvar _ = wattle.Reject\n")
+	without := "package main\nfunc main() {}\n"
+	sections, err := declares(t, without, "package main\nimport \"wattle\"\nvar _ = wattle.Reject\n")
 	if err != nil || len(sections) != 0 {
 		t.Error(sections, err)
 	}
@@ -65,20 +66,29 @@ func TestAPluginThatDeclaresNothingHasNoSections(t *testing.T) {
 
 func TestWhatCannotBeDeclaredIsNamedByItsLine(t *testing.T) {
 	head := "package main\nimport \"wattle\"\nvar a, _ = wattle.Config[A]()\n"
-	for source, expected := range map[string]string{
-		head:                                "a.go:3:12: there is no type A",
-		head + "type A int\n":               "a.go:3:12: a configuration is a struct",
-		head + "type A struct{ B []int }\n": "a.go:4:16: a setting is a field",
-		head + "type A struct{ B error }\n": "a.go:4:16: a setting is a string, a bool or a number, and error is none",
-		head + "type A struct{ b int }\n":   "a.go:4:16: the setting b needs a name",
-		head + "type A struct{ B uint8 `default:\"256\"` }\n":                           "a.go:4:16: the default of `b` does not fit",
-		head + "type A struct{ B int }\ntype C struct{}\nvar c, _ = wattle.Config[C]()": "a plugin has one configuration",
-		head + "type A struct{}\nconst v wattle.StateVersion = 1 + 1\n":                 "a.go:5:7: a version of the state is written as a number",
-		"package main\nfunc {": "a.go:2:6",
+	for _, each := range [][2]string{
+		{head, "a.go:3:12: there is no type A"},
+		{head + "type A int\n", "a.go:3:12: a configuration is a struct"},
+		{head + "type A struct{ B []int }\n", "a.go:4:16: a setting is a field"},
+		{
+			head + "type A struct{ B error }\n",
+			"a.go:4:16: a setting is a string, a bool or a number, and error is none",
+		},
+		{head + "type A struct{ b int }\n", "a.go:4:16: the setting b needs a name"},
+		{head + "type A struct{ B uint8 `default:\"256\"` }\n", "a.go:4:16: the default of `b` does not fit"},
+		{
+			head + "type A struct{ B int }\ntype C struct{}\nvar c, _ = wattle.Config[C]()",
+			"a plugin has one configuration",
+		},
+		{
+			head + "type A struct{}\nconst v wattle.StateVersion = 1 + 1\n",
+			"a.go:5:7: a version of the state is written as a number",
+		},
+		{"package main\nfunc {", "a.go:2:6"},
 	} {
-		_, err := declares(t, source)
-		if err == nil || !strings.Contains(err.Error(), expected) {
-			t.Errorf("%s: %v", source, err)
+		_, err := declares(t, each[0])
+		if err == nil || !strings.Contains(err.Error(), each[1]) {
+			t.Errorf("%s: %v", each[0], err)
 		}
 	}
 }

@@ -1,10 +1,10 @@
-// Declare writes what a plugin declares in its source: its configuration and the version of its state. wattle build runs it in
-// the plugin's folder, with the compiler of this machine:
+// Declare writes what a plugin declares in its source: its configuration and the version of its state. wattle build
+// runs it in the plugin's folder, with the compiler of this machine:
 //
 //	go run wattle/declare FOLDER
 //
-// It writes FOLDER/declared.json: the sections that are to be appended to the component, each with its name and content. It
-// reads the source and runs none of it.
+// It writes FOLDER/declared.json: the sections that are to be appended to the component, each with its name and
+// content. It reads the source and runs none of it.
 package main
 
 import (

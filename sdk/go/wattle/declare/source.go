@@ -177,7 +177,7 @@ func isOf(node ast.Expr, library, name string) bool {
 func (p *plugin) version(spec *ast.ValueSpec, positions *token.FileSet) error {
 	place := positions.Position(spec.Pos())
 	if len(spec.Values) != 1 {
-		return fmt.Errorf("%s: a version of the state is one constant, such as `const version wattle.StateVersion = 2`", place)
+		return fmt.Errorf("%s: a version of the state is one constant, as in `const v wattle.StateVersion = 2`", place)
 	}
 	literal, ok := spec.Values[0].(*ast.BasicLit)
 	if !ok || literal.Kind != token.INT {

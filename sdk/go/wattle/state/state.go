@@ -2,12 +2,12 @@
 //
 //	visits, err := state.Increment("visits/"+event.Key, 1)
 //
-// Each partition has a state of its own, so that events with the same key always meet the same state, and nobody else writes
-// it meanwhile. What an event wrote is committed together with its outputs; when the event fails, it is as if it had written
-// nothing.
+// Each partition has a state of its own, so that events with the same key always meet the same state, and nobody else
+// writes it meanwhile. What an event wrote is committed together with its outputs; when the event fails, it is as if
+// it had written nothing.
 //
-// Keys have 1 to 1,024 bytes, values at most 1 MiB; one event may write 4 MiB and 10,000 keys. Errors try the event again:
-// trouble with state may pass.
+// Keys have 1 to 1,024 bytes, values at most 1 MiB; one event may write 4 MiB and 10,000 keys. Errors try the event
+// again: trouble with state may pass.
 package state
 
 import (
@@ -33,25 +33,26 @@ func Delete(key string) error { return standard().Delete(key) }
 // Exists tells whether there is a value under a key.
 func Exists(key string) (bool, error) { return standard().Exists(key) }
 
-// Increment adds to the number under a key, which is 0 where there is none, and gives the sum. It is kept in decimal digits.
+// Increment adds to the number under a key, which is 0 where there is none, and gives the sum. It is kept in decimal
+// digits.
 func Increment(key string, delta int64) (int64, error) { return standard().Increment(key, delta) }
 
-// GetJSON reads the value under a key into what a pointer points to, as strictly as [wattle.Event.JSON]. It tells whether
-// there is one. What does not fit tries the event again: another version of the plugin may read it.
+// GetJSON reads the value under a key into what a pointer points to, as strictly as [wattle.Event.JSON]. It tells
+// whether there is one. What does not fit tries the event again: another version of the plugin may read it.
 func GetJSON(key string, into any) (bool, error) { return standard().GetJSON(key, into) }
 
 // SetJSON puts a value under a key, as JSON. A value that cannot be JSON rejects the event.
 func SetJSON(key string, value any) error { return standard().SetJSON(key, value) }
 
-// Keys are all keys, in ascending order of their bytes. They are read 1,000 at once, as far as they are asked for; what the
-// event wrote before the next 1,000 are read is among them.
+// Keys are all keys, in ascending order of their bytes. They are read 1,000 at once, as far as they are asked for;
+// what the event wrote before the next 1,000 are read is among them.
 func Keys() iter.Seq2[string, error] { return standard().Keys() }
 
 // Bucket is keys and values of their own. The functions of this package are about the bucket default.
 type Bucket struct{ name string }
 
-// opened are the handles of buckets. They stay open for as long as the instance lives: a bucket is a name, and means the state
-// of whatever event is current.
+// opened are the handles of buckets. They stay open for as long as the instance lives: a bucket is a name, and means
+// the state of whatever event is current.
 var opened = map[string]*bus.Bucket{}
 
 // openedMax is how many stay open. Plugins have few, unless names are made of data.

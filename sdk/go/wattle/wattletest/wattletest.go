@@ -1,7 +1,7 @@
 //go:build !wasip1
 
-// Package wattletest runs a plugin's handler in a test on the author's machine, with a bus in memory that has state, settings
-// and attributes:
+// Package wattletest runs a plugin's handler in a test on the author's machine, with a bus in memory that has state,
+// settings and attributes:
 //
 //	func TestAVisitorIsGreeted(t *testing.T) {
 //		bus := wattletest.New(t)
@@ -12,8 +12,8 @@
 //		}
 //	}
 //
-// The handler is the one that the package under test gives to [wattle.Handle]. The bus runs it in a sandbox, with limits and
-// clocks of its own; wattle test tries it there.
+// The handler is the one that the package under test gives to [wattle.Handle]. The bus runs it in a sandbox, with
+// limits and clocks of its own; wattle test tries it there.
 package wattletest
 
 import (
@@ -124,8 +124,8 @@ func (r Result) Text(t testing.TB, index int) string {
 	return string(r.Outputs[index].Data)
 }
 
-// Handle handles events in one call. What they write into the state stays, except for that of one that fails. A panic of the
-// handler is one of the test.
+// Handle handles events in one call. What they write into the state stays, except for that of one that fails. A panic
+// of the handler is one of the test.
 func (b *Bus) Handle(events ...Event) Result {
 	b.t.Helper()
 	if bus.Test != b.memory {

@@ -58,6 +58,7 @@ func handle(event *wattle.Event, out *wattle.Outputs) error {
 	case "retry":
 		return fmt.Errorf("wrapped: %w", wattle.RetryAfter(1500*time.Microsecond, "not %s", "yet"))
 	case "reject":
+		out.Bytes(first, nil)
 		return errors.New("no")
 	case "count":
 		if _, err := state.Increment(event.Key, 3); err != nil {
@@ -154,14 +155,23 @@ func TestErrorsRejectExceptForThoseThatRetry(t *testing.T) {
 	if failure := bus.Handle(of("reject", "")).Failure; failure.IsRetry || failure.Reason != "no" {
 		t.Errorf("%+v", failure)
 	}
-	if failure := bus.Handle(of("bad-key", "")).Failure; !failure.IsRetry || !strings.HasPrefix(failure.Reason, "state: ") {
+	failure = bus.Handle(of("bad-key", "")).Failure
+	if !failure.IsRetry || !strings.HasPrefix(failure.Reason, "state: ") {
 		t.Errorf("%+v", failure)
 	}
 	if failure := bus.Handle(of("bytes", "a\xff")).Failure; !strings.HasSuffix(failure.Reason, "the key is not UTF-8") {
 		t.Errorf("%+v", failure)
 	}
-	if failure := bus.Handle(of("text", "a\xff")).Failure; failure.Reason != "the data is not UTF-8: byte 1 begins no character" {
+	failure = bus.Handle(of("text", "aé\xff")).Failure
+	if failure.Reason != "the data is not UTF-8: byte 3 begins no character" {
 		t.Errorf("%+v", failure)
+	}
+}
+
+func TestAnErrorTellsWhetherItRetriesAlsoWhereItIsWrapped(t *testing.T) {
+	retry, reject := fmt.Errorf("wrapped: %w", wattle.Retry("later")), fmt.Errorf("wrapped: %w", wattle.Reject("never"))
+	if !wattle.IsRetry(retry) || wattle.IsRetry(reject) || wattle.IsRetry(errors.New("never")) || wattle.IsRetry(nil) {
+		t.Error(wattle.IsRetry(retry), wattle.IsRetry(reject))
 	}
 }
 
@@ -206,7 +216,8 @@ func TestAttributesAndLogLinesAreThoseOfTheEvent(t *testing.T) {
 		t.Error(text)
 	}
 	bus.Handle(of("log", ""))
-	if lines := bus.Lines(); len(lines) != 1 || lines[0] != (wattletest.Line{Level: "warn", Text: `hello a=1 g.msg="b c"`}) {
+	expected := wattletest.Line{Level: "warn", Text: `hello a=1 g.msg="b c"`}
+	if lines := bus.Lines(); len(lines) != 1 || lines[0] != expected {
 		t.Errorf("%q", lines)
 	}
 	if text := bus.Handle(of("random", "")).Text(t, 0); text != "true" {

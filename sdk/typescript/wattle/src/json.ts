@@ -1,8 +1,9 @@
-// JSON without loss: an integer that a number cannot hold exactly is read as a bigint, and a bigint is written as digits.
+// JSON without loss: an integer that a number cannot hold exactly is read as a bigint, and a bigint is written as
+// digits.
 
 /** A text in JSON as a value. Integers beyond 2^53 are bigints; of names that occur twice the last one counts. */
 export function parseJson(text: string): unknown {
-  if (!/\d{16}/.test(text)) return JSON.parse(text);
+  if (!hasLongNumber(text)) return JSON.parse(text);
   // A string may be written with escapes, so the mark is looked for in what they stand for.
   const mark = unused(JSON.stringify(JSON.parse(text)));
   const marked = text.replace(/"(?:[^"\\]|\\.)*"|-?\d[\d.eE+-]*/g, (token) =>
@@ -11,6 +12,28 @@ export function parseJson(text: string): unknown {
   return JSON.parse(marked, (_, value) =>
     typeof value === "string" && value.startsWith(mark) ? BigInt(value.slice(mark.length)) : value,
   );
+}
+
+/** Digits of 2^53. */
+const LONG_DIGITS = 16;
+
+/**
+ * Whether there may be an integer beyond 2^53. So many digits have one at a multiple of their number: a regular
+ * expression looks at every character, and takes as long as the parser.
+ */
+function hasLongNumber(text: string): boolean {
+  const isDigit = (at: number) => {
+    const code = text.charCodeAt(at);
+    return code >= 0x30 && code <= 0x39;
+  };
+  for (let at = LONG_DIGITS - 1; at < text.length; at += LONG_DIGITS) {
+    if (!isDigit(at)) continue;
+    let [from, to] = [at, at];
+    while (isDigit(from - 1)) from--;
+    while (isDigit(to + 1)) to++;
+    if (to - from + 1 >= LONG_DIGITS) return true;
+  }
+  return false;
 }
 
 /** A value as a text in JSON. Throws a TypeError where it cannot be JSON. */

@@ -12,8 +12,8 @@ pub const Settings = struct {
 
 const Visit = struct { name: []const u8 };
 
-/// Called for each event. What it sends goes to the topics that the topology connects to the ports; an error sends the event
-/// to the dead letters.
+/// Called for each event. What it sends goes to the topics that the topology connects to the ports; an error sends
+/// the event to the dead letters.
 pub fn handle(event: wattle.Event, out: *wattle.Out) !void {
     const settings = try out.config();
     const visit = try out.read(Visit, event);

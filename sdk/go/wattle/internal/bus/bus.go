@@ -1,5 +1,5 @@
-// Package bus is what a plugin and the bus say to each other: over the contract where the plugin runs (bus_wasip1.go), and
-// in memory where it is tested (bus_native.go). Both have the same functions.
+// Package bus is what a plugin and the bus say to each other: over the contract where the plugin runs
+// (bus_wasip1.go), and in memory where it is tested (bus_native.go). Both have the same functions.
 package bus
 
 // Batch is the events of one call.

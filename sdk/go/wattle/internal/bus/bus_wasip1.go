@@ -6,9 +6,9 @@ import (
 	"unsafe"
 )
 
-// Collections of garbage read clocks, and happen wherever memory is taken: also where the host takes some to hand something
-// over, while a component must not call out. So the adapter answers clocks from memory then: while the bus is in charge, and
-// in each call of it that hands something over.
+// Collections of garbage read clocks and wait, and happen wherever memory is taken: also where the host takes some to hand
+// something over, while a component must not call out. So the adapter is told to call nothing then: while the bus is in
+// charge, and in each call of it that hands something over.
 
 //go:wasmimport wasi_snapshot_preview1 adapter_monotonic_clock_set_paused
 func setPaused(isPaused uint32)
@@ -90,7 +90,7 @@ func cabiRealloc(old unsafe.Pointer, oldSize, align, size uint32) unsafe.Pointer
 
 func init() { setPaused(1) }
 
-// What a function gave, for as long as the host reads it.
+// What a function gave, until the next call: the host reads it in between.
 var (
 	described []text
 	names     []string
@@ -161,16 +161,11 @@ func lower(failure *Failure) {
 		return
 	}
 	reason = strings.ToValidUTF8(failure.Reason, "\ufffd")
-	handled.hasFailed, handled.event, handled.isReject, handled.reason = true, failure.Event, !failure.IsRetry, textOf(reason)
+	handled.hasFailed, handled.event, handled.reason = true, failure.Event, textOf(reason)
+	handled.isReject = !failure.IsRetry
 	if failure.AfterMs != nil {
 		handled.hasDelay, handled.delayMs = true, *failure.AfterMs
 	}
-}
-
-//go:wasmexport cabi_post_wattle:plugin/handler@0.1.0#handle
-func afterHandle(uint32) {
-	clear(lowered)
-	outputs = nil
 }
 
 // ConfigChanged tells whether settings have to be read again: they are the same for as long as an instance lives.

@@ -6,8 +6,8 @@ import (
 	"unsafe"
 )
 
-// The types of the contract as the canonical ABI of components has them in memory. Addresses have 32 bits there, so that what
-// they point to is held elsewhere, for as long as it is needed.
+// The types of the contract as the canonical ABI of components has them in memory. Addresses have 32 bits there, so
+// that what they point to is held elsewhere, for as long as it is needed.
 
 // text is a string, or a list of bytes.
 type text struct {

@@ -1,5 +1,5 @@
-// Package strict reads JSON by encoding/json/v2, and holds that what a type needs is there. Its errors have the path of the
-// field that does not fit.
+// Package strict reads JSON by encoding/json/v2, and holds that what a type needs is there. Its errors have the path
+// of the field that does not fit.
 package strict
 
 import (

@@ -31,15 +31,11 @@ func TestWhatFitsIsRead(t *testing.T) {
 	for _, text := range []string{
 		`{"id":-9223372036854775808,"lines":[],"any":null}`,
 		`{"id":1,"lines":[{"sku":"a","qty":4294967295}],"any":{"x":[1]},"note":null,"more":{"id":"x"}}`,
-		`{"id":"x","id":2,"lines":[{"sku":"a","qty":0,"no":null}],"any":1,"tags":null,"when":"2026-01-05T08:02:18Z"}`,
+		`{"id":1,"id":2,"lines":[{"sku":"a","qty":0,"no":null}],"any":1,"tags":null,"when":"2026-01-05T08:02:18Z"}`,
 		`{"id":1,"lines":[],"any":1,"parent":{"id":2,"lines":[],"any":1},"tags":{"a":{"sku":"a","qty":1}}}`,
 	} {
 		var read order
 		if err := Unmarshal([]byte(text), &read); err != nil {
-			if strings.HasPrefix(text, `{"id":"x"`) {
-				// Both are read, and the first one does not fit.
-				continue
-			}
 			t.Errorf("%s: %v", text, err)
 		}
 	}
@@ -50,19 +46,21 @@ func TestWhatDoesNotFitIsNamedByItsPath(t *testing.T) {
 		`{"lines":[],"any":1}`:          "id is missing",
 		`{"id":1,"any":1}`:              "lines is missing",
 		`{"id":1,"lines":null,"any":1}`: "lines is null, and should be an array",
-		`{"id":1,"lines":[{"sku":"a","qty":1},{"sku":"a"}],"any":1}`:                   "lines[1].qty is missing",
-		`{"id":1,"lines":[{"sku":null,"qty":1}],"any":1}`:                              "lines[0].sku is null, and should be a text",
-		`{"id":1,"lines":[{"sku":"a","qty":"1"}],"any":1}`:                             "lines[0].qty is a text, and should be a whole number from 0 to 4294967295",
-		`{"id":1,"lines":[{"sku":"a","qty":-1}],"any":1}`:                              "lines[0].qty is not a whole number from 0 to 4294967295",
-		`{"id":1.0,"lines":[],"any":1}`:                                                "id is not a whole number of 64 bits",
-		`{"ID":1,"lines":[],"any":1}`:                                                  "id is missing",
-		`{"id":1,"lines":[],"any":1,"nested":{}}`:                                      "nested.X is missing",
-		`{"id":1,"lines":[],"any":1,"tags":{"a":{"sku":"a"}}}`:                         "tags.a.qty is missing",
-		`{"id":1,"lines":[],"any":1,"parent":{"id":1,"lines":[{"sku":"a"}],"any":{}}}`: "parent.lines[0].qty is missing",
+		`{"id":1,"lines":[{"sku":"a","qty":1},{"sku":"a"}],"any":1}`: "lines[1].qty is missing",
+		`{"id":1,"lines":[{"sku":null,"qty":1}],"any":1}`:            "lines[0].sku is null, and should be a text",
+		`{"id":1,"lines":[{"sku":"a","qty":"1"}],"any":1}`: "" +
+			"lines[0].qty is a text, and should be a whole number from 0 to 4294967295",
+		`{"id":1,"lines":[{"sku":"a","qty":-1}],"any":1}`: "" +
+			"lines[0].qty is not a whole number from 0 to 4294967295",
+		`{"id":1.0,"lines":[],"any":1}`:                        "id is not a whole number of 64 bits",
+		`{"ID":1,"lines":[],"any":1}`:                          "id is missing",
+		`{"id":1,"lines":[],"any":1,"nested":{}}`:              "nested.X is missing",
+		`{"id":1,"lines":[],"any":1,"tags":{"a":{"sku":"a"}}}`: "tags.a.qty is missing",
+		`{"id":1,"lines":[],"any":1,"parent":{"id":1,"lines":[{"sku":"a"}],"any":{}}}`: "" +
+			"parent.lines[0].qty is missing",
 		`[]`:          "it is an array, and should be an object",
 		`{"id":1,`:    "it is not JSON: ",
 		"{\n\"id\" 1": "at line 2, column 6",
-		``:            "it is not JSON: ",
 		`{"id":1,"lines":[],"any":1,"when":"yesterday"}`: "when does not fit: ",
 	} {
 		var read order

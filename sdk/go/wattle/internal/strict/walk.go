@@ -9,7 +9,8 @@ import (
 	"sync"
 )
 
-// walk goes through JSON that fits a type, and finds what encoding/json leaves zero: members that are missing, and null.
+// walk goes through JSON that fits a type, and finds what encoding/json leaves zero: members that are missing, and
+// null.
 type walk struct{ decoder *jsontext.Decoder }
 
 // plan is what there is to hold of a type.
@@ -34,7 +35,9 @@ type field struct {
 var plans sync.Map
 
 var readers = []reflect.Type{
-	reflect.TypeFor[json.Unmarshaler](), reflect.TypeFor[json.UnmarshalerFrom](), reflect.TypeFor[encoding.TextUnmarshaler](),
+	reflect.TypeFor[json.Unmarshaler](),
+	reflect.TypeFor[json.UnmarshalerFrom](),
+	reflect.TypeFor[encoding.TextUnmarshaler](),
 }
 
 func planned(of reflect.Type) *plan {
