@@ -16,7 +16,7 @@ use super::error::BuildError;
 use super::language::{Language, has_manifest};
 use super::plugin::BuiltPlugin;
 use super::results::{LIBRARY, Results};
-use super::{built, c, component, go, manifest, node, python, rust, zig};
+use super::{c, component, go, manifest, node, python, rust, zig};
 
 /// The contract in a folder's library: the bindings there were made for it.
 const WIT: &str = "wit";
@@ -79,7 +79,7 @@ pub fn built(folder: &Path) -> Result<PathBuf, BuildError> {
 /// component that is found only adds details about a topology.
 pub(crate) fn lately(folder: &Path) -> Option<PathBuf> {
     match Language::of(folder)? {
-        Language::Rust => built::lately(folder),
+        Language::Rust => super::built::lately(folder),
         language => {
             let results = results(folder, language).ok()?;
             results.kept(&results.sources()).map(|built| built.wasm)
@@ -129,14 +129,14 @@ fn build_with_tools(
 
 /// The sections that a library found when it ran the plugin's own declarations.
 #[derive(Default, Deserialize)]
-struct Declared {
+struct SectionList {
     sections: Vec<(String, String)>,
 }
 
 fn found_by_library(path: PathBuf) -> Result<Vec<(String, String)>, BuildError> {
     match std::fs::read(&path) {
         Ok(text) => {
-            let declared: Result<Declared, _> = serde_json::from_slice(&text);
+            let declared: Result<SectionList, _> = serde_json::from_slice(&text);
             declared
                 .map(|declared| declared.sections)
                 .map_err(|error| BuildError::Manifest { path, why: error.to_string() })

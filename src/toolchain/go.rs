@@ -21,10 +21,9 @@ pub(super) fn build(results: &Results, progress: &mut dyn FnMut(&str)) -> Result
     progress("compiling: go build");
     let mut command = go.command(folder);
     command.env("GOOS", "wasip1").env("GOARCH", "wasm").env("CGO_ENABLED", "0");
-    // The same everywhere: no paths, no state of a repository, no symbols. The bindings refer to parts of the runtime
-    // that have no exported name.
+    // The same everywhere: no paths, no state of a repository, no symbols.
     command.args(["build", "-trimpath", "-buildvcs=false", "-buildmode=c-shared"]);
-    command.arg("-ldflags=-checklinkname=0 -s -w -buildid=").arg("-o").arg(&core).arg(".");
+    command.arg("-ldflags=-s -w -buildid=").arg("-o").arg(&core).arg(".");
     go.run(command, folder, progress)?;
     std::fs::read(&core).map_err(|source| BuildError::Io { path: core, source })
 }

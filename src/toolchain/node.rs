@@ -174,7 +174,13 @@ fn make(
     // The bus calls plugins one event at a time, so without `--sync` it could not call this one.
     command.args(["--world", "plugin", "--sync", "--wit"]).arg(wit).arg("--js").arg(&bundle);
     command.arg("--output").arg(&wasm).env("PATH", path);
-    componentize.run(command, folder, progress)?;
+    let mut said = Vec::new();
+    let made = componentize.run(command, folder, &mut |line| said.push(line.to_owned()));
+    if made.is_err() {
+        // Else it only repeats what it was told.
+        said.iter().for_each(|line| progress(line));
+    }
+    made?;
     std::fs::read(&wasm).map_err(|source| BuildError::Io { path: wasm, source })
 }
 

@@ -34,14 +34,20 @@ pub(super) fn build(results: &Results, wit: &Path, progress: &mut dyn FnMut(&str
     let wasm = results.target().join("made.wasm");
     progress("making the component: componentize-py");
     let mut command = tool.command(folder);
-    command.arg("-d").arg(wit).args(["-w", "plugin", "componentize", "-p", ".", "-p", LIBRARY, entry, "-o"]).arg(&wasm);
+    command
+        .arg("-q")
+        .arg("-d")
+        .arg(wit)
+        .args(["-w", "plugin", "componentize", "-p", ".", "-p", LIBRARY, entry, "-o"])
+        .arg(&wasm);
     // What is imported leaves no files that the next build would see, and has no seed of its own.
     command.env("PYTHONDONTWRITEBYTECODE", "1").env("PYTHONHASHSEED", "0");
     tool.run(command, folder, progress)?;
     std::fs::read(&wasm).map_err(|source| BuildError::Io { path: wasm, source })
 }
 
-/// Runs the plugin's own declarations without a bus, where the library does so. What it finds it writes among the results.
+/// Runs the plugin's own declarations without a bus, where the library has a script for it, which writes what it finds
+/// among the results.
 fn declare(results: &Results, progress: &mut dyn FnMut(&str)) -> Result<(), BuildError> {
     let (folder, language) = (results.folder(), Language::Python);
     let script = Path::new(LIBRARY).join(DECLARE);

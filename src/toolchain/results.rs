@@ -30,7 +30,7 @@ const FILES_MAX: usize = 20_000;
 const FILE_BYTES_MAX: u64 = 16 << 20;
 
 /// What was built of what.
-#[derive(Debug, Serialize, Deserialize, PartialEq)]
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
 struct Record {
     recipe: u32,
     release: String,
@@ -245,6 +245,9 @@ mod tests {
         std::os::unix::fs::symlink(at("greet"), at("sdk/loop")).unwrap();
         let results = Results::of(&at("greet"), Vec::new()).unwrap();
         let before = results.sources();
+        let mut seen = Vec::new();
+        Walk::default().files(&at("greet"), &mut |path| seen.push(path.to_owned()));
+        assert_eq!(seen, [at("greet/wattle/deep/wattle.h")]);
         std::fs::write(at("sdk/deep/wattle.h"), "2").unwrap();
         assert_ne!(results.sources(), before);
         let built = results.keep(&results.sources(), b"wasm").unwrap();

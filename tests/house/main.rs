@@ -10,4 +10,5 @@
 
 mod docs;
 mod floors;
+mod sdk;
 mod tidy;

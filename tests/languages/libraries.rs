@@ -3,12 +3,15 @@
 use std::path::Path;
 use std::process::Command;
 
-use crate::projects::{is_tested, path, said};
+use crate::projects::{Project, is_tested, path, said};
 
 fn run(folder: &str, program: &str, arguments: &[&str]) {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
+    run_in(&Path::new(env!("CARGO_MANIFEST_DIR")).join(folder), program, arguments);
+}
+
+fn run_in(folder: &Path, program: &str, arguments: &[&str]) {
     let mut command = Command::new(program);
-    command.args(arguments).current_dir(&folder).env("PATH", path()).env("PYTHONDONTWRITEBYTECODE", "1");
+    command.args(arguments).current_dir(folder).env("PATH", path()).env("PYTHONDONTWRITEBYTECODE", "1");
     let output = command.output().unwrap_or_else(|error| panic!("{program}: {error}"));
     assert!(output.status.success(), "{}: {program} {arguments:?}\n{}", folder.display(), said(&output));
 }
@@ -36,4 +39,36 @@ fn python() {
     run("sdk/python/probe", "python3", &["-m", "pytest", "-q", "-p", "no:cacheprovider"]);
     run("sdk/python/probe", "python3", &["-m", "mypy", "--strict", "--cache-dir=/dev/null", "wattle", "tests"]);
     run("plugins/fraud", "python3", &["-m", "unittest"]);
+}
+
+#[test]
+fn go() {
+    if !is_tested("go") {
+        return;
+    }
+    let project = Project::new("go");
+    let tested = ["sdk/go/wattle", "plugins/routing"].map(|folder| Path::new(env!("CARGO_MANIFEST_DIR")).join(folder));
+    for folder in tested.iter().chain([&project.folder]) {
+        run_in(folder, "go", &["vet", "./..."]);
+        run_in(folder, "go", &["test", "./..."]);
+    }
+    run("sdk/go/probe", "go", &["vet", "./..."]);
+}
+
+#[test]
+fn c() {
+    if !is_tested("c") {
+        return;
+    }
+    run("sdk/c", "make", &["test"]);
+    run("plugins/labels", "make", &["test"]);
+    run_in(&Project::new("c").folder, "make", &["test"]);
+}
+
+#[test]
+fn cpp() {
+    if !is_tested("cpp") {
+        return;
+    }
+    run_in(&Project::new("cpp").folder, "make", &["test"]);
 }

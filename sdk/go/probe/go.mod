@@ -1,0 +1,7 @@
+module probe
+
+go 1.27
+
+require wattle v0.0.0
+
+replace wattle => ../wattle

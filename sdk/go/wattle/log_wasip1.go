@@ -1,0 +1,5 @@
+package wattle
+
+import "log/slog"
+
+func init() { slog.SetDefault(slog.New(NewLogHandler())) }
