@@ -107,6 +107,11 @@ impl Bus {
         found.unwrap_or_else(|| panic!("the bus did not say {words:?}:\n{}", self.process.said()))
     }
 
+    /// All its log lines so far.
+    pub(crate) fn said(&mut self) -> String {
+        self.process.said()
+    }
+
     /// Sends a signal (`TERM`, `INT`, `KILL`).
     pub(crate) fn signal(&self, signal: &str) {
         self.process.signal(signal);

@@ -16,15 +16,14 @@ const ENDINGS: [&str; 5] = ["loop", "grow", "recurse", "exit", "panic"];
 const OWN: [&str; 2] = ["random", "hash"];
 
 /// What a language does otherwise with a verb: `sdk/probe/README.md` has the reasons.
-const EXCEPTIONS: [(&str, &str, &str); 8] = [
+const EXCEPTIONS: [(&str, &str, &str); 7] = [
     ("ts", "exit", "reject"),
     ("ts", "sleep", "reject"),
+    ("ts", "recurse", "stack"),
     ("python", "grow", "trap"),
-    ("python", "recurse", "trap"),
     ("python", "exit", "trap"),
     ("c", "panic", "trap"),
     ("c", "exit", "trap"),
-    ("c", "recurse", "trap"),
 ];
 
 /// The file that a reason names where an uncaught error was raised.
