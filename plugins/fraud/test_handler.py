@@ -42,7 +42,9 @@ class FraudTest(unittest.TestCase):
         self.assertIsNone(self.subscriber.state("customers/ada@example.test"))
 
     def test_a_large_order_is_suspicious_as_the_first_one_only(self) -> None:
-        self.assertEqual(self.send(1, 90_000).json()["reasons"], ["it costs 900.00 EUR", "it is the customer's first order"])
+        self.assertEqual(
+            self.send(1, 90_000).json()["reasons"], ["it costs 900.00 EUR", "it is the customer's first order"]
+        )
         output = self.send(2, 90_000)
         self.assertEqual((output.port, output.json()["score"]), ("cleared", 30))
 

@@ -129,14 +129,14 @@ fn build_with_tools(
 
 /// The sections that a library found when it ran the plugin's own declarations.
 #[derive(Default, Deserialize)]
-struct Declared {
+struct SectionList {
     sections: Vec<(String, String)>,
 }
 
 fn found_by_library(path: PathBuf) -> Result<Vec<(String, String)>, BuildError> {
     match std::fs::read(&path) {
         Ok(text) => {
-            let declared: Result<Declared, _> = serde_json::from_slice(&text);
+            let declared: Result<SectionList, _> = serde_json::from_slice(&text);
             declared
                 .map(|declared| declared.sections)
                 .map_err(|error| BuildError::Manifest { path, why: error.to_string() })

@@ -1,8 +1,8 @@
 //! Core modules to components.
 //!
 //! Compilers of C, C++, Zig and Go make a core module that calls WASI preview 1. Here it gets the description of the
-//! plugin's world, where its bindings have not brought one, and our adapter (`sdk/adapter`) from preview 1 to the part of
-//! WASI 0.2 that the bus has. The same module gives the same component, byte for byte.
+//! plugin's world, where its bindings have not brought one, and our adapter (`sdk/adapter`) from preview 1 to the part
+//! of WASI 0.2 that the bus has. The same module gives the same component, byte for byte.
 
 use std::fmt::Display;
 use std::path::Path;

@@ -28,20 +28,20 @@ pub enum BuildError {
     )]
     NoLanguage { folder: PathBuf },
     /// A tool is not installed.
-    #[error("{}", requirement.missing(*language))]
+    #[error("{}", requirement.missing(language.name()))]
     NoTool {
         requirement: &'static Requirement,
         /// The language that needs it.
         language: Language,
     },
     /// A tool has another version than the one that is needed.
-    #[error("{}", requirement.other(*language, program, found, needed))]
+    #[error("{}", requirement.other(language.name(), program, found, needed))]
     ToolVersion {
         requirement: &'static Requirement,
         /// The language that needs it.
         language: Language,
         program: PathBuf,
-        /// Its version.
+        /// The version that it says it has.
         found: String,
         /// The version that it should have.
         needed: String,

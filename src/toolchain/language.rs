@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::manifest;
+use serde_json::{Map, Value};
 
 /// A language of plugins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -45,7 +45,7 @@ impl Language {
             "package.json" => Some(Self::JavaScript),
             "pyproject.toml" => Some(Self::Python),
             "go.mod" => Some(Self::Go),
-            _ => Self::ALL.into_iter().find(|language| manifest::language(folder).as_deref() == Some(language.id())),
+            _ => Self::ALL.into_iter().find(|language| named(folder).as_deref() == Some(language.id())),
         }
     }
 
@@ -81,6 +81,12 @@ impl Language {
             Self::Zig => "Zig",
         }
     }
+}
+
+/// The language that a `wattle.toml` names.
+fn named(folder: &Path) -> Option<String> {
+    let text = std::fs::read_to_string(folder.join(OWN_MANIFEST)).ok()?;
+    toml::from_str::<Map<String, Value>>(&text).ok()?.get("language")?.as_str().map(str::to_owned)
 }
 
 /// Whether a file is there by which a language is recognised.

@@ -4,8 +4,8 @@
 //! package.json      "wattle": { … }          pyproject.toml    [tool.wattle] …          wattle.toml    all of it
 //! ```
 //!
-//! A setting is a JSON Schema with one more word, `required`, so that it is declared in one place. Rust declares both in
-//! its code.
+//! A setting is a JSON Schema with one more word, `required`, so that it is declared in one place. Rust declares both
+//! in its code.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -18,7 +18,7 @@ use super::error::BuildError;
 use super::language::{Language, OWN_MANIFEST};
 
 /// What a folder declares.
-#[derive(Debug, Default, Deserialize, PartialEq)]
+#[derive(Debug, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Declarations {
     /// How a `wattle.toml` names the language; elsewhere the manifest's name does.
@@ -29,12 +29,6 @@ pub(super) struct Declarations {
     /// Settings by name; `None` where the plugin does not declare any.
     #[serde(default)]
     config: Option<BTreeMap<String, Map<String, Value>>>,
-}
-
-/// The language that a `wattle.toml` names.
-pub(super) fn language(folder: &Path) -> Option<String> {
-    let text = std::fs::read_to_string(folder.join(OWN_MANIFEST)).ok()?;
-    toml::from_str::<Map<String, Value>>(&text).ok()?.get("language")?.as_str().map(str::to_owned)
 }
 
 /// What a folder of a language declares.

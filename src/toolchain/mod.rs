@@ -1,7 +1,7 @@
 //! Plugin projects on this machine: created, recognised by their manifests, and built by the tools of their language.
 //!
 //! Promises: a folder is built by its language's own tools, and an earlier result is found without running a build;
-//! the same sources give the same component; nothing that exists is overwritten; where a tool is missing, the error says
+//! where nothing has changed, no tool runs; nothing that exists is overwritten; where a tool is missing, the error says
 //! how to install it. Another language is a variant of [`Language`], a module next to `rust`, and a folder in `sdk/`.
 //!
 //! Relies on tools that the user has installed, which run with the user's environment. All else is in this program.

@@ -46,7 +46,8 @@ pub(super) fn build(results: &Results, wit: &Path, progress: &mut dyn FnMut(&str
     std::fs::read(&wasm).map_err(|source| BuildError::Io { path: wasm, source })
 }
 
-/// Runs the plugin's own declarations without a bus, where the library does so. What it finds it writes among the results.
+/// Runs the plugin's own declarations without a bus, where the library has a script for it, which writes what it finds
+/// among the results.
 fn declare(results: &Results, progress: &mut dyn FnMut(&str)) -> Result<(), BuildError> {
     let (folder, language) = (results.folder(), Language::Python);
     let script = Path::new(LIBRARY).join(DECLARE);

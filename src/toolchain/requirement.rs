@@ -2,8 +2,6 @@
 
 use std::path::Path;
 
-use super::language::Language;
-
 /// A tool that the user installs.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Requirement {
@@ -84,19 +82,21 @@ pub(super) const ZIG_VERSION: &str = "0.17";
 
 impl Requirement {
     /// That it is not there.
-    pub(super) fn missing(&self, language: Language) -> String {
+    pub(super) fn missing(&self, language: &str) -> String {
         let Self { what, .. } = self;
         format!(
-            "building a plugin in {} needs {what}, which is neither on the PATH nor in .venv{}",
-            language.name(),
+            "building a plugin in {language} needs {what}, which is neither on the PATH nor in .venv{}",
             self.ways()
         )
     }
 
     /// That it has another version.
-    pub(super) fn other(&self, language: Language, program: &Path, found: &str, needed: &str) -> String {
-        let (name, program) = (language.name(), program.display());
-        format!("building a plugin in {name} needs version {needed} of `{program}`, which is {found}{}", self.ways())
+    pub(super) fn other(&self, language: &str, program: &Path, found: &str, needed: &str) -> String {
+        let program = program.display();
+        format!(
+            "building a plugin in {language} needs version {needed} of `{program}`, which is {found}{}",
+            self.ways()
+        )
     }
 
     /// How it is installed, with one of these.
@@ -113,12 +113,12 @@ mod tests {
     #[test]
     fn each_tool_has_a_way_to_install_it_on_each_system() {
         for requirement in [RUST, NODE, COMPONENTIZE_PY, GO, C, CPP, ZIG] {
-            let said = requirement.missing(Language::C);
+            let said = requirement.missing("C");
             for with in ["brew", "pip"] {
                 assert!(requirement == RUST || said.contains(&format!("    {with} ")), "{said}");
             }
         }
-        let said = GO.other(Language::Go, Path::new("/usr/bin/go"), "1.19.8", "1.27 or later");
+        let said = GO.other("Go", Path::new("/usr/bin/go"), "1.19.8", "1.27 or later");
         assert!(said.contains("needs version 1.27 or later of `/usr/bin/go`, which is 1.19.8"), "{said}");
         let pinned = format!("componentize-py=={COMPONENTIZE_PY_VERSION}");
         assert!(COMPONENTIZE_PY.ways().contains(&pinned) && ZIG.ways().contains(ZIG_VERSION));

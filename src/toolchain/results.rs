@@ -30,7 +30,7 @@ const FILES_MAX: usize = 20_000;
 const FILE_BYTES_MAX: u64 = 16 << 20;
 
 /// What was built of what.
-#[derive(Debug, Serialize, Deserialize, PartialEq)]
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
 struct Record {
     recipe: u32,
     release: String,

@@ -196,8 +196,8 @@ fn other_batches_and_fresh_instances_give_the_same_in_each_language() {
             let report: Value = serde_json::from_str(&lab.bus.run(&shadow).ok()).unwrap();
             let places = report["shown"].as_array().unwrap().iter().map(|of| of["id"].to_string());
             let places: BTreeSet<String> = places.collect();
-            // The order of maps is random by Go's design.
-            let are_excepted = *language == "go" && places.iter().all(|id| id.contains("-hash"));
+            // The order of maps depends on the instance there.
+            let are_excepted = ["rust", "go"].contains(language) && places.iter().all(|id| id.contains("-hash"));
             let differing = [&report["differing"], &report["not_deterministic"]];
             assert!(are_excepted || differing.iter().all(|of| **of == 0), "{language}: {report:#}");
         }

@@ -70,7 +70,8 @@ impl Lab {
             let _ = writeln!(topics, "  {language}.out: {{}}\n  {language}.other: {{}}");
             let _ = writeln!(
                 subscribers,
-                "  {language}:\n    from: in\n    plugin: {}\n    to: {{ out: {language}.out, other: {language}.other }}\n    \
+                "  {language}:\n    from: in\n    plugin: {}\n    \
+                 to: {{ out: {language}.out, other: {language}.other }}\n    \
                  config: {{ word: grüße, end: x }}\n    limits: {{ memory: 128MiB }}\n    \
                  retry: {{ attempts: 3, backoff: {{ initial: 1ms, max: 2ms }} }}",
                 wasm.display()

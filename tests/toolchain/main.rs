@@ -1,5 +1,5 @@
-//! `wattle new` and `wattle build` in every language: what is written builds, runs and is the same each time, and where a
-//! tool is missing, the error says how to install it.
+//! `wattle new` and `wattle build` in every language: what is written builds, runs and is the same each time, and where
+//! a tool is missing, the error says how to install it.
 //!
 //! A language whose tools are not on this machine is skipped, with a line on standard error that nothing swallows.
 //! `cargo xtask test` installs them and requires them: there a language is skipped only where it is named.

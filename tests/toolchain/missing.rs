@@ -36,7 +36,8 @@ fn a_tool_of_another_version_is_refused_with_the_one_that_is_needed() {
         let bin = project.folder.join(".venv/bin");
         std::fs::create_dir_all(&bin).unwrap();
         for name in [tool, "npm"] {
-            // Its version is another one, or none. A script of this test could be busy while another test starts a child.
+            // Its version is another one, or none. A script of this test could be busy while another test starts a
+            // child.
             std::os::unix::fs::symlink("/bin/echo", bin.join(name)).unwrap();
         }
         let built = project.wattle(&["build"]).output().unwrap();

@@ -1,8 +1,8 @@
 //! Everything that has to hold before a change is done, in steps.
 //!
-//! It first names what it will install (the Wasm target, strace, the tools of languages, where they are missing). Steps run in the order of the
-//! table; the last ones run side by side, since tests mostly wait (`jobs.rs`). Nothing is begun after a failure; at the
-//! end it says how long each step took.
+//! It first names what it will install (the Wasm target, strace, the tools of languages, where they are missing). Steps
+//! run in the order of the table; the last ones run side by side, since tests mostly wait (`jobs.rs`). Nothing is begun
+//! after a failure; at the end it says how long each step took.
 
 use std::collections::VecDeque;
 use std::path::Path;

@@ -18,7 +18,10 @@ test("the tax is that of the country, and the cents of the items add up to those
   assert.equal(output?.key, "ada@example.test");
   const { items, net_cents, vat_cents, gross_cents, country } = output?.json();
   assert.deepEqual([country, net_cents, vat_cents, gross_cents], ["SE", 799, 200, 999]);
-  assert.deepEqual(items.map((item: { net_cents: number }) => item.net_cents), [266, 267, 266]);
+  assert.deepEqual(
+    items.map((item: { net_cents: number }) => item.net_cents),
+    [266, 267, 266],
+  );
 });
 
 test("a customer who names no country has that of the shop, and rates may have parts of a percent", () => {

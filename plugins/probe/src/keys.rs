@@ -51,13 +51,14 @@ pub(super) fn handle(event: &Event) -> Option<Result<Output, Failure>> {
     let answer = match verb {
         "get" => get(event),
         "set" => event.json().and_then(|Entry { key, value }| state::set(&key, value)).map(|()| ok(event)),
-        "set-large" => event.json().and_then(|Large { key, size }| state::set(&key, vec![b'x'; size])).map(|()| ok(event)),
+        "set-large" => {
+            event.json().and_then(|Large { key, size }| state::set(&key, vec![b'x'; size])).map(|()| ok(event))
+        }
         "delete" => event.text().and_then(state::delete).map(|()| ok(event)),
         "exists" => event.text().and_then(state::exists).map(|is_there| super::text(event, is_there)),
-        "increment" => event
-            .json()
-            .and_then(|Increment { key, by }| state::increment(&key, by))
-            .map(|sum| super::text(event, sum)),
+        "increment" => {
+            event.json().and_then(|Increment { key, by }| state::increment(&key, by)).map(|sum| super::text(event, sum))
+        }
         "fill" => fill(event),
         "keys" => state::keys()
             .and_then(|keys| keys.collect::<Result<Vec<_>, _>>())

@@ -1,11 +1,23 @@
 //! The verbs of what is around a plugin: log, clocks, files, random numbers.
 
 use std::collections::HashMap;
-use std::collections::hash_map::RandomState;
-use std::hash::{BuildHasher, Hasher};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use wattle_plugin::{Event, Failure, Level, Output, OrFail, log};
+use wattle_plugin::{Event, Failure, Level, OrFail, Output, log};
+
+mod wasi {
+    wit_bindgen::generate!({
+        path: "../../wit",
+        inline: "
+            package test:probe;
+            world more {
+                import wasi:random/random@0.2.12;
+            }
+        ",
+        world: "test:probe/more",
+        generate_all,
+    });
+}
 
 /// What becomes of the event; none where its verb is another.
 pub(super) fn handle(event: &Event) -> Option<Result<Output, Failure>> {
@@ -14,7 +26,7 @@ pub(super) fn handle(event: &Event) -> Option<Result<Output, Failure>> {
         "clock" => Ok(clock(event)),
         "sleep" => sleep(event),
         "files" => event.text().map(|path| files(event, path)),
-        "random" => random(event),
+        "random" => Ok(random(event)),
         "hash" => Ok(hash(event)),
         _ => return None,
     };
@@ -58,11 +70,9 @@ fn files(event: &Event, path: &str) -> Output {
     }
 }
 
-fn random(event: &Event) -> Result<Output, Failure> {
-    let usual = || RandomState::new().build_hasher().finish();
-    let mut bytes = [0; 8];
-    getrandom::fill(&mut bytes).or_retry("random bytes")?;
-    Ok(super::text(event, format!("{:x} {:x} {:x}", usual(), usual(), u64::from_be_bytes(bytes))))
+fn random(event: &Event) -> Output {
+    let random = wasi::wasi::random::random::get_random_u64;
+    super::text(event, format!("{:x} {:x} {:x}", random(), random(), random()))
 }
 
 fn hash(event: &Event) -> Output {

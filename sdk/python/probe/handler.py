@@ -5,6 +5,7 @@ import os
 import random
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any, NoReturn
 
@@ -13,6 +14,8 @@ from wattle import Event, Output, Range, Reject, Retry, StateError, state
 
 log = logging.getLogger(__name__)
 
+#: Makes an output of a value.
+Sender = Callable[[Any], Output]
 Int64 = Annotated[int, Range(-(2**63), 2**63 - 1)]
 Unsigned64 = Annotated[int, Range(0, 2**64 - 1)]
 
@@ -204,7 +207,7 @@ def handle(event: Event, settings: Settings) -> wattle.Answer:
     return keep(verb, event, say, send)
 
 
-def keep(verb: str, event: Event, say: Any, send: Any) -> Output:
+def keep(verb: str, event: Event, say: Sender, send: Sender) -> Output:
     """The verbs of the state."""
     match verb:
         case "get":

@@ -8,7 +8,9 @@ from wit_world.imports import wasi_keyvalue_store as _store
 
 from . import _bus
 
-_LEVELS = {name: getattr(logging.Level, name.upper()) for name in ("trace", "debug", "info", "warn", "error", "critical")}
+_LEVELS = {
+    name: getattr(logging.Level, name.upper()) for name in ("trace", "debug", "info", "warn", "error", "critical")
+}
 
 
 def _refusal(error):

@@ -96,8 +96,8 @@ class Event:
         """The data as JSON: as a type, where one is given. Rejects the event where it is not JSON, or does not fit.
 
         The type is a dataclass, a `TypedDict`, a type of `typing` (`list[int]`), or a model of pydantic. Types are held
-        strictly: `"1"`, `1.0` and `True` are no `int`. Names that the type does not have are passed over. A `ValueError`
-        in `__post_init__` rejects as well.
+        strictly: `"1"`, `1.0` and `True` are no `int`. Names that the type does not have are passed over. A
+        `ValueError` in `__post_init__` rejects as well.
         """
         try:
             value = _json.parse(self.text())

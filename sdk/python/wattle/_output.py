@@ -50,7 +50,10 @@ class Output:
         content_type: str = "application/json",
         attributes: Mapping[str, str] | None = None,
     ) -> Self:
-        """An output with a value as JSON; dataclasses and models of pydantic are objects. Rejects where it cannot be."""
+        """An output with a value as JSON; dataclasses and models of pydantic are objects.
+
+        Rejects the event where the value cannot be JSON.
+        """
         try:
             data = _json.write(value)
         except (TypeError, ValueError, RecursionError) as error:
@@ -72,8 +75,8 @@ class Output:
         return cls(port, _json.encode(text), type=type, key=key, content_type=content_type, attributes=attributes)
 
 
-# A line end would begin a further attribute, which could be anything, such as `delay`. A zero byte in its place is what the
-# bus refuses, and names.
+# A line end would begin a further attribute, which could be anything, such as `delay`. A zero byte in its place is
+# what the bus refuses, and names.
 _NAME = str.maketrans("\n\r=", "\0\0\0")
 _VALUE = str.maketrans("\n\r", "\0\0")
 

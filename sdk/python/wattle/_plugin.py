@@ -166,7 +166,9 @@ class Plugin(Generic[C]):
                 continue
             if hasattr(answer, "__await__"):
                 answer.close()
-                raise TypeError("the handler is asynchronous, and nothing waits for it: use `def` instead of `async def`")
+                raise TypeError(
+                    "the handler is asynchronous, and nothing waits for it: use `def` instead of `async def`"
+                )
             for output in answer:
                 batch.send(output)
 
@@ -195,12 +197,12 @@ def plugin(
 def plugin(*, ports: Sequence[str] = (), config: Any = None, state_version: int = 0) -> Any:
     """Makes a plugin of a function that handles one event: `handler.py` has one.
 
-    - `ports`: the ports that it sends to. The bus refuses a topology that does not connect exactly these. Without them it
-      sends to whatever the topology connects.
+    - `ports`: the ports that it sends to. The bus refuses a topology that does not connect exactly these. Without
+      them it sends to whatever the topology connects.
     - `config`: a dataclass with the settings of its `config:`, which the function gets as its second argument. The bus
       refuses a topology with others. `Annotated[int, "What it is about.", Range(1, 9)]` describes and bounds one.
-    - `state_version`: the version of the state that it keeps. Raise it when a handler of the version before could not read
-      what this one writes: then the bus does not go back by itself when this one fails.
+    - `state_version`: the version of the state that it keeps. Raise it when a handler of the version before could not
+      read what this one writes: then the bus does not go back by itself when this one fails.
 
     The function raises `Reject` or `Retry` where it cannot handle an event; any other exception is a bug of it.
     """

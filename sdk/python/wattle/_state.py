@@ -15,9 +15,9 @@ _NAME_SHOWN_CHARACTERS = 64
 class State:
     """Values by key.
 
-    Each partition has a state of its own, so events with the same key always meet the same state, and nobody else writes
-    it meanwhile. What an event wrote is committed together with its outputs; when the event fails, it is as if it had
-    written nothing.
+    Each partition has a state of its own, so events with the same key always meet the same state, and nobody else
+    writes it meanwhile. What an event wrote is committed together with its outputs; when the event fails, it is as if
+    it had written nothing.
 
     Keys have 1 to 1,024 bytes, values at most 1 MiB; one event may write 4 MiB and 10,000 keys. What is beyond is a
     `StateError`, which is tried again where it is not caught.

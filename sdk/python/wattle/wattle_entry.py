@@ -10,8 +10,8 @@ from typing import List
 from wit_world import exports
 from wit_world.imports import types
 
-# The package is the folder of this file, which is mounted by itself: where the plugin's folder has a link to it, the link
-# leads out of what is mounted.
+# The package is the folder of this file, which is mounted by itself: where the plugin's folder has a link to it, the
+# link leads out of what is mounted.
 _folder = os.path.dirname(__file__)
 _spec = importlib.util.spec_from_file_location("wattle", f"{_folder}/__init__.py", submodule_search_locations=[_folder])
 sys.modules["wattle"] = importlib.util.module_from_spec(_spec)

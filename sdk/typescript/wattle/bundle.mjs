@@ -1,4 +1,5 @@
-// Makes one module of a plugin, ready for componentize-qjs: `node wattle/bundle.mjs ENTRY BUNDLE`, in the plugin's folder.
+// Makes one module of a plugin, ready for componentize-qjs: `node wattle/bundle.mjs ENTRY BUNDLE`, in the plugin's
+// folder.
 //
 // Promises: the same sources give the same bytes. Beside BUNDLE it writes `declared.json`, the custom sections that the
 // component gets. Errors are lines for the plugin's author, and the exit code is 1.
@@ -42,6 +43,8 @@ export function contract(isBus) {
 export const options = { bundle: true, format: "esm", target: "es2023", logLevel: "silent", write: false };
 
 function entry(main) {
+  const how = "write `export default plugin({ … })`";
+  const name = (file) => path.relative(process.cwd(), file);
   const file = (name) => JSON.stringify(path.join(library, name));
   return {
     contents: [
@@ -50,7 +53,7 @@ function entry(main) {
       `import { sections } from ${file("declare.ts")};`,
       `const plugin = main.default;`,
       `if (typeof plugin?.handle !== "function" || !plugin.declared) {`,
-      `  throw new TypeError("its default export is no plugin: export default plugin({ ... })");`,
+      `  throw new TypeError(${JSON.stringify(`the default export of ${name(main)} is no plugin: ${how}`)});`,
       `}`,
       `export const handler = plugin;`,
       `export const declared = { sections: sections(plugin) };`,
@@ -120,7 +123,10 @@ if (process.argv[1] && (await realpath(process.argv[1])) === path.join(here, "bu
       const shown = await formatMessages(error.errors, { kind: "error", color: process.stderr.isTTY });
       process.stderr.write(shown.join(""));
     } else {
-      process.stderr.write(`${error.stack ?? error}\n`);
+      // Places in the author's files: those of this library and of Node are of no use there.
+      const lines = String(error.stack ?? error).split("\n");
+      const shown = lines.filter((line) => !/^\s+at .*(node:internal|[/\\]wattle[/\\])/.test(line));
+      process.stderr.write(`${shown.join("\n")}\n`);
     }
     process.exitCode = 1;
   }

@@ -1,8 +1,8 @@
-// Runs the unit tests of a plugin: `node wattle/test.mjs [FILES]`, in its folder. Without files it is `test/*.test.ts` and
-// `test/*.test.js`.
+// Runs the unit tests of a plugin: `node wattle/test.mjs [FILES]`, in its folder. Without files it is
+// `test/*.test.ts` and `test/*.test.js`.
 //
-// Node's own test runner runs them. They are bundled first, since Node 20 reads no TypeScript, and the contract's modules
-// are there only in a bus.
+// Node's own test runner runs them. They are bundled first, since Node 20 reads no TypeScript, and the contract's
+// modules are there only in a bus.
 import { spawn } from "node:child_process";
 import { mkdir, readdir, rm } from "node:fs/promises";
 import path from "node:path";

@@ -35,7 +35,7 @@ def misfit(of: Any, data: Any) -> str | None:
 
     failed = TestSubscriber(handle).handle(data).failed
     assert failed is None or failed.action == "reject"
-    return failed and failed.reason
+    return failed.reason if failed else None
 
 
 THE_DATA = "the data is not what this plugin reads: "
@@ -48,7 +48,10 @@ def test_data_of_the_wrong_shape_are_rejected_with_the_path_of_each_field() -> N
         "lines[1].qty: expected a number from 1, found another"
     )
     assert misfit(Order, {"id": "a"}) == f"{THE_DATA}lines: is missing"
-    assert misfit(Order, {"id": "a", "lines": [], "tags": {"b": "c"}}) == f"{THE_DATA}tags.b: expected a number, found a text"
+    assert (
+        misfit(Order, {"id": "a", "lines": [], "tags": {"b": "c"}})
+        == f"{THE_DATA}tags.b: expected a number, found a text"
+    )
     assert misfit(Order, []) == f"{THE_DATA}expected an object, found a list"
     assert re.search(r"\[7\]: [^;]*; and 12 more$", misfit(list[str], [1] * 20) or "")
 
@@ -167,7 +170,13 @@ def test_outputs_have_a_port_a_type_a_key_and_attributes_of_which_each_is_one_li
         return [Output.text("b", "grüße", type="t", key="k", attributes=attributes), Output("a", b"\x00\xff")]
 
     first, second = TestSubscriber(handle).handle({}).outputs
-    assert (first.port, first.type, first.key, first.content_type, first.text()) == ("b", "t", "k", "text/plain", "grüße")
+    assert (first.port, first.type, first.key, first.content_type, first.text()) == (
+        "b",
+        "t",
+        "k",
+        "text/plain",
+        "grüße",
+    )
     assert first.attributes == {"subject": "x\0delay=30d"}
     assert (second.port, second.type, second.key, second.content_type) == ("a", "a", None, "application/json")
 

@@ -1,5 +1,18 @@
 // The conformance probe in TypeScript: sdk/probe/README.md says what each verb does.
-import { bytes, config, type Event, json, type Output, plugin, Reject, Retry, s, state, StateError, text } from "wattle";
+import {
+  bytes,
+  config,
+  type Event,
+  json,
+  type Output,
+  plugin,
+  Reject,
+  Retry,
+  s,
+  state,
+  StateError,
+  text,
+} from "wattle";
 
 const Shape = s.object({
   text: s.string(),
@@ -152,7 +165,7 @@ export default plugin({
       case "loop":
         for (;;);
       case "grow":
-        for (const kept: Uint8Array[] = []; ; ) kept.push(new Uint8Array(1 << 20).fill(1));
+        for (const kept: Uint8Array[] = []; ;) kept.push(new Uint8Array(1 << 20).fill(1));
       case "recurse":
         return say(recurse(1));
 

@@ -22,7 +22,13 @@ function misfit(schema: StandardSchema<unknown, unknown>, data: unknown): string
 test("data of the wrong shape are rejected with the path of each field", () => {
   assert.equal(misfit(Order, { id: "a", lines: [{ sku: "b", qty: 1 }] }), undefined);
   assert.equal(
-    misfit(Order, { id: "", lines: [{ sku: "b", qty: 1 }, { sku: 5, qty: 0 }] }),
+    misfit(Order, {
+      id: "",
+      lines: [
+        { sku: "b", qty: 1 },
+        { sku: 5, qty: 0 },
+      ],
+    }),
     "the data is not what this plugin reads: id: expected a text with from 1 units, found a text; " +
       "lines[1].sku: expected a text, found an integer; lines[1].qty: expected an integer from 1, found an integer",
   );
@@ -48,8 +54,14 @@ test("integers of 64 bits come in and go out exactly", () => {
   const echo = plugin({ ports: ["out"], handle: (event) => json("out", event.json(Numbers)) });
   const data = '{"big":-9223372036854775808,"small":5,"number":7}';
   assert.equal(new TestSubscriber(echo).handle({ data }).outputs[0]?.text(), data);
-  assert.match(misfit(s.object({ n: s.integer() }), '{"n":9007199254740993}') ?? "", /n: expected an integer, found an int/);
-  assert.match(misfit(Numbers, '{"big":9223372036854775808,"small":5,"number":7}') ?? "", /big: expected an integer from/);
+  assert.match(
+    misfit(s.object({ n: s.integer() }), '{"n":9007199254740993}') ?? "",
+    /n: expected an integer, found an int/,
+  );
+  assert.match(
+    misfit(Numbers, '{"big":9223372036854775808,"small":5,"number":7}') ?? "",
+    /big: expected an integer from/,
+  );
 });
 
 test("a text that looks like the mark of an integer stays one", () => {
@@ -117,7 +129,10 @@ test("Reject and Retry are failures with their reason, any other error is a bug 
         throw error;
       },
     });
-  assert.deepEqual(new TestSubscriber(fail(new Reject("never"))).handle().failed, { action: "reject", reason: "never" });
+  assert.deepEqual(new TestSubscriber(fail(new Reject("never"))).handle().failed, {
+    action: "reject",
+    reason: "never",
+  });
   const retry = new TestSubscriber(fail(new Retry("later", { afterMs: 12.4 }))).handle();
   assert.deepEqual(retry.failed, { action: "retry", reason: "later", afterMs: 12 });
   assert.throws(() => new TestSubscriber(fail(new TypeError("bug"))).handle(), /bug/);

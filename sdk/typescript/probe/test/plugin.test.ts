@@ -36,11 +36,14 @@ test("a setting that is missing or does not fit is retried, without its value", 
 
 test("a setting is converted once, and each subscriber under test has its own", () => {
   let conversions = 0;
-  const words = s.string().default("a b").map((text) => {
-    conversions++;
-    if (text === "") throw new Error("expected words");
-    return new Set(text.split(" "));
-  });
+  const words = s
+    .string()
+    .default("a b")
+    .map((text) => {
+      conversions++;
+      if (text === "") throw new Error("expected words");
+      return new Set(text.split(" "));
+    });
   const look = plugin({ ports: ["out"], config: { words }, handle: (_, { words }) => json("out", [...words]) });
   assert.deepEqual(new TestSubscriber(look).handle().outputs[0]?.json(), ["a", "b"]);
   const other = new TestSubscriber(look, { config: { words: "c" } });
@@ -113,7 +116,10 @@ test("a counter of 64 bits is exact with a bigint", () => {
   assert.deepEqual(sums, [2n ** 62n, 2n ** 62n + 1n, 1n, 2]);
   const beyond = plugin({ handle: (event) => void state.increment("n", BigInt(event.text())) });
   const subscriber = new TestSubscriber(beyond, { state: { n: "9223372036854775807" } });
-  assert.match(subscriber.handle({ data: "1" }).failed?.reason ?? "", /9223372036854775807 and 1 are more than 64 bits hold/);
+  assert.match(
+    subscriber.handle({ data: "1" }).failed?.reason ?? "",
+    /9223372036854775807 and 1 are more than 64 bits hold/,
+  );
   const number = plugin({ handle: () => void state.increment("n") });
   const large = new TestSubscriber(number, { state: { n: "9007199254740992" } });
   assert.match(large.handle().failed?.reason ?? "", /increment by a bigint/);
@@ -148,7 +154,10 @@ test("a batch begins its events one after the other, and ends at the first that 
   });
   const subscriber = new TestSubscriber(sum);
   const { outputs, failed } = subscriber.handleAll([{ id: "a" }, { id: "b" }, { id: "c", type: "bad" }, { id: "d" }]);
-  assert.deepEqual(outputs.map((output) => output.text()), ["a of 4", "b of 4"]);
+  assert.deepEqual(
+    outputs.map((output) => output.text()),
+    ["a of 4", "b of 4"],
+  );
   assert.deepEqual(failed, { action: "reject", reason: "no" });
   assert.equal(subscriber.state("n"), "2");
   const lazy = plugin({ handleBatch: () => {} });
@@ -197,7 +206,10 @@ test("an uncaught error is one log line with its places in the author's file", (
   } catch (error) {
     logs.push(describe(error));
   }
-  assert.match(logs[0] ?? "", /^TypeError: two lines at inner \(.*plugin\.test\.ts:\d+:\d+\) .*; caused by RangeError: why at /);
+  assert.match(
+    logs[0] ?? "",
+    /^TypeError: two lines at inner \(.*plugin\.test\.ts:\d+:\d+\) .*; caused by RangeError: why at /,
+  );
   assert.equal(describe("a text"), "a text (no Error, so without a place)");
 });
 
@@ -217,4 +229,21 @@ test("places of the bundle are mapped to those of the sources", () => {
 test("there is no bus at the top level of a module, and words say so", () => {
   assert.throws(() => config("word"), /there is no configuration at the top level of a module/);
   assert.throws(() => state.get("a"), /there is no state at the top level of a module/);
+});
+
+test("types know the ports and the settings", () => {
+  // @ts-expect-error: there is no such port
+  const port = plugin({ ports: ["a"], handle: () => text("b", "") });
+  assert.throws(() => new TestSubscriber(port).handle(), /there is no port "b"/);
+  plugin({
+    config: { word: s.string().optional(), times: s.integer().default(1) },
+    handle(_, config) {
+      const word: string | undefined = config.word;
+      // @ts-expect-error: it may be missing
+      const always: string = config.word;
+      // @ts-expect-error: there is no such setting
+      const none = config.wrod;
+      return void [word, always, none, config.times + 1];
+    },
+  });
 });

@@ -1,4 +1,5 @@
-// What a component declares besides its code, as custom sections: `bundle.mjs` finds it by running the plugin's top level.
+// What a component declares besides its code, as custom sections: `bundle.mjs` finds it by running the plugin's top
+// level.
 import { configSchema } from "./config.ts";
 import { writeJson } from "./json.ts";
 import type { Plugin } from "./plugin.ts";

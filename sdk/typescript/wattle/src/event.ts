@@ -89,7 +89,9 @@ export class Event {
   get attributes(): ReadonlyMap<string, string> {
     if (this.#attributes === undefined) {
       mustBe(this.#turn(), "attributes");
-      const lines = attributes().split("\n").filter((line) => line !== "");
+      const lines = attributes()
+        .split("\n")
+        .filter((line) => line !== "");
       this.#attributes = new Map(
         lines.map((line) => {
           const at = line.indexOf("=");
@@ -110,8 +112,8 @@ export class Event {
   }
 
   /**
-   * The data as JSON, checked by a schema: one of {@link s}, or any Standard Schema (zod, valibot, arktype). Rejects the
-   * event where it is not JSON or does not fit, with the path of the field.
+   * The data as JSON, checked by a schema: one of {@link s}, or any Standard Schema (zod, valibot, arktype). Rejects
+   * the event where it is not JSON or does not fit, with the path of the field.
    *
    * Integers that a number does not hold exactly are bigints.
    */

@@ -1,5 +1,5 @@
-// What libraries expect of their surroundings and QuickJS lacks. The bundle begins with it, so that it is there before any
-// other module runs.
+// What libraries expect of their surroundings and QuickJS lacks. The bundle begins with it, so that it is there
+// before any other module runs.
 import { lines } from "./console.ts";
 import { crypto, random } from "./random.ts";
 import { decode, encode } from "./text.ts";
@@ -43,7 +43,7 @@ class Decoder {
 /** Text of bytes that are not UTF-8: each maximal wrong part is one U+FFFD. */
 function lossy(bytes: Uint8Array): string {
   let text = "";
-  for (let at = 0; at < bytes.length; ) {
+  for (let at = 0; at < bytes.length;) {
     const first = bytes[at] ?? 0;
     const more = first < 0x80 ? 0 : first < 0xc2 ? -1 : first < 0xe0 ? 1 : first < 0xf0 ? 2 : first < 0xf5 ? 3 : -1;
     let length = 1;

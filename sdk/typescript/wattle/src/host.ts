@@ -1,5 +1,5 @@
-// The one place that imports the contract. Unit tests and the build run without a bus: there `bundle.mjs` and `test.mjs`
-// put testing-host.ts in the place of these modules.
+// The one place that imports the contract. Unit tests and the build run without a bus: there `bundle.mjs` and
+// `test.mjs` put testing-host.ts in the place of these modules.
 /// <reference path="./contract.d.ts" />
 
 export { attributes, current, ports } from "wattle:plugin/context@0.1.0";

@@ -17,9 +17,9 @@
  * ```
  *
  * A handler is called for one event after the other and should depend on nothing else, but for what it keeps in
- * {@link state}: what it keeps in variables is a cache that may be gone at the next event. Time is the event's time, random
- * numbers follow from the event, and `console.log` writes a log line. An uncaught error loses the event's outputs and
- * nothing else; the bus goes on with the next one.
+ * {@link state}: what it keeps in variables is a cache that may be gone at the next event. Time is the event's time,
+ * random numbers follow from the event, and `console.log` writes a log line. An uncaught error loses the event's
+ * outputs and nothing else; the bus goes on with the next one.
  *
  * @packageDocumentation
  */

@@ -1,4 +1,5 @@
-// JSON without loss: an integer that a number cannot hold exactly is read as a bigint, and a bigint is written as digits.
+// JSON without loss: an integer that a number cannot hold exactly is read as a bigint, and a bigint is written as
+// digits.
 
 /** A text in JSON as a value. Integers beyond 2^53 are bigints; of names that occur twice the last one counts. */
 export function parseJson(text: string): unknown {
@@ -16,8 +17,10 @@ export function parseJson(text: string): unknown {
 /** Digits of 2^53. */
 const LONG_DIGITS = 16;
 
-/** Whether there may be an integer beyond 2^53. So many digits have one at a multiple of their number: a regular expression
- * looks at every character, and takes as long as the parser. */
+/**
+ * Whether there may be an integer beyond 2^53. So many digits have one at a multiple of their number: a regular
+ * expression looks at every character, and takes as long as the parser.
+ */
 function hasLongNumber(text: string): boolean {
   const isDigit = (at: number) => {
     const code = text.charCodeAt(at);

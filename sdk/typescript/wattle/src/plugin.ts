@@ -12,8 +12,8 @@ export type Answer<Port extends string = string> = void | undefined | Output<Por
 /** What a plugin is made of. */
 export interface PluginOptions<Port extends string, C extends ConfigShape> {
   /**
-   * The ports that it sends to. The bus refuses a topology that does not connect exactly these. Without them it sends to
-   * whatever the topology connects.
+   * The ports that it sends to. The bus refuses a topology that does not connect exactly these. Without them it sends
+   * to whatever the topology connects.
    */
   readonly ports?: readonly Port[];
   /** The settings of its `config:`. The bus refuses a topology with others. */
@@ -28,13 +28,13 @@ export interface PluginOptions<Port extends string, C extends ConfigShape> {
 /** A handler of one event at a time. */
 export interface Handler<Port extends string, C extends ConfigShape> extends PluginOptions<Port, C> {
   /** Handles an event. It throws {@link Reject} or {@link Retry} where it cannot; any other error is a bug of it. */
-  handle(event: Event, config: Config<C>): Answer<Port>;
+  handle(event: Event, config: Config<C>): Answer<NoInfer<Port>>;
 }
 
 /** A handler of all events of one call. */
 export interface BatchHandler<Port extends string, C extends ConfigShape> extends PluginOptions<Port, C> {
   /** Handles the events of a call, in order. */
-  handleBatch(batch: Batch<Port>, config: Config<C>): void;
+  handleBatch(batch: Batch<NoInfer<Port>>, config: Config<C>): void;
 }
 
 /**
@@ -80,7 +80,9 @@ export interface RawOutput {
 /** @internal */
 export interface Handled {
   outputs: RawOutput[];
-  failed: { event: number; action: { tag: "reject" } | { tag: "retry"; val: number | undefined }; reason: string } | undefined;
+  failed:
+    | { event: number; action: { tag: "reject" } | { tag: "retry"; val: number | undefined }; reason: string }
+    | undefined;
 }
 
 /**
@@ -140,7 +142,8 @@ function portNumbers(declared: readonly string[]): Map<string, number> {
 }
 
 function failure(error: unknown, event: number): Handled["failed"] {
-  if (error instanceof Retry) return { event, action: { tag: "retry", val: milliseconds(error) }, reason: error.message };
+  if (error instanceof Retry)
+    return { event, action: { tag: "retry", val: milliseconds(error) }, reason: error.message };
   if (error instanceof Reject) return { event, action: { tag: "reject" }, reason: error.message };
   return undefined;
 }
@@ -205,7 +208,8 @@ class Call<Port extends string> implements Batch<Port> {
       const known = [...this.#numbers.keys()].join(", ");
       throw new Error(`there is no port ${JSON.stringify(port)}; the ports are: ${known === "" ? "none" : known}`);
     }
-    if (!(data instanceof Uint8Array)) throw new TypeError("the data of an output are bytes: use json(), text() or bytes()");
+    if (!(data instanceof Uint8Array))
+      throw new TypeError("the data of an output are bytes: use json(), text() or bytes()");
     this.outputs.push({
       event: this.current,
       port: number,

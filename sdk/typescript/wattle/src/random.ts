@@ -1,5 +1,5 @@
-// Random numbers that follow from the event. The engine seeds its own once in the life of an instance, so that they would
-// depend on what it handled before.
+// Random numbers that follow from the event. The engine seeds its own once in the life of an instance, so that they
+// would depend on what it handled before.
 import { getRandomBytes } from "./host.ts";
 import { atEachEvent, isBefore } from "./turn.ts";
 

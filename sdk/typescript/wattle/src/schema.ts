@@ -11,8 +11,8 @@
  * ```
  *
  * Names of an object that the schema does not have are left out of what it gives. Messages name the field and what is
- * expected there, never the value, which may be a secret. Any other Standard Schema (zod, valibot, arktype) works in its
- * place, except for `config`, which has to be written as JSON Schema.
+ * expected there, never the value, which may be a secret. Any other Standard Schema (zod, valibot, arktype) works in
+ * its place, except for `config`, which has to be written as JSON Schema.
  *
  * @module
  */
@@ -162,7 +162,10 @@ export function string(rule: { minLength?: number; maxLength?: number; pattern?:
 export function number(rule: { min?: number; max?: number } = {}): Schema<number> {
   const { min, max } = rule;
   const fits = (value: unknown) => typeof value === "number" && Number.isFinite(value) && within(value, min, max);
-  return new Schema(keywords({ type: "number", minimum: min, maximum: max }), expecting(`a number${bounds(min, max)}`, fits));
+  return new Schema(
+    keywords({ type: "number", minimum: min, maximum: max }),
+    expecting(`a number${bounds(min, max)}`, fits),
+  );
 }
 
 /** A whole number that is exact as a number: from -(2^53 - 1) to 2^53 - 1. For larger ones see {@link bigint}. */
@@ -189,13 +192,21 @@ export function bigint(rule: { min?: bigint; max?: bigint } = {}): Schema<bigint
 
 /** True or false. */
 export function boolean(): Schema<boolean> {
-  return new Schema({ type: "boolean" }, expecting("true or false", (value) => typeof value === "boolean"));
+  return new Schema(
+    { type: "boolean" },
+    expecting("true or false", (value) => typeof value === "boolean"),
+  );
 }
 
 /** One of these values. */
-export function literal<const V extends readonly (string | number | boolean | null)[]>(...values: V): Schema<V[number]> {
+export function literal<const V extends readonly (string | number | boolean | null)[]>(
+  ...values: V
+): Schema<V[number]> {
   const words = values.map((value) => JSON.stringify(value)).join(" or ");
-  return new Schema({ enum: values }, expecting(words, (value) => values.includes(value as V[number])));
+  return new Schema(
+    { enum: values },
+    expecting(words, (value) => values.includes(value as V[number])),
+  );
 }
 
 /** Any value. */

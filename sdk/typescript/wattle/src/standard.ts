@@ -1,6 +1,6 @@
 /**
- * Standard Schema, version 1 (https://standardschema.dev): what zod, valibot, arktype and the schemas of this SDK have in
- * common, so that {@link Event.json} takes any of them.
+ * Standard Schema, version 1 (https://standardschema.dev): what zod, valibot, arktype and the schemas of this SDK
+ * have in common, so that {@link Event.json} takes any of them.
  */
 export interface StandardSchema<Input = unknown, Output = Input> {
   readonly "~standard": {
@@ -13,8 +13,7 @@ export interface StandardSchema<Input = unknown, Output = Input> {
 
 /** What a validation gives: a value, or what does not fit. */
 export type StandardResult<Output> =
-  | { readonly value: Output; readonly issues?: undefined }
-  | { readonly issues: readonly StandardIssue[] };
+  { readonly value: Output; readonly issues?: undefined } | { readonly issues: readonly StandardIssue[] };
 
 /** One thing that does not fit, and where. */
 export interface StandardIssue {

@@ -48,8 +48,8 @@ export class State {
   }
 
   /**
-   * The value under a key as JSON, checked by a schema. Retries where it does not fit: another version of the plugin may
-   * read it.
+   * The value under a key as JSON, checked by a schema. Retries where it does not fit: another version of the plugin
+   * may read it.
    */
   getJson<T>(key: string, schema: StandardSchema<unknown, T>): T | undefined;
   /** The value under a key as JSON, unchecked. */
@@ -57,7 +57,8 @@ export class State {
   getJson(key: string, schema?: StandardSchema): unknown {
     const text = this.getText(key);
     if (text === undefined) return undefined;
-    const misfit = (why: string) => new StateError(`state: what is under ${shown(key)} is not what this plugin reads: ${why}`);
+    const misfit = (why: string) =>
+      new StateError(`state: what is under ${shown(key)} is not what this plugin reads: ${why}`);
     let value: unknown;
     try {
       value = parseJson(text);
@@ -100,7 +101,8 @@ export class State {
   increment(key: string, by: bigint): bigint;
   increment(key: string, by: number | bigint = 1): number | bigint {
     if (typeof by === "bigint") return this.#incrementExactly(key, by);
-    if (!Number.isSafeInteger(by)) throw new RangeError(`${by} is no integer that a number holds exactly: use a bigint`);
+    if (!Number.isSafeInteger(by))
+      throw new RangeError(`${by} is no integer that a number holds exactly: use a bigint`);
     const sum = this.#try("incrementing", key, (bucket) => increment(bucket, key, by));
     if (Number.isSafeInteger(sum)) return sum;
     throw new StateError(`state: incrementing ${shown(key)}: the sum is too large for a number: increment by a bigint`);

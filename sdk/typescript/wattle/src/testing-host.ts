@@ -1,5 +1,5 @@
-// The bus as unit tests and the build have it: `bundle.mjs` and `test.mjs` put this in the place of the contract's modules.
-// The refusals of the state have the words of the bus.
+// The bus as unit tests and the build have it: `bundle.mjs` and `test.mjs` put this in the place of the contract's
+// modules. The refusals of the state have the words of the bus.
 import { decode, encode } from "./text.ts";
 
 /** What a test has set up, and what the plugin did. */

@@ -92,7 +92,9 @@ export interface TestResult {
 /** How the topology declares the subscriber. */
 export interface TestOptions<C extends ConfigShape> {
   /** Its settings as the topology writes them; those that are left out have their defaults. */
-  readonly config?: { readonly [N in keyof C]?: string | number | bigint | boolean } & { readonly [name: string]: unknown };
+  readonly config?: { readonly [N in keyof C]?: string | number | bigint | boolean } & {
+    readonly [name: string]: unknown;
+  };
   /** The connected ports of a plugin that declares none. */
   readonly ports?: readonly string[];
   /** Its state before the first event, by key: texts and bytes as they are, all else as JSON. */
@@ -150,7 +152,9 @@ export class TestSubscriber<C extends ConfigShape> {
     };
     let isHandled = false;
     try {
-      const handled = within(scene, () => withConsole(() => this.#plugin.handle({ topic, partition, contentType }, raw)));
+      const handled = within(scene, () =>
+        withConsole(() => this.#plugin.handle({ topic, partition, contentType }, raw)),
+      );
       const outputs = handled.outputs.map((output) => new TestOutput(output, this.#ports, contentType));
       const { failed } = handled;
       isHandled = failed === undefined;

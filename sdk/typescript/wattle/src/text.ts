@@ -1,5 +1,5 @@
-// Text as UTF-8. QuickJS has no TextEncoder and TextDecoder, but base64 in native code, which is faster than a loop over
-// characters; Node has both.
+// Text as UTF-8. QuickJS has no TextEncoder and TextDecoder, but base64 in native code, which is faster than a loop
+// over characters; Node has both.
 
 const ascii = /^[\x00-\x7f]*$/;
 /** Arguments of one call are on the engine's stack. */
