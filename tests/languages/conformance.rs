@@ -19,8 +19,8 @@ const OWN: [&str; 2] = ["random", "hash"];
 const EXCEPTIONS: [(&str, &str, &str); 8] = [
     ("ts", "exit", "reject"),
     ("ts", "sleep", "reject"),
+    ("ts", "recurse", "stack"),
     ("python", "grow", "trap"),
-    ("python", "recurse", "trap"),
     ("python", "exit", "trap"),
     ("c", "panic", "trap"),
     ("c", "exit", "trap"),

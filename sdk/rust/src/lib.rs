@@ -143,7 +143,7 @@ pub fn on_panic_log() {
     static HOOK: std::sync::Once = std::sync::Once::new();
     HOOK.call_once(|| {
         std::panic::set_hook(Box::new(|info| {
-            let what = info.payload_as_str().unwrap_or("panic");
+            let what = info.payload_as_str().unwrap_or("panic").lines().map(str::trim).collect::<Vec<_>>().join(" ");
             let line = match info.location() {
                 Some(at) => format!("panicked at {}:{}:{}: {what}", at.file(), at.line(), at.column()),
                 None => format!("panicked: {what}"),
