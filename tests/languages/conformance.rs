@@ -22,9 +22,9 @@ const EXCEPTIONS: [(&str, &str, &str); 8] = [
     ("ts", "recurse", "stack"),
     ("python", "grow", "trap"),
     ("python", "exit", "trap"),
+    ("go", "recurse", "stack"),
     ("c", "panic", "trap"),
     ("c", "exit", "trap"),
-    ("c", "recurse", "trap"),
 ];
 
 /// The file that a reason names where an uncaught error was raised.
