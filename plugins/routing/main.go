@@ -18,7 +18,7 @@ type settings struct {
 	Domestic string `default:"swift-post"`
 	// The carrier to other countries.
 	Abroad string `default:"globe-express"`
-	// The carrier of what is heavy.
+	// The carrier of heavy orders.
 	Freight string `default:"heavy-haul"`
 	// The weight from which an order is heavy, in grams.
 	FreightGrams uint64 `default:"30000"`

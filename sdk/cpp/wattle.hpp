@@ -1,7 +1,7 @@
 /**
  * @file wattle.hpp
  * Write a handler for the Wattle event bus in C++17 or newer. This is a thin layer over wattle.h, whose words and rules
- * hold here as well: what is not here is used from there.
+ * hold here as well: the rest is used from there.
  *
  * @code
  * #include "wattle.hpp"
@@ -16,7 +16,7 @@
  * WATTLE_HANDLER(handle, "greeted")
  * @endcode
  *
- * There are no exceptions: a failure is told to `out`, and what is read after one is empty.
+ * There are no exceptions: a failure is told to `out`, and values after one are empty.
  */
 #ifndef WATTLE_HPP
 #define WATTLE_HPP
@@ -67,7 +67,7 @@ public:
   }
   /** Sends a JSON text to a port. */
   void send_json(const char *port, const Json &json, Options options = {});
-  /** Adds a CloudEvents attribute to what was sent last. */
+  /** Adds a CloudEvents attribute to the last output. */
   void attribute(const char *name, std::string_view value) { wattle_send_attribute(raw_, name, text(value)); }
 
   /** It will never work: the event becomes a dead letter. */

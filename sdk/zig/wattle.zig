@@ -154,7 +154,7 @@ pub const Out = struct {
         self.send(port, try std.json.Stringify.valueAlloc(self.arena, value, .{}), of);
     }
 
-    /// Adds a CloudEvents attribute to what was sent last.
+    /// Adds a CloudEvents attribute to the last output.
     pub fn attach(self: *Out, name: [:0]const u8, value: []const u8) void {
         c.wattle_send_attribute(self.raw, name.ptr, text(value));
     }
@@ -451,7 +451,7 @@ pub const testing = struct {
         wattle_test_config(name.ptr, value.ptr);
     }
 
-    /// Handles an event with this data. What it writes into the state stays, unless it fails.
+    /// Handles an event with this data. Its writes into the state stay, unless it fails.
     pub fn json(data: [:0]const u8) *const Result {
         return wattle_test_json(data.ptr);
     }

@@ -99,6 +99,13 @@ mod tests {
     }
 
     #[test]
+    fn the_adapter_takes_no_memory() {
+        // Go's runtime takes all by which memory has grown for its heap.
+        let text = include_str!("../../sdk/adapter/adapter.wat");
+        assert!(!text.contains("memory.grow") && !text.contains("(data"), "{text}");
+    }
+
+    #[test]
     fn a_section_is_read_again_however_long_it_is() {
         for bytes in [0, 1, 107, 108, 20_000] {
             let schema = " ".repeat(bytes);

@@ -51,7 +51,7 @@ fn files(folder: &Path) -> BTreeSet<PathBuf> {
             let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
             match kind {
                 kind if kind.is_file() => drop(found.insert(path)),
-                // What tools make, and links to what is looked at elsewhere.
+                // Outputs of tools, and links to folders that are read elsewhere.
                 kind if kind.is_dir() && name != "target" && name != "node_modules" => folders.push(path),
                 _ => {}
             }

@@ -22,6 +22,7 @@ const EXCEPTIONS: [(&str, &str, &str); 7] = [
     ("ts", "recurse", "stack"),
     ("python", "grow", "trap"),
     ("python", "exit", "trap"),
+    ("go", "recurse", "stack"),
     ("c", "panic", "trap"),
     ("c", "exit", "trap"),
 ];

@@ -1,4 +1,4 @@
-/* Labels prints what is put on a parcel: the text of a label for each order that has a carrier. */
+/* Labels prints labels of parcels: a text for each order that has a carrier. */
 #include "wattle.h"
 
 #define SETTINGS(DEFAULT, REQUIRED, OPTIONAL)                                    \

@@ -1,8 +1,7 @@
 #include "../wattle/test/wattle_test.h"
 
-static const char ROUTE[] =
-    "{\"order_id\":\"o-1\",\"carrier\":\"swift-post\",\"name\":\"Z\\u00f6e\","
-    "\"country\":\"DE\",\"units\":2,\"grams\":3600}";
+static const char ROUTE[] = "{\"order_id\":\"o-1\",\"carrier\":\"swift-post\",\"name\":\"Z\\u00f6e\","
+                            "\"country\":\"DE\",\"units\":2,\"grams\":3600}";
 
 int main(void) {
   wattle_test("a label says who sends what to whom");

@@ -1,11 +1,11 @@
-/* One event after the other: what is sent for it, how it fails. */
+/* One event after the other: its outputs, its failure. */
 #include "internal.h"
 
 #include <stdio.h>
 
 static const wattle_str NOTHING = { "", 0 };
 
-/* Ends the current event: its outputs stay, or are dropped if it failed; what it opened and took is freed. */
+/* Ends the current event: its outputs stay, or are dropped if it failed; its buckets and its memory are freed. */
 static void end_event(wattle_out *out) {
   if (!out->is_in_event) return;
   if (out->has_failed) out->len = out->len_before;
@@ -100,8 +100,8 @@ void wattle_send_at(const char *file, int line, wattle_out *out, wattle_output o
   out->len++;
 }
 
-/* A line end would begin a further attribute, which could be anything, such as `delay`. A zero byte in its place is
- * what the bus refuses, and names. */
+/* A line end would begin a further attribute, which could be anything, such as `delay`. Instead it becomes a zero byte,
+ * which is what the bus refuses, and names. */
 static char *one_line(char *to, wattle_str text, bool is_name) {
   for (size_t at = 0; at < text.len; at++) {
     char byte = text.data[at];
@@ -217,7 +217,7 @@ void wattle_log(wattle_level level, const char *format, ...) {
 }
 
 void wattle_panic(const char *file, int line, const char *format, ...) {
-  /* No arena: one may be what is exhausted. */
+  /* No arena: memory may be exhausted. */
   char what[2048];
   va_list arguments;
   va_start(arguments, format);

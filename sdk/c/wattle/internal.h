@@ -46,7 +46,7 @@ void wattle_arena_reset(wattle_arena *arena);
 /** @name Calls
  * @{ */
 
-/** What is to be done with an event that failed. */
+/** The consequence of a failure. */
 typedef enum wattle_action { WATTLE_REJECTED, WATTLE_RETRIED, WATTLE_RETRIED_AFTER } wattle_action;
 
 /** An output as the contract has it. */
@@ -110,7 +110,7 @@ bool wattle_number_double(wattle_str text, double *number);
 /** How many bytes the character at the start of a text has; 0 where it is not UTF-8. */
 size_t wattle_utf8_character(const char *text, size_t len);
 bool wattle_utf8_valid(wattle_str text);
-/** Puts `?` in the place of what is not UTF-8. */
+/** Replaces bytes that are not UTF-8 by `?`. */
 void wattle_utf8_mend(char *text, size_t len);
 /** @} */
 

@@ -154,10 +154,10 @@ static bool escaped_character(parser *p, char **to) {
   return true;
 }
 
-/* From behind the first quote, at an escape, to behind the last one: what came before it, and the rest without escapes.
+/* From behind the first quote, at an escape, to after the last one: the text before it, and the rest without escapes.
  */
 static bool text_with_escapes(parser *p, const char *start, wattle_str *text) {
-  /* What is escaped never becomes longer. */
+  /* Escapes never become longer. */
   size_t bytes_max = (size_t)(p->end - start);
   const char *last = p->at;
   while (last < p->end && *last != '"') last += *last == '\\' && last + 1 < p->end ? 2 : 1;
@@ -281,7 +281,7 @@ static bool member_name(parser *p, wattle_value *member) {
   return true;
 }
 
-/* A value without what is inside of it. */
+/* A value without its items or members. */
 static bool begin_value(parser *p, wattle_value *value) {
   skip_blanks(p);
   if (p->at == p->end) return problem(p, "a value is needed");

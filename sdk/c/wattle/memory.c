@@ -3,7 +3,7 @@
 
 #include <stdio.h>
 
-/* What is taken is aligned for any type. */
+/* Memory is aligned for any type. */
 #define ALIGNMENT 16
 #define FIRST_CHUNK_BYTES ((size_t)16 << 10)
 /* What an instance keeps from one event to the next: a single large event should not hold its memory for ever. */
@@ -92,7 +92,7 @@ void wattle_arena_reset(wattle_arena *arena) {
   chunk *kept = NULL;
   for (chunk *each = arena->chunks, *next; each; each = next) {
     next = each->next;
-    /* The newest is the largest of those that may be kept. */
+    /* The newest chunk is the largest that may be kept. */
     if (!kept && each->size <= KEPT_CHUNK_BYTES) {
       kept = each;
       each->next = NULL;

@@ -1,7 +1,7 @@
 /* State: buckets over the host's. What goes wrong tries the event again. */
 #include "internal.h"
 
-/* A key may be what is too long. */
+/* The key itself may be too long. */
 #define SHOWN_BYTES 64
 
 struct wattle_keys {

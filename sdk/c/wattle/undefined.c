@@ -10,7 +10,7 @@ typedef struct place {
   uint32_t line, column;
 } place;
 
-/* Those that could go on have another name where they must not. */
+/* Reports after which a program may continue have another name where it must not. */
 #define REPORT(name, parameters, words) ALWAYS(name##_abort, parameters, words)
 #define ALWAYS(name, parameters, words)  \
   void __ubsan_handle_##name parameters; \

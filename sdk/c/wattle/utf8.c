@@ -1,4 +1,4 @@
-/* UTF-8: the contract has texts in it only, and what is no text ends the plugin without a word of the author's. */
+/* UTF-8: the contract has texts in it only, and other bytes end the plugin without a word of the author's. */
 #include "internal.h"
 
 size_t wattle_utf8_character(const char *text, size_t len) {

@@ -17,13 +17,13 @@
  * WATTLE_PLUGIN(handle, "greeted")
  * @endcode
  *
- * A handler is called for one event after the other and should depend on nothing else, except for what it keeps in
- * state: what it keeps in static variables is a cache that may be gone at the next event. Time is the event's time,
+ * A handler is called for one event after the other and should depend on nothing else, except for its
+ * state: static variables are a cache that may be gone at the next event. Time is the event's time,
  * `rand` and `getentropy` follow from the event, and `printf` writes a log line.
  *
  * Failures. The first failure of an event counts, and nothing that was sent for it: wattle_reject() and wattle_retry(),
  * and every function here that takes `out` or a value read from the event. After a failure these functions do nothing
- * and give empty values, so that a handler may look once, with wattle_failed(), before it acts on what it read.
+ * and give empty values, so that a handler may look once, with wattle_failed(), before it acts on these values.
  *
  * Memory. What these functions give lives until the event is over; the SDK frees it. `malloc` and `free` work as usual
  * for what the handler keeps itself.
@@ -46,7 +46,7 @@ extern "C" {
  * anything.
  * @{ */
 
-/** A text, or any bytes, that somebody else owns. `data` is NULL only where a comment says what that means. */
+/** A text, or any bytes, owned by its creator. `data` is NULL only where a comment says what that means. */
 typedef struct wattle_str {
   const char *data;
   size_t len;
@@ -143,7 +143,7 @@ typedef struct wattle_output {
 #define wattle_send(out, ...) wattle_send_at(__FILE__, __LINE__, out, __VA_ARGS__)
 void wattle_send_at(const char *file, int line, wattle_out *out, wattle_output output);
 
-/** Adds a CloudEvents attribute to what was sent last: `subject`, `dataschema`, or an extension, whose name is
+/** Adds a CloudEvents attribute to the last output: `subject`, `dataschema`, or an extension, whose name is
  * lower-case letters and digits. The bus rejects the event when it is none of these, or when the value has control
  * characters. */
 void wattle_send_attribute(wattle_out *out, const char *name, wattle_str value);
@@ -164,7 +164,7 @@ void wattle_retry_after(wattle_out *out, uint64_t delay_ms, const char *format, 
 /** Whether the event failed. */
 bool wattle_failed(const wattle_out *out);
 
-/** Takes a failure back, so that the event goes on: for a handler that can do without what failed. `reason` may be
+/** Takes a failure back, so that the event is handled: for a handler that can do without what failed. `reason` may be
  * NULL.
  * @return whether the event had failed. */
 bool wattle_recover(wattle_out *out, wattle_str *reason);
@@ -307,11 +307,11 @@ void wattle_send_json_at(const char *file, int line, wattle_out *out, wattle_wri
 
 /** @name State
  * What the plugin keeps from one event to the next. Each partition has its own, so that events with the same key always
- * meet the same state, and nobody else writes it meanwhile. What an event wrote is committed together with its outputs;
+ * meet the same state, and no other lane writes it. Writes of an event are committed together with its outputs;
  * when the event fails, it is as if it had written nothing.
  *
- * Keys have 1 to 1,024 bytes, values at most 1 MiB; one event may write 4 MiB and 10,000 keys. What is beyond, or does
- * not fit otherwise, is a failure that tries again: trouble with state may pass.
+ * Keys have 1 to 1,024 bytes, values at most 1 MiB; one event may write 4 MiB and 10,000 keys. More than that, or a
+ * value that does not fit otherwise, is a failure that tries again: trouble with state may pass.
  * @{ */
 
 /** Keys and values of their own. It lives until the event is over. */
@@ -323,8 +323,8 @@ wattle_bucket *wattle_state(wattle_out *out);
 wattle_bucket *wattle_bucket_open(wattle_out *out, const char *name);
 /** @return whether there is a value under the key. */
 bool wattle_state_get(wattle_bucket *bucket, wattle_str key, wattle_str *value);
-/** The value under a key as JSON; WATTLE_MISSING where there is none. What is no JSON tries again: another version of
- * the plugin may read it, and so does what does not fit later. */
+/** The value under a key as JSON; WATTLE_MISSING where there is none. A value that is no JSON tries again: another
+ * version of the plugin may read it, and so does what does not fit later. */
 const wattle_value *wattle_state_json(wattle_bucket *bucket, wattle_str key);
 bool wattle_state_exists(wattle_bucket *bucket, wattle_str key);
 void wattle_state_set(wattle_bucket *bucket, wattle_str key, wattle_str value);

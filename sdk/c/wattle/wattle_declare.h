@@ -1,6 +1,6 @@
 /**
  * @file wattle_declare.h
- * What a plugin declares beside its code: custom sections of the component, which the bus reads before anything runs.
+ * Declarations of a plugin: custom sections of the component, which the bus reads before anything runs.
  * Part of wattle.h.
  *
  * @code

@@ -73,7 +73,7 @@ var verbs = map[string]func(call) error{
 	"setting":    setting,
 }
 
-// call is an event and what it is answered with.
+// call is an event and its outputs.
 type call struct {
 	*wattle.Event
 	out *wattle.Outputs

@@ -70,7 +70,7 @@ func recurse(depth int) int {
 	return recurse(depth+1) + frame[depth%64]
 }
 
-// world are the verbs of what is around a plugin.
+// world are the verbs of the surroundings of a plugin.
 var world = map[string]func(call) error{
 	"log":   logged,
 	"clock": clock,

@@ -1,4 +1,4 @@
-// Greets whoever comes by.
+// Greets visitors.
 package main
 
 import "wattle"
@@ -24,7 +24,7 @@ func init() { wattle.Handle(handle, greeted) }
 
 func main() {}
 
-// handle is called for each event. What it sends goes to the topics that the topology connects to the ports; an error
+// handle is called for each event. Outputs go to the topics that the topology connects to the ports; an error
 // sends the event to the dead letters.
 func handle(event *wattle.Event, out *wattle.Outputs) error {
 	config, err := wattle.Config[settings]()

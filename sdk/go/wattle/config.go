@@ -18,7 +18,7 @@ import (
 // itself: it halts and asks.
 type StateVersion uint32
 
-// configurations are those that were read, by their type.
+// configurations are the values that were read, by their type.
 var configurations = map[reflect.Type]any{}
 
 // Config gives the configuration of the topology as a struct, which declares it:

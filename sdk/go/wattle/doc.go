@@ -26,8 +26,8 @@
 //		return out.JSON(greeted, greeting{"Hello, " + v.Name + "!"})
 //	}
 //
-// A handler is called for one event after the other and should depend on nothing else, except for what it keeps in
-// [wattle/state]: what it keeps in variables is a cache that may be gone at the next event. Time is the event's time,
+// A handler is called for one event after the other and should depend on nothing else, except for its
+// state ([wattle/state]): variables are a cache that may be gone at the next event. Time is the event's time,
 // [time.Sleep] takes no time, random bytes of crypto/rand follow from the event, and what goes to [log/slog], standard
 // output or standard error becomes log lines.
 //
@@ -38,7 +38,7 @@
 // tried again, and so do errors of the state and of the configuration. A panic loses the event's outputs and writes
 // and nothing else; its message and the author's line are the reason of the failure, and the event is tried again.
 //
-// # What is not the same every time
+// # Determinism
 //
 // The same event over the same state should give the same outputs, in any batch, on any machine. Two things of Go do
 // not:

@@ -113,8 +113,8 @@ func number(port Port) uint32 {
 	return index
 }
 
-// A line end would begin a further attribute, which could be anything, such as delay. A zero byte in its place is
-// what the bus refuses, and names.
+// A line end would begin a further attribute, which could be anything, such as delay. Instead it becomes a zero byte,
+// which is what the bus refuses, and names.
 var (
 	inName  = strings.NewReplacer("\n", "\x00", "\r", "\x00", "=", "\x00")
 	inValue = strings.NewReplacer("\n", "\x00", "\r", "\x00")

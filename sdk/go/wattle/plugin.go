@@ -36,7 +36,7 @@ func Handle(handler func(event *Event, out *Outputs) error, ports ...Port) {
 //		return nil
 //	}
 //
-// An error is about the event that the handler is at. Batches are cut as it suits the bus: an answer must not depend
+// An error is about the current event. Batches are cut as it suits the bus: an answer must not depend
 // on which events come together.
 func HandleBatch(handler func(batch *Batch) error, ports ...Port) {
 	if bus.Handle != nil {

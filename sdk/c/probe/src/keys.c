@@ -93,7 +93,7 @@ static void visit(const wattle_event *event, wattle_out *out) {
 
 static void bad_key_caught(const wattle_event *event, wattle_out *out) {
   wattle_state_set(wattle_state(out), WATTLE_STR(""), WATTLE_STR("x"));
-  /* Before it is sent: what is sent for an event that failed is dropped. */
+  /* Before it is sent: outputs of an event that failed are dropped. */
   bool was_refused = wattle_recover(out, NULL);
   send_text(event, out, was_refused ? WATTLE_STR("refused") : WATTLE_STR("taken"));
 }

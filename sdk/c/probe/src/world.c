@@ -1,4 +1,4 @@
-/* The verbs that fail, and those of what is around a plugin. */
+/* The verbs that fail, and those of the surroundings of a plugin. */
 #include "probe.h"
 
 #include <stdio.h>

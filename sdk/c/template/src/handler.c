@@ -1,11 +1,11 @@
-/* Greets whoever comes by. */
+/* Greets visitors. */
 #include "wattle.h"
 
 /* What the topology may tell this plugin, in `config:`. A mistyped name is refused before anything runs. */
 #define SETTINGS(DEFAULT, REQUIRED, OPTIONAL) DEFAULT(string, word, "Hello", "What a greeting begins with.")
 WATTLE_CONFIG(settings, SETTINGS)
 
-/* Called for each event. What it sends goes to the topics that the topology connects to the ports. */
+/* Called for each event. Outputs go to the topics that the topology connects to the ports. */
 static void handle(const wattle_event *event, wattle_out *out) {
   const settings *config = settings_get(out);
   const wattle_value *visit = wattle_event_json(event, out);

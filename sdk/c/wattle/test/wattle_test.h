@@ -1,7 +1,7 @@
 /**
  * @file wattle_test.h
  * Unit tests of a handler on the author's machine, without a bus: the handler is compiled by the compiler of this
- * machine, beside a bus in memory that has state, settings and attributes.
+ * machine, together with a bus in memory that has state, settings and attributes.
  *
  * @code
  * #include "wattle_test.h"
@@ -55,19 +55,19 @@ void wattle_test(const char *name);
 void wattle_test_config(const char *name, const char *value);
 /** Sets an attribute of the events that follow. */
 void wattle_test_attribute(const char *name, const char *value);
-/** Handles an event. What it writes into the state stays, unless it fails. */
+/** Handles an event. Its writes into the state stay, unless it fails. */
 const wattle_result *wattle_test_handle(wattle_event event);
 /** Handles an event with this data, the key "k", the type "t" and the content type application/json. */
 const wattle_result *wattle_test_json(const char *data);
 /** Handles several events in one call. The outputs are those of all; on a failure, those of the events before it. */
 const wattle_result *wattle_test_batch(const wattle_event *events, uint32_t len);
-/** What is in the bucket `default` under a key; `data` is NULL where there is nothing. */
+/** The value under a key of the bucket `default`; `data` is NULL where there is none. */
 wattle_str wattle_test_state(const char *key);
 /** Says how many expectations were not met.
  * @return what `main` should return. */
 int wattle_test_end(void);
 
-/** Holds that something is so; if not, says where, and goes on. */
+/** Checks a condition; if it does not hold, reports the place and continues. */
 #define WATTLE_EXPECT(condition) wattle_test_expect((condition), #condition, __FILE__, __LINE__)
 /** Holds that a text is equal to a C string; if not, shows both. */
 #define WATTLE_EXPECT_TEXT(actual, expected) wattle_test_expect_text((actual), (expected), __FILE__, __LINE__)

@@ -56,7 +56,7 @@ var kinds = map[string]kind{
 	"uint16": unsigned(math.MaxUint16),
 	"uint32": unsigned(math.MaxUint32),
 	"uint64": unsigned(math.MaxUint64),
-	// What is written as a number of JSON is one of Go as well.
+	// A number of JSON is one of Go as well.
 	"float32": {`"type":"number"`, number},
 	"float64": {`"type":"number"`, number},
 }

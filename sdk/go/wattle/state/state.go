@@ -2,8 +2,8 @@
 //
 //	visits, err := state.Increment("visits/"+event.Key, 1)
 //
-// Each partition has a state of its own, so that events with the same key always meet the same state, and nobody else
-// writes it meanwhile. What an event wrote is committed together with its outputs; when the event fails, it is as if
+// Each partition has a state of its own, so that events with the same key always meet the same state, and no other
+// lane writes it. Writes of an event are committed together with its outputs; when the event fails, it is as if
 // it had written nothing.
 //
 // Keys have 1 to 1,024 bytes, values at most 1 MiB; one event may write 4 MiB and 10,000 keys. Errors try the event
@@ -200,7 +200,7 @@ func trouble(doing, what string, err error) error {
 	return wattle.Retry("state: %s %q: %w", doing, shown(what), err)
 }
 
-// shown is what of a key is shown: it may be what is too long.
+// shown is the part of a key that messages show: the key itself may be too long.
 func shown(key string) string {
 	const runesMax = 64
 	if runes := []rune(key); len(runes) > runesMax {

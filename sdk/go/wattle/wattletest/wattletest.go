@@ -12,7 +12,7 @@
 //		}
 //	}
 //
-// The handler is the one that the package under test gives to [wattle.Handle]. The bus runs it in a sandbox, with
+// The handler is that of the package under test, as given to [wattle.Handle]. The bus runs it in a sandbox, with
 // limits and clocks of its own; wattle test tries it there.
 package wattletest
 
@@ -62,7 +62,7 @@ func (b *Bus) Setting(name, text string) {
 // Put writes into the bucket default, as an earlier event could have done.
 func (b *Bus) Put(key, value string) { b.memory.Put("default", key, []byte(value)) }
 
-// Value is what is in the bucket default under a key. It tells whether there is something.
+// Value is the value under a key of the bucket default. It tells whether there is one.
 func (b *Bus) Value(key string) (string, bool) {
 	value, ok := b.memory.Value("default", key)
 	return string(value), ok
@@ -71,7 +71,7 @@ func (b *Bus) Value(key string) (string, bool) {
 // Lines are the log lines so far.
 func (b *Bus) Lines() []Line { return b.lines }
 
-// Event is an event, and its attributes. What is left out is "", 0 or, for the attempt, 1.
+// Event is an event, and its attributes. Fields that are left out are "", 0 or, for the attempt, 1.
 type Event struct {
 	wattle.Event
 	Attributes map[string]string
@@ -84,7 +84,7 @@ func JSON(data string) Event {
 
 // Result is what became of events.
 type Result struct {
-	// Outputs are those of all events, or those of the events before the one that failed.
+	// Outputs are those of all events, or those of the events before the failed one.
 	Outputs []Output
 	// Failure is nil where all were handled.
 	Failure *Failure
@@ -92,7 +92,7 @@ type Result struct {
 
 // Output is an event that the handler sent.
 type Output struct {
-	// Event is the index of the one that it answers.
+	// Event is the index of the answered event.
 	Event int
 	Port  wattle.Port
 	// Key is nil where the handler gave none.
@@ -124,7 +124,7 @@ func (r Result) Text(t testing.TB, index int) string {
 	return string(r.Outputs[index].Data)
 }
 
-// Handle handles events in one call. What they write into the state stays, except for that of one that fails. A panic
+// Handle handles events in one call. Their writes into the state stay, except for those of a failed event. A panic
 // of the handler is one of the test.
 func (b *Bus) Handle(events ...Event) Result {
 	b.t.Helper()

@@ -1,4 +1,4 @@
-//! Greets whoever comes by.
+//! Greets visitors.
 const wattle = @import("wattle");
 
 /// The names of the ports, which the topology connects to topics.
@@ -12,7 +12,7 @@ pub const Settings = struct {
 
 const Visit = struct { name: []const u8 };
 
-/// Called for each event. What it sends goes to the topics that the topology connects to the ports; an error sends
+/// Called for each event. Outputs go to the topics that the topology connects to the ports; an error sends
 /// the event to the dead letters.
 pub fn handle(event: wattle.Event, out: *wattle.Out) !void {
     const settings = try out.config();

@@ -21,7 +21,7 @@ type Event struct {
 
 // Output is an event for a port.
 type Output struct {
-	// Event is the index of the one that it answers, Port that of a port.
+	// Event is the index of the answered event, Port that of a port.
 	Event, Port uint32
 	Key         *string
 	Type        string

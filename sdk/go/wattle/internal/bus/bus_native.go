@@ -56,7 +56,7 @@ func (m *Memory) Undo() {
 	}
 }
 
-// Value is what is in a bucket under a key.
+// Value is the value under a key of a bucket.
 func (m *Memory) Value(bucket, key string) ([]byte, bool) {
 	value, ok := m.state[place{bucket, key}]
 	return value, ok
@@ -89,7 +89,7 @@ func Attributes() string {
 	return ""
 }
 
-// Ports are those that the topology connects.
+// Ports are the names of the ports that the topology connects.
 func Ports() []string {
 	if declared := Describe(); len(declared) > 0 {
 		return declared

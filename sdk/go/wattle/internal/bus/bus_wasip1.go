@@ -6,9 +6,9 @@ import (
 	"unsafe"
 )
 
-// Collections of garbage read clocks and wait, and happen wherever memory is taken: also where the host takes some to hand
-// something over, while a component must not call out. So the adapter is told to call nothing then: while the bus is in
-// charge, and in each call of it that hands something over.
+// Collections of garbage read clocks and wait, and happen wherever memory is taken: also where the host takes some to
+// hand something over, while a component must not call out. So the adapter is told to call nothing then: while the
+// bus is in charge, and in each call of it that hands something over.
 
 //go:wasmimport wasi_snapshot_preview1 adapter_monotonic_clock_set_paused
 func setPaused(isPaused uint32)
@@ -71,7 +71,7 @@ func handingOver(call func()) {
 	setPaused(0)
 }
 
-// released forgets what the host took: what is still used is known to the collector.
+// released forgets memory that the host took: the collector knows the part that is still used.
 func released() {
 	clear(held)
 	held = held[:0]
@@ -181,7 +181,7 @@ func Attributes() string {
 	return givenText.String()
 }
 
-// Ports are those that the topology connects.
+// Ports are the names of the ports that the topology connects.
 func Ports() []string {
 	defer released()
 	handingOver(func() { importPorts(&givenText) })

@@ -29,7 +29,7 @@ type failureOf struct {
 	other text
 }
 
-// The results of functions. What is both is at the same place.
+// The results of functions. Fields that are both have the same place.
 type (
 	// optionResult is result<option<T>, error> of a text, and result<_, error>, which has nothing in place of the option.
 	optionResult struct {

@@ -13,7 +13,7 @@ import (
 // null.
 type walk struct{ decoder *jsontext.Decoder }
 
-// plan is what there is to hold of a type.
+// plan is the list of checks of a type.
 type plan struct {
 	// isChecked: there is anything at all, here or below.
 	isChecked bool
@@ -22,7 +22,7 @@ type plan struct {
 	// fields are those of a struct, by their names in JSON.
 	fields   map[string]field
 	required int
-	// item is the type of what is in an array or map.
+	// item is the type of the items of an array or map.
 	item reflect.Type
 }
 
