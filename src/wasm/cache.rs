@@ -48,17 +48,16 @@ pub(super) struct Cache {
 
 impl Cache {
     pub(super) fn open(folder: &Path, engine: &Engine) -> io::Result<Cache> {
-        DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
-        // Links are not followed.
-        let about = fs::symlink_metadata(folder)?;
-        if !about.is_dir() {
-            return Err(io::Error::other("it is a link"));
-        }
-        check(&about, WRITABLE_FOR_OTHERS)?;
+        let key = prepared(folder)?;
         let mut hasher = EngineHasher(blake3::Hasher::new());
         engine.precompile_compatibility_hash().hash(&mut hasher);
         let engine = Digest::from(*hasher.0.finalize().as_bytes());
-        Ok(Cache { folder: folder.to_owned(), engine, key: key(folder)? })
+        Ok(Cache { folder: folder.to_owned(), engine, key })
+    }
+
+    /// Whether there is an entry, which may still turn out to be damaged.
+    pub(super) fn has(&self, wasm: &Digest) -> bool {
+        self.path(wasm).exists()
     }
 
     /// The compiled component from the cache, for the same settings.
@@ -163,6 +162,26 @@ impl Cache {
 }
 
 const HEADER_BYTES: usize = 16 + 3 * 32;
+
+/// Whether a folder can hold compiled code; it is created if it does not exist.
+///
+/// # Errors
+/// It cannot, for this reason.
+pub fn check_cache(folder: &Path) -> io::Result<()> {
+    prepared(folder).map(drop)
+}
+
+/// The key of a folder for compiled code, both created if they do not exist.
+fn prepared(folder: &Path) -> io::Result<[u8; KEY_BYTES]> {
+    DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+    // Links are not followed.
+    let about = fs::symlink_metadata(folder)?;
+    if !about.is_dir() {
+        return Err(io::Error::other("it is a link"));
+    }
+    check(&about, WRITABLE_FOR_OTHERS)?;
+    key(folder)
+}
 
 /// The extension of incomplete files.
 const ASIDE: &str = "new";
