@@ -140,6 +140,8 @@ pub enum LaneState {
     Blocked,
     /// It fails, and is started again after a pause: the latest failure says why.
     Failing,
+    /// Its plugin is being compiled after a start; events wait until that is done.
+    Compiling,
     /// Stopped: the process is going down, or the engine has stopped.
     Stopped,
 }
@@ -367,6 +369,7 @@ impl From<LaneState> for v1::LaneState {
             LaneState::Full => Self::Full,
             LaneState::Blocked => Self::Blocked,
             LaneState::Failing => Self::Failing,
+            LaneState::Compiling => Self::Compiling,
             LaneState::Stopped => Self::Stopped,
         }
     }
@@ -382,6 +385,7 @@ impl From<v1::LaneState> for LaneState {
             v1::LaneState::Full => Self::Full,
             v1::LaneState::Blocked => Self::Blocked,
             v1::LaneState::Failing => Self::Failing,
+            v1::LaneState::Compiling => Self::Compiling,
             v1::LaneState::Stopped | v1::LaneState::Unspecified => Self::Stopped,
         }
     }

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use tokio::runtime::Handle;
 
 use super::{BenchError, Subject, checked, fresh, quantile, runtime, sample};
-use crate::api::Policy;
+use crate::api::{Digest, Policy};
 use crate::deploy::{BeginError, Compile, Progress, Reloader, Store, begin};
 use crate::dispatch::Tree;
 use crate::effects::{Clock, DiskFolder, MemoryDisk, SystemClock};
@@ -214,6 +214,10 @@ impl Compile for TimedCompiler {
         seen.compiled.push((phase, began.elapsed()));
         drop(seen);
         Ok(MeteredPlugin { plugin, watch: self.watch.clone() })
+    }
+
+    fn is_compiled(&self, component: &Digest) -> bool {
+        self.host.is_compiled(component)
     }
 }
 

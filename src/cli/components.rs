@@ -7,11 +7,12 @@ use std::path::{Path, PathBuf};
 
 use super::diagnostics::{WIDTH, write_diagnostics};
 use super::load::{WithoutPlugins, World, load, refuse};
-use super::{Exit, Failure, args};
+use super::{Exit, Failure, args, say};
 use crate::api::{Base, Component, Proposal};
 use crate::app::OpenBus;
 use crate::deploy::{self, Files, SecretFolders};
 use crate::limits::COMPONENT_BYTES_MAX;
+use crate::model::units::show_rough_size;
 use crate::toolchain;
 use crate::topology::render::{self, Style};
 use crate::topology::{
@@ -52,7 +53,13 @@ impl ComponentStarter {
         let host = host.as_ref()?;
         let mut known = self.ports.borrow_mut();
         let ports = known.entry((component, format!("{told:?}")));
-        ports.or_insert_with_key(|(component, _)| deploy::described_ports(host, component, told, &self.secrets)).clone()
+        let describe = |(component, _): &ComponentKey| {
+            let bytes = std::fs::metadata(component).map_or(0, |about| about.len());
+            let slow = format!("compiling {} ({})…", component.display(), show_rough_size(bytes));
+            let described = || deploy::described_ports(host, component, told, &self.secrets);
+            deploy::while_telling(|| say(&slow), described)
+        };
+        ports.or_insert_with_key(describe).clone()
     }
 }
 

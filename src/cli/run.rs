@@ -12,7 +12,7 @@ use crate::api::Policy;
 use crate::app::{self, OpenBus, Options, Progress, StartError, StartFiles, StopResult};
 use crate::deploy;
 use crate::engine::StopReason;
-use crate::model::units::show_duration;
+use crate::model::units::{show_duration, show_rough_size};
 use crate::telemetry::{self, LogFormat};
 
 /// Run the bus until it is stopped
@@ -139,6 +139,9 @@ fn log_progress(progress: Progress) {
         }
         Progress::Plugin(deploy::Progress::Compiling { subscriber }) => {
             tracing::debug!(subscriber, "compiling the plugin");
+        }
+        Progress::Plugin(deploy::Progress::StillCompiling { subscriber, bytes }) => {
+            tracing::info!("compiling {subscriber} ({})…", show_rough_size(bytes));
         }
         Progress::Plugin(deploy::Progress::Compiled { subscriber, digest, took }) => {
             tracing::info!(subscriber, digest, ?took, "plugin ready");

@@ -303,6 +303,7 @@ fn subscriber(subscriber: &SubscriberStatus) -> serde_json::Value {
         LaneState::Full => "full",
         LaneState::Blocked => "blocked",
         LaneState::Failing => "failing",
+        LaneState::Compiling => "compiling",
         LaneState::Stopped => "stopped",
     };
     let port = |(port, topic): &(String, String)| json!({ "port": port, "topic": topic });

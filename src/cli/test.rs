@@ -13,11 +13,14 @@ use super::load::{World, load_tests, refuse};
 use super::words::plain;
 use super::{Exit, Failure, Outcome, args, components, run, say};
 use crate::app::capsules;
-use crate::app::cases::{DiffLine, LoadedTopology, Mismatch, Partitions, TestBed, compare};
+use crate::app::cases::{
+    CallMode, CaseError, CaseResult, DiffLine, LoadedTopology, Mismatch, Partitions, TestBed, compare, differences,
+};
 use crate::telemetry::{self, LogFormat};
 use crate::toolchain;
 use crate::topology::cases::{self, Case, CaseInput};
 use crate::topology::{Plan, Source, render};
+use crate::wasm;
 
 /// Lines of a difference that are shown around what differs.
 const CONTEXT_LINES: usize = 3;
@@ -27,6 +30,10 @@ const CONTEXT_LINES: usize = 3;
 /// Tests are cases in files that end with .test.yaml: input events for a topology or one of its subscribers, and the
 /// expected results. They run through the real plugins, which are built first if the topology names their source.
 /// Data is kept in memory and delays are skipped. `wattle schema --tests` prints the JSON Schema of these files.
+///
+/// Each case runs a second time, with every event in a call of its own and by other instances. It fails if anything
+/// comes out differently, since the result of an event may depend only on the event and on the state: not on random
+/// numbers with a seed per instance, the order of a hash map, or variables that outlive an event.
 #[derive(Debug, Clone, clap::Args)]
 #[command(after_help = "Examples:
   wattle test topologies/
@@ -59,6 +66,14 @@ pub(super) struct TestArgs {
     /// Timeout of a case
     #[arg(long, default_value = "1m", value_parser = args::duration, value_name = "TIME")]
     timeout: Duration,
+
+    /// Run each case only once, without the comparison with a second run
+    #[arg(long)]
+    once: bool,
+
+    /// Directory of compiled plugins, at most 1 GiB [default: wattle/code in your cache directory]
+    #[arg(long, value_name = "FOLDER")]
+    cache: Option<PathBuf>,
 
     /// Print log lines, also those of plugins
     #[arg(long)]
@@ -110,7 +125,28 @@ struct CaseReport {
 #[derive(Debug, Serialize)]
 struct MismatchReport {
     what: String,
+    compared: Comparison,
     diff: Vec<String>,
+}
+
+/// What a result is compared with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum Comparison {
+    /// What the case expects.
+    Expected,
+    /// The result of the same case before.
+    FirstRun,
+}
+
+impl Comparison {
+    /// The two sides of a difference.
+    fn sides(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Expected => ("expected", "found"),
+            Self::FirstRun => ("first run", "second run"),
+        }
+    }
 }
 
 pub(super) fn run(args: &TestArgs) -> Outcome {
@@ -128,7 +164,7 @@ pub(super) fn run(args: &TestArgs) -> Outcome {
         }
     }
     let mut built = BTreeMap::new();
-    let bed = TestBed::new(args::code_cache()).map_err(run::refused)?;
+    let bed = bed(args)?;
     let mut reports = Vec::new();
     for Tests { file, topologies, plan, cases } in tests {
         let components = components(&plan, &mut built)?;
@@ -139,7 +175,8 @@ pub(super) fn run(args: &TestArgs) -> Outcome {
         })?;
         for (line, case) in cases {
             let began = Instant::now();
-            let (error, mismatches) = match outcome(&bed, &loaded, &case, args.timeout) {
+            let running = CaseRun { bed: &bed, loaded: &loaded, case: &case, timeout: args.timeout };
+            let (error, mismatches) = match running.outcome(args.once) {
                 Ok(mismatches) => (None, mismatches),
                 Err(error) => (Some(error), Vec::new()),
             };
@@ -150,7 +187,7 @@ pub(super) fn run(args: &TestArgs) -> Outcome {
                 ok: error.is_none() && mismatches.is_empty(),
                 took_ms: began.elapsed().as_millis(),
                 error,
-                mismatches: mismatches.into_iter().map(MismatchReport::of).collect(),
+                mismatches,
             });
         }
     }
@@ -168,24 +205,74 @@ pub(super) fn run(args: &TestArgs) -> Outcome {
     if report.ok { Ok(()) } else { Err(Failure::silent(Exit::Failed)) }
 }
 
-/// What of a case is not as expected: with one partition for every topic, and with as many as they have.
-fn outcome(bed: &TestBed, loaded: &LoadedTopology, case: &Case, timeout: Duration) -> Result<Vec<Mismatch>, String> {
-    let compared = |happened| compare(loaded.plan(), &case.expected, &happened);
-    if let CaseInput::Capsule { path } = &case.given {
-        let capsule = capsules::read(path).map_err(|error| error.to_string())?;
-        return bed.replay(loaded, &capsule).map(compared).map_err(|error| error.to_string());
+/// Sets up the sandbox, with the folder for compiled plugins.
+fn bed(args: &TestArgs) -> Result<TestBed, Failure> {
+    if let Some(folder) = &args.cache {
+        let unusable = |error| {
+            let folder = folder.display();
+            Failure::new(Exit::Usage, format!("compiled plugins cannot be kept in {folder} (--cache): {error}"))
+        };
+        wasm::check_cache(folder).map_err(unusable)?;
     }
-    let run = |partitions| bed.run(loaded, case, partitions, timeout).map(compared);
-    let mismatches = run(Partitions::One).map_err(|error| error.to_string())?;
-    if !mismatches.is_empty() || case.one_partition || !loaded.is_partitioned() {
-        return Ok(mismatches);
+    TestBed::new(args.cache.clone().or_else(args::code_cache)).map_err(run::refused)
+}
+
+/// A case and what it runs on.
+struct CaseRun<'a> {
+    bed: &'a TestBed,
+    loaded: &'a LoadedTopology,
+    case: &'a Case,
+    timeout: Duration,
+}
+
+impl CaseRun<'_> {
+    /// What of the case is not as expected, with one partition for every topic and with as many as they have; and what
+    /// a second run has differently.
+    fn outcome(&self, once: bool) -> Result<Vec<MismatchReport>, String> {
+        let first = self.run(Partitions::One, CallMode::Batches).map_err(|error| error.to_string())?;
+        let mut mismatches = self.compared(&first, "");
+        if mismatches.is_empty() && self.is_partitioned() {
+            const OTHERWISE: &str = "it comes out otherwise with as many partitions as the topology has (where that is \
+                                     meant, say `partitions: 1`): ";
+            let run = self.run(Partitions::AsPlanned, CallMode::Batches);
+            let partitioned = run.map_err(|error| format!("{OTHERWISE}{error}"))?;
+            mismatches = self.compared(&partitioned, OTHERWISE);
+        }
+        if !once {
+            const AGAIN: &str = "it comes out otherwise when it runs again, with each event in a call of its own and \
+                                 by other instances (`--once` does not compare): ";
+            let second = self.run(Partitions::One, CallMode::Alone).map_err(|error| format!("{AGAIN}{error}"))?;
+            let found = differences(self.loaded.plan(), &first, &second).into_iter();
+            mismatches.extend(found.map(|mismatch| MismatchReport::of(mismatch, Comparison::FirstRun, AGAIN)));
+        }
+        Ok(mismatches)
     }
-    const OTHERWISE: &str = "it comes out otherwise with as many partitions as the topology has (where that is meant, \
-        say \
-                             `partitions: 1`)";
-    let mismatches = run(Partitions::AsPlanned).map_err(|error| format!("{OTHERWISE}: {error}"))?;
-    let otherwise = |Mismatch { what, diff }| Mismatch { what: format!("{OTHERWISE}: {what}"), diff };
-    Ok(mismatches.into_iter().map(otherwise).collect())
+
+    fn is_partitioned(&self) -> bool {
+        let has_partitions = matches!(self.case.given, CaseInput::Events { .. }) && self.loaded.is_partitioned();
+        has_partitions && !self.case.one_partition
+    }
+
+    fn run(&self, partitions: Partitions, mode: CallMode) -> Result<CaseResult, CaseFault> {
+        match &self.case.given {
+            CaseInput::Capsule { path } => Ok(self.bed.replay(self.loaded, &capsules::read(path)?, mode)?),
+            CaseInput::Events { .. } => Ok(self.bed.run(self.loaded, self.case, (partitions, mode), self.timeout)?),
+        }
+    }
+
+    fn compared(&self, happened: &CaseResult, head: &str) -> Vec<MismatchReport> {
+        let mismatches = compare(self.loaded.plan(), &self.case.expected, happened).into_iter();
+        mismatches.map(|mismatch| MismatchReport::of(mismatch, Comparison::Expected, head)).collect()
+    }
+}
+
+/// Why a case has no result.
+#[derive(Debug, thiserror::Error)]
+enum CaseFault {
+    #[error(transparent)]
+    Capsule(#[from] capsules::ReadError),
+    #[error(transparent)]
+    Case(#[from] CaseError),
 }
 
 /// Reads test files and their topologies. Everything that is wrong with any of them has been printed.
@@ -239,7 +326,8 @@ fn components(plan: &Plan, built: &mut BTreeMap<PathBuf, Result<PathBuf, String>
 }
 
 impl MismatchReport {
-    fn of(mismatch: Mismatch) -> Self {
+    /// `head` comes before what differs.
+    fn of(mismatch: Mismatch, compared: Comparison, head: &str) -> Self {
         let lines = mismatch.diff;
         let differs = |line: &DiffLine| !matches!(line, DiffLine::Same(_));
         let near = |at: usize| {
@@ -264,7 +352,7 @@ impl MismatchReport {
         if is_cut {
             diff.push("  …".to_owned());
         }
-        Self { what: mismatch.what, diff }
+        Self { what: format!("{head}{}", mismatch.what), compared, diff }
     }
 }
 
@@ -289,9 +377,9 @@ impl Report {
                 for line in case.error.iter().flat_map(|error| error.lines()) {
                     writeln!(out, "          {}", plain(line))?;
                 }
-                for MismatchReport { what, diff } in &case.mismatches {
-                    let what = plain(what);
-                    writeln!(out, "          {what} ({bad}- expected{bad:#}, {good}+ found{good:#}):")?;
+                for MismatchReport { what, compared, diff } in &case.mismatches {
+                    let (what, (one, other)) = (plain(what), compared.sides());
+                    writeln!(out, "          {what} ({bad}- {one}{bad:#}, {good}+ {other}{good:#}):")?;
                     for line in diff {
                         let style = match line.get(..1) {
                             Some("-") => bad,
@@ -331,7 +419,7 @@ impl Report {
                     case.error.iter().cloned().chain(case.mismatches.iter().map(|mismatch| mismatch.what.clone()));
                 let message = escaped(&whats.collect::<Vec<_>>().join("; "));
                 writeln!(out, "{head}>\n      <failure message=\"{message}\">")?;
-                for MismatchReport { what, diff } in &case.mismatches {
+                for MismatchReport { what, diff, .. } in &case.mismatches {
                     writeln!(out, "{}:\n{}", escaped(what), escaped(&diff.join("\n")))?;
                 }
                 writeln!(out, "</failure>\n    </testcase>")?;

@@ -169,6 +169,7 @@ fn counts(subscriber: &SubscriberStatus) -> Vec<(String, Style)> {
         (LaneState::Full, "full", BAD),
         (LaneState::Blocked, "blocked", WARNING),
         (LaneState::Failing, "failing", BAD),
+        (LaneState::Compiling, "compiling", WARNING),
         (LaneState::Stopped, "stopped", BAD),
     ] {
         let count = lanes(state);

@@ -1,5 +1,6 @@
 //! What makes handlers of components.
 
+use crate::api::Digest;
 use crate::model::call::Handler;
 use crate::wasm::{Host, Plugin, PluginSpec, RegisterError};
 
@@ -18,6 +19,9 @@ pub trait Compile: Clone + Send + Sync + 'static {
     /// # Errors
     /// The component is refused.
     fn compile_beside(&self, spec: PluginSpec) -> Result<Self::Handler, RegisterError>;
+
+    /// Whether a component was compiled before, so that [`Self::compile`] only loads it.
+    fn is_compiled(&self, component: &Digest) -> bool;
 }
 
 impl Compile for Host {
@@ -29,5 +33,9 @@ impl Compile for Host {
 
     fn compile_beside(&self, spec: PluginSpec) -> Result<Plugin, RegisterError> {
         self.register_beside(spec)
+    }
+
+    fn is_compiled(&self, component: &Digest) -> bool {
+        self.has_code_of(component)
     }
 }

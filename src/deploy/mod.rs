@@ -49,6 +49,6 @@ pub use topology::adopt::{StartTopology, adopt, instead};
 pub use topology::error::TopologyError;
 pub use versions::shadow::CompareError;
 pub use versions::source::{described_ports, misfits, read, register, version};
-pub use versions::start::{BeginError, Progress, Replacement, StartedVersions, begin, begin_with};
+pub use versions::start::{BeginError, Progress, Replacement, StartedVersions, begin, begin_with, while_telling};
 pub use versions::unavailable::{Loadable, UnavailableVersion};
 pub use watch::{PathChange, Watch, is_no_source, is_output, sources};

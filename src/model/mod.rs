@@ -6,6 +6,7 @@
 pub mod call;
 pub mod chunk;
 pub mod event;
+mod excerpt;
 mod fence;
 pub(crate) mod guard;
 pub mod identity;
@@ -22,6 +23,7 @@ pub mod writes;
 
 pub use chunk::{Chunk, StoredEvent, TimeOf};
 pub use event::{Attribute, AttributeView, Event, EventError, EventView};
+pub(crate) use excerpt::excerpt;
 pub use fence::Fence;
 pub use guard::{
     Diversion, DivertedRecord, Guard, GuardCounts, GuardReason, GuardRefusal, GuardStates, KEY_IDENTITIES_MAX,

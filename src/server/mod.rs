@@ -140,20 +140,42 @@ pub struct Server {
     watching: JoinHandle<()>,
 }
 
+/// How often to look whether plugins can be called.
+const PLUGINS_EVERY: Duration = Duration::from_millis(500);
+
 async fn report(health: &HealthReporter, status: ServingStatus) {
     for name in grpc::HEALTH_NAMES {
         health.set_service_status(name, status).await;
     }
 }
 
-/// Says NOT_SERVING as soon as the engine has stopped.
-async fn watch<E: Engine>(engine: E, health: HealthReporter) {
-    let mut changes = engine.health();
+/// The health of the plugins, which has a name of its own: events are taken for those that cannot be called, too.
+async fn report_plugins(health: &HealthReporter, are_ready: bool) {
+    let status = if are_ready { ServingStatus::Serving } else { ServingStatus::NotServing };
+    health.set_service_status(grpc::HEALTH_OF_PLUGINS, status).await;
+}
+
+/// Says NOT_SERVING as soon as the engine has stopped, and whether plugins can be called.
+async fn watch<E: Engine>(tree: Tree<E>, health: HealthReporter, mut were_ready: bool) {
+    let mut changes = tree.engine().health();
+    let mut stopping = std::pin::pin!(changes.wait_for(|health| *health != Health::Serving));
+    let stopped = loop {
+        tokio::select! {
+            stopped = &mut stopping => break stopped.map(|stopped| stopped.clone()),
+            () = tokio::time::sleep(PLUGINS_EVERY) => {}
+        }
+        let are_ready = tree.has_all_plugins();
+        if are_ready != were_ready {
+            report_plugins(&health, are_ready).await;
+            were_ready = are_ready;
+        }
+    };
     // An engine that was dropped does not serve either.
-    if let Ok(stopped) = changes.wait_for(|health| *health != Health::Serving).await.map(|stopped| stopped.clone()) {
+    if let Ok(stopped) = stopped {
         tracing::error!(?stopped, "the engine has stopped");
     }
     report(&health, ServingStatus::NotServing).await;
+    report_plugins(&health, false).await;
 }
 
 impl Server {
@@ -182,7 +204,9 @@ impl Server {
         let (closing, cut, calls) = (CancellationToken::new(), CancellationToken::new(), Calls::default());
         let (health, health_service) = tonic_health::server::health_reporter();
         report(&health, ServingStatus::Serving).await;
-        let watching = effects::task(watch(tree.engine().clone(), health.clone()));
+        let are_ready = tree.has_all_plugins();
+        report_plugins(&health, are_ready).await;
+        let watching = effects::task(watch(tree.clone(), health.clone(), are_ready));
 
         let services = grpc::Services { tree, reloader, capsules, closing: closing.clone(), calls: calls.clone() };
         let router = services.added_to(grpc::transport().add_service(health_service))?;
@@ -203,11 +227,12 @@ impl Server {
         self.watching.abort();
         let _ = self.watching.await;
         report(&self.health, ServingStatus::NotServing).await;
+        report_plugins(&self.health, false).await;
         self.closing.cancel();
         let answered = self.calls.answered(deadline).await;
         // Ends the streams of health watchers; they have seen the last change.
         let mut health = self.health;
-        for name in grpc::HEALTH_NAMES {
+        for name in grpc::HEALTH_NAMES.into_iter().chain([grpc::HEALTH_OF_PLUGINS]) {
             health.clear_service_status(name).await;
         }
         let mut serving = self.serving;

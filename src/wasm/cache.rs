@@ -55,6 +55,11 @@ impl Cache {
         Ok(Cache { folder: folder.to_owned(), engine, key })
     }
 
+    /// Whether there is an entry, which may still turn out to be damaged.
+    pub(super) fn has(&self, wasm: &Digest) -> bool {
+        self.path(wasm).exists()
+    }
+
     /// The compiled component from the cache, for the same settings.
     pub(super) fn load(&self, engine: &Engine, wasm: &Digest) -> Option<Component> {
         let path = self.path(wasm);
@@ -157,6 +162,14 @@ impl Cache {
 }
 
 const HEADER_BYTES: usize = 16 + 3 * 32;
+
+/// Whether a folder can hold compiled code; it is created if it does not exist.
+///
+/// # Errors
+/// It cannot, for this reason.
+pub fn check_cache(folder: &Path) -> io::Result<()> {
+    secret(folder).map(drop)
+}
 
 /// The extension of incomplete files.
 const ASIDE: &str = "new";

@@ -25,19 +25,6 @@ pub(super) async fn in_slices<F: Future>(slice: &Slice, call: F) -> F::Output {
     .await
 }
 
-/// The batch in the contract's types, borrowed.
-pub(super) fn lowered<'a>(batch: &Batch<'a>) -> (types::Batch<'a>, Vec<types::Event<'a>>) {
-    let info = types::Batch { topic: batch.topic, partition: batch.partition, content_type: batch.content_type };
-    let events = batch.events.iter().map(|event| types::Event {
-        key: event.key,
-        type_: event.r#type,
-        time: event.time_ns,
-        attempt: event.attempt,
-        data: event.data,
-    });
-    (info, events.collect())
-}
-
 /// Checks an answer, so that the rest of the bus can rely on it.
 pub(super) fn checked(
     answer: types::Handled,
@@ -97,8 +84,8 @@ pub(super) fn explain(error: &wasmtime::Error, state: &StoreData, time: Duration
             StopCause::Protocol(_) | StopCause::Random(_) => (CallErrorKind::Protocol, stop.to_string()),
             StopCause::StateOutside => (CallErrorKind::Protocol, stop.to_string()),
             StopCause::State(_) => (CallErrorKind::State, stop.to_string()),
-            StopCause::StateOfCall => (CallErrorKind::OutputTooLarge, stop.to_string()),
-            StopCause::Exit | StopCause::Files(_) => (CallErrorKind::Trap, stop.to_string()),
+            StopCause::StateOfCall | StopCause::Published => (CallErrorKind::OutputTooLarge, stop.to_string()),
+            StopCause::Exit | StopCause::Files(_) | StopCause::Network(_) => (CallErrorKind::Trap, stop.to_string()),
         }
     } else if let Some(trap) = error.downcast_ref::<Trap>() {
         match (trap, state.meter.refused()) {

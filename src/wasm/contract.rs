@@ -9,7 +9,7 @@
 
 wasmtime::component::bindgen!({
     path: "wit",
-    // Files are omitted on purpose: see `wasi::files`.
+    // Files and sockets are omitted on purpose: see `wasi::files` and `wasi::sockets`.
     inline: "
         package wattle:host;
         world sandbox {

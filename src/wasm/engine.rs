@@ -7,11 +7,12 @@ use wasmtime::{Config, Enabled, Engine, InstanceAllocationStrategy, PoolingAlloc
 use super::functions::FunctionCache;
 use super::limits::{FIBER_STACK_BYTES, STACK_BYTES, TABLE_ELEMENTS};
 
-/// Maximum core instances, memories and tables per component. A Rust component has three instances and one memory; an
-/// interpreter with an adapter has more. Unused ones cost only address space.
-const CORE_INSTANCES_PER_COMPONENT: u32 = 16;
-const MEMORIES_PER_COMPONENT: u32 = 4;
-const TABLES_PER_COMPONENT: u32 = 8;
+/// Maximum core instances, memories and tables per component. A Rust component has three instances and one memory,
+/// CPython has 16 instances, and each component that is composed with it adds some. A maximum of instances costs
+/// nothing; memories and tables that are not used cost address space.
+pub(super) const CORE_INSTANCES_PER_COMPONENT: u32 = 64;
+pub(super) const MEMORIES_PER_COMPONENT: u32 = 4;
+pub(super) const TABLES_PER_COMPONENT: u32 = 8;
 
 /// The address space that one memory reserves, so that accesses need no bounds checks.
 const MEMORY_RESERVATION_BYTES: u64 = 4 << 30;

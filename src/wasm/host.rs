@@ -22,7 +22,7 @@ use super::refusal::{self, RegisterError};
 use super::room::InstanceBudget;
 use super::store_data::StoreData;
 use super::ticker::Ticker;
-use super::{sections, wasi};
+use super::{messaging, sections, wasi};
 use crate::api::Digest;
 use crate::effects::random;
 use crate::model::call::{Limits, PluginSettings};
@@ -209,6 +209,9 @@ impl Host {
         let mut linker = Linker::new(&engine);
         Sandbox::add_to_linker::<StoreData, HasSelf<StoreData>>(&mut linker, |state| state).map_err(sandbox)?;
         wasi::files::add_to_linker(&mut linker).map_err(sandbox)?;
+        wasi::sockets::add_to_linker(&mut linker).map_err(sandbox)?;
+        wasi::v0_3::add_to_linker(&mut linker).map_err(sandbox)?;
+        messaging::add_to_linker(&mut linker).map_err(sandbox)?;
         let cache = options.cache_folder.and_then(|folder| {
             let cache = Cache::open(&folder, &engine);
             // The cache only saves time.
@@ -290,6 +293,11 @@ impl Host {
         self.0.beside.run(|| self.register(spec))
     }
 
+    /// Whether the cache has the compiled code of a component.
+    pub fn has_code_of(&self, wasm: &Digest) -> bool {
+        self.0.cache.as_ref().is_some_and(|cache| cache.has(wasm))
+    }
+
     /// A component's description of itself with this configuration, checked as by [`Host::register`] but without a
     /// topology.
     ///
@@ -325,7 +333,7 @@ fn describe(host: &HostInner, kind: &InstanceParts) -> Result<(Vec<String>, Inst
         let place = host.room.take(kind.limits.memory_bytes, || host.evict()).await;
         let mut instance = Instance::start(host, kind, place).await.map_err(|error| match error {
             StartError::Failed(message) => RegisterError::DoesNotStart { message },
-            StartError::Misfit(why) => refusal::misfit(&host.engine, kind.pre.instance_pre().component(), &why),
+            StartError::Misfit(why) => refusal::misfit(&host.engine, kind.pre.component(), &why),
         })?;
         let time = kind.limits.time;
         let ports = instance.describe(host, time).await;

@@ -3,6 +3,7 @@
 //! Promises: the number of dropped lines is reported within a second of the first of them, even if no more follow, and
 //! at the plugin's end.
 
+use std::borrow::Cow;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -102,7 +103,7 @@ pub(super) struct Log {
     gate: Arc<Gate>,
     output: PartialLine,
     errors: PartialLine,
-    last_words: String,
+    last_words: LastWords,
     panicked: bool,
 }
 
@@ -119,13 +120,13 @@ pub(super) type Audience<'a> = Option<(&'a dyn EventContext, Option<u32>)>;
 impl Log {
     pub(super) fn new(subscriber: Arc<str>, gate: Arc<Gate>) -> Log {
         let (output, errors) = (PartialLine::default(), PartialLine::default());
-        Log { subscriber, gate, output, errors, last_words: String::new(), panicked: false }
+        Log { subscriber, gate, output, errors, last_words: LastWords::default(), panicked: false }
     }
 
     /// Logs a line of the logging interface.
     pub(super) fn line(&mut self, to: Audience<'_>, level: LogLevel, context: &str, line: &str) {
         if context == PANIC && level == LogLevel::Error {
-            self.last_words = cut(line).into_owned();
+            self.last_words = LastWords { text: cut(line).into_owned(), beyond: 0 };
             self.panicked = true;
             // It becomes the reason of the call's failure, which is logged once per attempt. A call with several events
             // is repeated for one alone.
@@ -162,18 +163,21 @@ impl Log {
 
     /// Clears the output of the previous event.
     pub(super) fn forget(&mut self) {
-        self.last_words.clear();
+        self.last_words = LastWords::default();
         self.panicked = false;
     }
 
-    /// The plugin's last output on standard error; "" if there is none.
-    pub(super) fn last_words(&self) -> &str {
-        self.last_words.trim_end()
+    /// The first lines of what the plugin wrote to standard error for this event; "" if there is nothing.
+    pub(super) fn last_words(&self) -> Cow<'_, str> {
+        match self.last_words.beyond {
+            0 => self.last_words.text.trim_end().into(),
+            beyond => format!("{}… ({beyond} more bytes)", self.last_words.text.trim_end()).into(),
+        }
     }
 
     /// The message of a panic that an SDK logged: "panicked at …".
     pub(super) fn panic(&self) -> Option<&str> {
-        self.panicked.then_some(self.last_words.as_str())
+        self.panicked.then_some(self.last_words.text.as_str())
     }
 
     fn end_line(&mut self, to: Audience<'_>, stream: Stream) {
@@ -181,9 +185,8 @@ impl Log {
             Stream::Output => (self.output.take(), LogLevel::Info),
             Stream::Errors => (self.errors.take(), LogLevel::Warn),
         };
-        if stream == Stream::Errors && !self.panicked && self.last_words.len() < LOG_LINE_BYTES_MAX {
-            self.last_words.push_str(&line);
-            self.last_words.push('\n');
+        if stream == Stream::Errors && !self.panicked {
+            self.last_words.add(&line);
         }
         self.emit(to, level, "", &line);
     }
@@ -211,6 +214,32 @@ impl Log {
 
 /// The context under which SDKs log a panic.
 const PANIC: &str = "panic";
+
+/// A line that was cut, with its mark.
+const LAST_WORDS_BYTES_MAX: usize = LOG_LINE_BYTES_MAX + 64;
+
+/// What an event has written to standard error: as much as becomes a reason. Runtimes begin with what happened and
+/// continue with their own state, so the first lines are those that stay.
+#[derive(Default)]
+struct LastWords {
+    text: String,
+    /// The number of bytes after it.
+    beyond: usize,
+}
+
+impl LastWords {
+    fn add(&mut self, line: &str) {
+        let room = LAST_WORDS_BYTES_MAX.saturating_sub(self.text.len());
+        let kept = if self.beyond > 0 { 0 } else { line.floor_char_boundary(room.min(line.len())) };
+        let (kept, beyond) = line.split_at_checked(kept).unwrap_or_default();
+        self.text.push_str(kept);
+        self.beyond += beyond.len();
+        match self.beyond {
+            0 => self.text.push('\n'),
+            _ => self.beyond += 1,
+        }
+    }
+}
 
 /// An incomplete line of a stream.
 #[derive(Default)]
@@ -243,7 +272,7 @@ impl PartialLine {
 }
 
 /// The beginning of a long text, with a note.
-pub(super) fn cut(text: &str) -> std::borrow::Cow<'_, str> {
+pub(super) fn cut(text: &str) -> Cow<'_, str> {
     if text.len() <= LOG_LINE_BYTES_MAX {
         return text.into();
     }
@@ -280,6 +309,23 @@ mod tests {
         log.flush(Some((&heard, Some(0))));
         assert_eq!(*heard.0.lock().unwrap(), ["Some(0) Info one", "Some(0) Info two", "Some(0) Warn oops"]);
         assert_eq!(log.last_words(), "oops");
+    }
+
+    #[test]
+    fn many_words_keep_their_first_lines_and_say_that_there_were_more() {
+        let heard = HeardLines::default();
+        let mut log = Log::new("s".into(), Gate::new(&"s".into(), 100));
+        log.write(Some((&heard, None)), Stream::Errors, b"fatal error: out of memory\n");
+        for _ in 0..2 {
+            log.write(Some((&heard, None)), Stream::Errors, &["é".repeat(1_500).as_bytes(), b"\n"].concat());
+        }
+        log.write(Some((&heard, None)), Stream::Errors, b"the end\n");
+        let words = log.last_words();
+        assert!(words.starts_with("fatal error: out of memory\né"), "{words}");
+        // 4,160 bytes hold the first line, the second, and 1,132 of the third.
+        assert!(words.ends_with("é… (1877 more bytes)"), "{words}");
+        log.forget();
+        assert_eq!(log.last_words(), "");
     }
 
     #[test]
@@ -339,7 +385,7 @@ mod tests {
         log.line(Some((&heard, Some(0))), LogLevel::Error, "other", "kept");
         assert_eq!(*heard.0.lock().unwrap(), ["Some(0) Error kept"]);
         assert_eq!(
-            (log.panic(), log.last_words()),
+            (log.panic(), &*log.last_words()),
             (Some("panicked at x: no such shelf"), "panicked at x: no such shelf")
         );
     }

@@ -20,7 +20,7 @@ use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use wasmtime::{Store, UpdateDeadline};
 
-use super::contract::{Sandbox, SandboxPre};
+use super::entry::{Entry, EntryPre};
 use super::host::HostInner;
 use super::limits::{INSTANTIATION_TIME, crossing_bytes, handles_mark, memory_mark_bytes};
 use super::logs::{Gate, Log};
@@ -57,7 +57,7 @@ pub(super) struct PluginInner {
 /// The parts from which instances of a plugin are made.
 pub(super) struct InstanceParts {
     pub(super) subscriber: Arc<str>,
-    pub(super) pre: SandboxPre<StoreData>,
+    pub(super) pre: EntryPre,
     pub(super) limits: Limits,
     pub(super) ports: Arc<[String]>,
     pub(super) config: Arc<BTreeMap<String, String>>,
@@ -228,7 +228,7 @@ pub(super) enum StartError {
 /// A store and its only instance.
 pub(super) struct Instance {
     store: Store<StoreData>,
-    sandbox: Sandbox,
+    entry: Entry,
     slice: Slice,
     memory_at_start_bytes: u64,
     /// Handles that were open after the last call.
@@ -259,9 +259,9 @@ impl Instance {
         let started = {
             let _running = host.ticker.run();
             store.set_epoch_deadline(1);
-            call::in_slices(&slice, kind.pre.instantiate_async(&mut store)).await
+            call::in_slices(&slice, kind.pre.instantiate(&mut store)).await
         };
-        let sandbox = started.map_err(|error| {
+        let entry = started.map_err(|error| {
             let call::Explanation { kind, message } = call::explain(&error, store.data(), INSTANTIATION_TIME);
             // It started, but its functions were not those of the contract.
             let misfit = kind == CallErrorKind::Protocol && call::has_returned(&error);
@@ -270,7 +270,7 @@ impl Instance {
         store.data_mut().leave();
         store.data_mut().timer.allow(kind.limits.time);
         let memory_at_start_bytes = store.data().meter.used_bytes();
-        Ok(Instance { store, sandbox, slice, memory_at_start_bytes, handles: 0, _place: place })
+        Ok(Instance { store, entry, slice, memory_at_start_bytes, handles: 0, _place: place })
     }
 
     /// Asks the plugin for its ports. The error is a message.
@@ -279,8 +279,7 @@ impl Instance {
             let _running = host.ticker.run();
             self.store.data_mut().timer.restart();
             self.store.set_epoch_deadline(1);
-            let handler = self.sandbox.wattle_plugin_handler();
-            call::in_slices(&self.slice, handler.call_describe(&mut self.store)).await
+            call::in_slices(&self.slice, self.entry.describe(&mut self.store)).await
         };
         let described = described.map_err(|error| call::explain(&error, self.store.data(), time).message);
         self.store.data_mut().leave();
@@ -292,9 +291,7 @@ impl Instance {
             let _running = plugin.host.ticker.run();
             self.store.data_mut().enter(batch);
             self.store.set_epoch_deadline(1);
-            let handler = self.sandbox.wattle_plugin_handler();
-            let (info, events) = call::lowered(batch);
-            call::in_slices(&self.slice, handler.call_handle(&mut self.store, info, &events)).await
+            call::in_slices(&self.slice, self.entry.handle(&mut self.store, batch)).await
         };
         self.store.data_mut().tell_reads();
         plugin.memory_peak_bytes.fetch_max(self.store.data().meter.used_bytes(), Ordering::Relaxed);

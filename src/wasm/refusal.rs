@@ -1,11 +1,10 @@
 //! Why a component is refused, with advice for its author.
 //!
 //! ```text
-//! bytes ─▶ is it a component? ─▶ compile ─▶ exports? ─▶ imports? ─▶ types ─▶ start ─▶ ports
+//! bytes ─▶ is it a component? ─▶ names of exports, imports ─▶ compile ─▶ types ─▶ start ─▶ ports
 //! ```
 
 use std::collections::{HashMap, HashSet};
-use std::fmt::Write as _;
 use std::sync::Arc;
 
 use wasmtime::Engine;
@@ -13,20 +12,19 @@ use wasmtime::component::types::ComponentItem;
 use wasmtime::component::{Component, Linker, Type};
 
 use super::cache::Cache;
-use super::contract::SandboxPre;
+use super::engine::{CORE_INSTANCES_PER_COMPONENT, MEMORIES_PER_COMPONENT, TABLES_PER_COMPONENT};
+use super::entry::EntryPre;
 use super::limits::{
     FUNCTION_BYTES_MAX, LARGE_FUNCTION_BYTES, LARGE_FUNCTIONS_BYTES_MAX, PORT_NAME_BYTES_MAX, PORTS_MAX,
 };
+use super::messaging;
 use super::sections;
 use super::store_data::StoreData;
 use super::words;
+use super::worlds::{self, CONTRACT_VERSION, ExportFault, HANDLER, World};
 use crate::api::Digest;
 use crate::limits::COMPONENT_BYTES_MAX;
 use crate::model::units::show_size;
-
-/// The contract of this host.
-const HANDLER: &str = "wattle:plugin/handler";
-const CONTRACT_VERSION: &str = "0.1.0";
 
 /// Why a plugin was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -36,8 +34,9 @@ pub enum RegisterError {
     NotWasm, // no details, because the bus reads files that clients name
     /// A core module instead of a component.
     #[error(
-        "this is a core WebAssembly module, and a plugin is a component: build with `--target wasm32-wasip2` (Rust), \
-         or make a component of it with `wasm-tools component new`"
+        "this is a core WebAssembly module, and a plugin is a component: build it with `wattle build`, which makes \
+         one, or with the tools of its language: `--target wasm32-wasip2` (Rust), `wasm-tools component new` with an \
+         adapter (C, Go, Zig)"
     )]
     CoreModule,
     /// The file is too large.
@@ -86,10 +85,23 @@ pub enum RegisterError {
         /// The error and its place.
         message: String,
     },
+    /// It is composed of too many parts.
+    #[error(
+        "the component has {found} {parts}, and at most {max} are accepted: compose fewer components into it. Stubs of \
+         WASI are not needed: the bus has files, sockets, clocks and random numbers of its own for plugins (Python: \
+         `componentize-py` without `--stub-wasi`)"
+    )]
+    TooManyParts {
+        /// What it has too many of, in the plural.
+        parts: &'static str,
+        /// How many there are.
+        found: u64,
+        max: u32,
+    },
     /// It needs the asynchronous component model.
     #[error(
         "the component uses the asynchronous component model (WASI 0.3), which plugins do not: declare its exports \
-         without `async` and build for WASI 0.2. ({message})"
+         without `async` and build for WASI 0.2 (JavaScript: `componentize-qjs --sync`). ({message})"
     )]
     Async {
         /// The part that needs it.
@@ -151,8 +163,12 @@ pub(super) fn examine(
     cache: Option<&Cache>,
     wasm: &[u8],
     digest: &Digest,
-) -> Result<SandboxPre<StoreData>, RegisterError> {
+) -> Result<EntryPre, RegisterError> {
     check_kind(wasm)?;
+    // By names, so that what is made for something else is told so, whatever it needs of the compiler and at once.
+    if let Some(names) = sections::outer_names(wasm) {
+        check_names(&names.exports, &names.imports)?;
+    }
     let (bytes, of_large) = sections::function_bytes(wasm, LARGE_FUNCTION_BYTES);
     if bytes > FUNCTION_BYTES_MAX {
         return Err(RegisterError::LargeFunction { bytes });
@@ -170,10 +186,27 @@ pub(super) fn examine(
             component
         }
     };
-    check_exports(engine, &component)?;
-    check_imports(engine, &component)?;
+    let ty = component.component_type();
+    let exports = ty.exports(engine).map(|(name, _)| name).collect::<Vec<_>>();
+    let world = check_names(&exports, &ty.imports(engine).map(|(name, _)| name).collect::<Vec<_>>())?;
+    if messaging::has_request(engine, &component) {
+        let message = "the component imports the function `request` of `wasmcloud:messaging/consumer`, and nothing \
+                       answers on this bus: use `publish`, and let the answer come as an event of its own, to a \
+                       subscriber of the topic that it is sent to";
+        return Err(RegisterError::Imports { message: message.to_owned() });
+    }
     let pre = linker.instantiate_pre(&component).map_err(|error| signature(&error))?;
-    SandboxPre::new(pre).map_err(|error| signature(&error))
+    EntryPre::new(pre, world).map_err(|error| signature(&error))
+}
+
+/// The world of a component, by names, and whether its imports are granted.
+fn check_names(exports: &[&str], imports: &[&str]) -> Result<World, RegisterError> {
+    let world = worlds::check_exports(exports).map_err(|fault| match fault {
+        ExportFault::Version(found) => RegisterError::ContractVersion { found },
+        ExportFault::NoHandler(message) => RegisterError::NoHandler { message },
+    })?;
+    worlds::check_imports(imports, world).map_err(|message| RegisterError::Imports { message })?;
+    Ok(world)
 }
 
 /// The first eight bytes distinguish components, core modules and other files.
@@ -191,7 +224,23 @@ fn check_kind(wasm: &[u8]) -> Result<(), RegisterError> {
 
 fn invalid(error: &wasmtime::Error) -> RegisterError {
     let message = words::error(error);
+    if let Some(error) = too_many_parts(&message) {
+        return error;
+    }
     if message.contains("async") { RegisterError::Async { message } } else { RegisterError::Invalid { message } }
+}
+
+/// A maximum of the sandbox, by wasmtime's message: the error has no public type; a test verifies the texts.
+fn too_many_parts(message: &str) -> Option<RegisterError> {
+    let (_, rest) = message.split_once("The component transitively contains ")?;
+    let (found, rest) = rest.split_once(' ')?;
+    let maxima = [
+        ("core module instances", CORE_INSTANCES_PER_COMPONENT),
+        ("Wasm linear memories", MEMORIES_PER_COMPONENT),
+        ("tables", TABLES_PER_COMPONENT),
+    ];
+    let (parts, max) = maxima.into_iter().find(|(parts, _)| rest.starts_with(parts))?;
+    Some(RegisterError::TooManyParts { parts, found: found.parse().ok()?, max })
 }
 
 fn signature(error: &wasmtime::Error) -> RegisterError {
@@ -201,6 +250,11 @@ fn signature(error: &wasmtime::Error) -> RegisterError {
 /// A function of the handler has another type: finds out which, because wasmtime does not report it.
 pub(super) fn misfit(engine: &Engine, component: &Component, why: &str) -> RegisterError {
     let ty = component.component_type();
+    let is_plugin = ty.exports(engine).any(|(name, _)| name.starts_with(HANDLER));
+    if !is_plugin {
+        let message = format!("the function `handle-message` of `wasmcloud:messaging/handler` has another type: {why}");
+        return RegisterError::Signature { message };
+    }
     let handler = ty.exports(engine).find_map(|(name, export)| match export.ty {
         ComponentItem::ComponentInstance(handler) if name.starts_with(HANDLER) => Some(handler),
         _ => None,
@@ -216,123 +270,6 @@ pub(super) fn misfit(engine: &Engine, component: &Component, why: &str) -> Regis
     });
     let function = if fits { "handle" } else { "describe" };
     RegisterError::Signature { message: format!("the handler's function `{function}` has another type: {why}") }
-}
-
-fn check_exports(engine: &Engine, component: &Component) -> Result<(), RegisterError> {
-    let ty = component.component_type();
-    let exports = ty.exports(engine).map(|(name, _)| name.to_owned()).collect::<Vec<_>>();
-    let versions = exports.iter().filter_map(|name| {
-        let (interface, version) = name.split_once('@').unwrap_or((name, ""));
-        (interface == HANDLER).then_some(version)
-    });
-    let versions = versions.collect::<Vec<_>>();
-    if versions.iter().any(|version| compatible(version, CONTRACT_VERSION)) {
-        return Ok(());
-    }
-    if let Some(found) = versions.first() {
-        return Err(RegisterError::ContractVersion { found: words::name(found) });
-    }
-    let mut message = format!("the component does not export `{HANDLER}@{CONTRACT_VERSION}`, so it is no plugin; ");
-    if exports.iter().any(|name| name.starts_with("wasi:cli/run@")) {
-        message.push_str(
-            "it is a program with a `main`. Make it a library: `crate-type = [\"cdylib\"]` and the macro `plugin!` of \
-             the SDK. `wattle new` writes one that builds",
-        );
-    } else if exports.is_empty() {
-        message.push_str("it exports nothing. With the Rust SDK, the macro `plugin!` exports the handler");
-    } else {
-        let _ = write!(
-            message,
-            "it exports {}. It should implement the world `wattle:plugin/plugin`",
-            words::listed(&exports)
-        );
-    }
-    Err(RegisterError::NoHandler { message })
-}
-
-/// The granted imports: an interface, and its implemented version.
-const GRANTED: [(&str, &str); 27] = [
-    ("wattle:plugin/types", CONTRACT_VERSION),
-    ("wattle:plugin/context", CONTRACT_VERSION),
-    ("wasi:logging/logging", "0.1.0-draft"),
-    ("wasi:config/store", "0.2.0-rc.1"),
-    ("wasi:keyvalue/store", "0.2.0-draft2"),
-    ("wasi:keyvalue/atomics", "0.2.0-draft2"),
-    ("wasi:keyvalue/batch", "0.2.0-draft2"),
-    ("wasi:cli/environment", WASI),
-    ("wasi:cli/exit", WASI),
-    ("wasi:cli/stdin", WASI),
-    ("wasi:cli/stdout", WASI),
-    ("wasi:cli/stderr", WASI),
-    ("wasi:cli/terminal-input", WASI),
-    ("wasi:cli/terminal-output", WASI),
-    ("wasi:cli/terminal-stdin", WASI),
-    ("wasi:cli/terminal-stdout", WASI),
-    ("wasi:cli/terminal-stderr", WASI),
-    ("wasi:clocks/monotonic-clock", WASI),
-    ("wasi:clocks/wall-clock", WASI),
-    ("wasi:filesystem/types", WASI),
-    ("wasi:filesystem/preopens", WASI),
-    ("wasi:io/error", WASI),
-    ("wasi:io/poll", WASI),
-    ("wasi:io/streams", WASI),
-    ("wasi:random/random", WASI),
-    ("wasi:random/insecure", WASI),
-    ("wasi:random/insecure-seed", WASI),
-];
-
-const WASI: &str = "0.2.12";
-
-fn check_imports(engine: &Engine, component: &Component) -> Result<(), RegisterError> {
-    let ty = component.component_type();
-    let refused = ty.imports(engine).filter_map(|(import, _)| {
-        let (interface, version) = import.split_once('@').unwrap_or((import, ""));
-        let why = match GRANTED.iter().find(|(granted, _)| *granted == interface) {
-            Some((_, granted)) if compatible(version, granted) => return None,
-            Some((_, granted)) => format!("this host has {granted}, which does not fit it"),
-            None => why_not(interface).to_owned(),
-        };
-        Some(format!("`{}`: {why}", words::name(import)))
-    });
-    let mut refused = refused.peekable();
-    if refused.peek().is_none() {
-        return Ok(());
-    }
-    let refused = words::first(refused, "; ");
-    Err(RegisterError::Imports { message: format!("the plugin imports what it is not granted: {refused}") })
-}
-
-fn why_not(interface: &str) -> &'static str {
-    let package = interface.split_once('/').map_or(interface, |(package, _)| package);
-    match package {
-        "wasi:sockets" | "wasi:http" => {
-            "plugins have no network; remove what opens connections, or do it in a subscriber with `push`"
-        }
-        "wasi:keyvalue" => "of key-value state plugins have `store`, `atomics` and `batch`",
-        "wasi:messaging" | "wasmcloud:messaging" => "plugins send by returning outputs for their ports",
-        "wattle:plugin" => "the contract of this host does not have it; it comes with a later release",
-        _ if !interface.contains('/') => "a plugin imports interfaces only",
-        _ => "it is neither in the contract nor among what the runtimes of languages need",
-    }
-}
-
-/// Whether a component that wants `wanted` can use version `granted`: they must agree in the parts that are
-/// incompatible between releases.
-fn compatible(wanted: &str, granted: &str) -> bool {
-    if wanted == granted {
-        return true;
-    }
-    // A pre-release is compatible only with itself.
-    if wanted.contains('-') || granted.contains('-') {
-        return false;
-    }
-    let series = |version: &str| {
-        let mut numbers = version.split('.').map(str::to_owned);
-        let major = numbers.next()?;
-        let minor = numbers.next()?;
-        Some(if major == "0" { format!("0.{minor}") } else { major })
-    };
-    series(wanted).is_some_and(|wanted| Some(wanted) == series(granted))
 }
 
 /// Ports in the plugin's order, and the index of each in the topology's order.
@@ -396,16 +333,6 @@ mod tests {
 
     fn names(names: &[&str]) -> Vec<String> {
         names.iter().map(|name| (*name).to_owned()).collect()
-    }
-
-    #[test]
-    fn versions_fit_within_a_series_and_prereleases_only_themselves() {
-        assert!(compatible("0.2.0", "0.2.12"));
-        assert!(compatible("0.2.40", "0.2.12"));
-        assert!(compatible("1.9.0", "1.2.0"));
-        assert!(!compatible("0.3.0", "0.2.12"));
-        assert!(!compatible("0.2.0-draft2", "0.2.0"));
-        assert!(compatible("0.1.0-draft", "0.1.0-draft"));
     }
 
     #[test]

@@ -1,11 +1,12 @@
 //! Reads a component before it is compiled: its declarations (the version of its state, the schema of its
-//! configuration), and the size of its largest function.
+//! configuration), the names of its imports and exports, and the size of its largest function.
 //!
 //! ```text
 //! component  \0asm 0d 00 01 00, sections
 //! section    u8 id, LEB128 length, content         id 0: custom: LEB128 length, name, content
 //!                                                  id 1: a core module, id 4: a component, which have sections as well
 //!                                                  id 10, of a module: code: count, then each body after its length
+//!                                                  id 10, 11, of a component: imports, exports: count, then each
 //! ```
 //!
 //! A plugin declares them in custom sections of the component, or of a module or component inside, as linkers produce
@@ -29,6 +30,9 @@ const MODULE: u8 = 1;
 const COMPONENT: u8 = 4;
 /// A module's section of functions.
 const CODE: u8 = 10;
+/// Those of a component for its imports and exports.
+const IMPORT: u8 = 10;
+const EXPORT: u8 = 11;
 /// Maximum nesting of components.
 const DEPTH_MAX: u32 = 8;
 
@@ -85,6 +89,79 @@ pub(super) fn function_bytes(wasm: &[u8], large: usize) -> (usize, usize) {
         }
     });
     (largest, of_large)
+}
+
+/// The names of a component's own imports and exports, such as `wasi:cli/stdout@0.2.0`.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct OuterNames<'a> {
+    pub(super) imports: Vec<&'a str>,
+    pub(super) exports: Vec<&'a str>,
+}
+
+/// Reads them without compiling anything. `None` if any part of the component is not understood: then the compiler has
+/// to say what it is.
+pub(super) fn outer_names(wasm: &[u8]) -> Option<OuterNames<'_>> {
+    let (_, mut rest) = wasm.split_at_checked(8)?;
+    let mut names = OuterNames::default();
+    while !rest.is_empty() {
+        let (id, content, behind) = section(rest)?;
+        rest = behind;
+        let (list, entry): (_, fn(&[u8]) -> Option<(&str, &[u8])>) = match id {
+            IMPORT => (&mut names.imports, import),
+            EXPORT => (&mut names.exports, export),
+            _ => continue,
+        };
+        let (count, mut entries) = number(content)?;
+        for _ in 0..count {
+            let (name, behind) = entry(entries)?;
+            list.push(name);
+            entries = behind;
+        }
+    }
+    Some(names)
+}
+
+/// An import: its name, then what it is.
+fn import(bytes: &[u8]) -> Option<(&str, &[u8])> {
+    let (name, rest) = outer_name(bytes)?;
+    Some((name, described(rest)?))
+}
+
+/// An export: its name, the kind and the index of what is exported, and possibly what it is.
+fn export(bytes: &[u8]) -> Option<(&str, &[u8])> {
+    let (name, rest) = outer_name(bytes)?;
+    let (kind, rest) = rest.split_first()?;
+    let rest = if *kind == 0 { rest.split_first()?.1 } else { rest };
+    let (_, rest) = number(rest)?;
+    match rest.split_first()? {
+        (0, rest) => Some((name, rest)),
+        (1, rest) => Some((name, described(rest)?)),
+        _ => None,
+    }
+}
+
+fn outer_name(bytes: &[u8]) -> Option<(&str, &[u8])> {
+    let (0 | 1, rest) = bytes.split_first()? else { return None };
+    let (name, rest) = sized(rest)?;
+    Some((std::str::from_utf8(name).ok()?, rest))
+}
+
+/// Skips what an import or export is.
+fn described(bytes: &[u8]) -> Option<&[u8]> {
+    let (kind, rest) = bytes.split_first()?;
+    match kind {
+        // a core module
+        0 => number(rest.strip_prefix(&[0x11])?).map(|(_, rest)| rest),
+        // a function, a component, an instance
+        1 | 4 | 5 => number(rest).map(|(_, rest)| rest),
+        // a type: equal to another, or a resource
+        3 => match rest.split_first()? {
+            (0, rest) => number(rest).map(|(_, rest)| rest),
+            (1, rest) => Some(rest),
+            _ => None,
+        },
+        _ => None,
+    }
 }
 
 fn look<'a>(wasm: &'a [u8], wanted: &[u8], found: &mut Vec<&'a [u8]>) {
@@ -165,6 +242,33 @@ mod tests {
         let text = format!("(component (core module (func)) (component (core module (func {nops}) (func nop))))");
         assert_eq!(function_bytes(&component(&text), 1_000), (1_002, 1_002), "locals, the instructions, an end");
         assert_eq!(function_bytes(&component(&text), 2), (1_002, 1_007), "small ones as well");
+    }
+
+    #[test]
+    fn imports_and_exports_are_named_without_a_compiler() {
+        let text = r#"(component
+            (core module $unused)
+            (import "a:b/c@0.2.0" (instance $c (export "r" (type (sub resource)))))
+            (alias export $c "r" (type $r))
+            (import "t" (type (eq $r)))
+            (import "s" (type (sub resource)))
+            (import "f" (func $f (param "x" u8)))
+            (import "m" (core module))
+            (import "k" (component))
+            (component (import "inside" (func)))
+            (export "x:y/z@1.0.0" (instance $c))
+            (export "g" (func $f) (func (param "x" u8))))"#;
+        let whole = component(text);
+        let names = outer_names(&whole).unwrap();
+        assert_eq!(names.imports, ["a:b/c@0.2.0", "t", "s", "f", "m", "k"]);
+        assert_eq!(names.exports, ["x:y/z@1.0.0", "g"]);
+        assert_eq!(outer_names(&component("(component)")), Some(OuterNames::default()));
+        for end in 0..whole.len() {
+            if let Some(cut) = outer_names(&whole[..end]) {
+                assert!(cut.imports.len() <= 6 && cut.exports.len() <= 2, "{end}");
+            }
+        }
+        assert_eq!(outer_names(&whole[..whole.len() - 1]), None, "the compiler says what is wrong with it");
     }
 
     #[test]

@@ -20,9 +20,10 @@ use std::sync::Arc;
 use wasmtime::ResourceLimiter;
 use wasmtime::component::ResourceTable;
 
-use super::limits::{CLOCK_STEP_NS, RANDOM_BYTES_MAX, STATE_CALL_BYTES_MAX, TABLE_ELEMENTS};
+use super::limits::{CLOCK_STEP_NS, RANDOM_BYTES_MAX, STATE_CALL_BYTES_MAX, TABLE_ELEMENTS, crossing_bytes};
 use super::logs::{Audience, Log, Stream};
 use super::overlay::{EventState, Overlay};
+use super::published::PublishedOutputs;
 use super::ticker::Timer;
 use super::words;
 use crate::model::call::{Batch, EventContext, Limits, LogLevel, StateError, StateWrite};
@@ -42,10 +43,14 @@ pub(super) enum StopCause {
     Handles(u32),
     #[error("it called `{0}`, but there are no files")]
     Files(String),
+    #[error("it called `{0}`, but there is no network")]
+    Network(String),
     #[error("its state cannot be read: {0}")]
     State(StateError),
     #[error("the events of this call write more state together than {STATE_CALL_BYTES_MAX} bytes hold")]
     StateOfCall,
+    #[error("the events of this call publish more together than a call may return")]
+    Published,
     #[error("it used its state outside of an event; state belongs to an event: call `current` first")]
     StateOutside,
 }
@@ -58,6 +63,7 @@ pub(super) struct StoreData {
     pub(super) log: Log,
     pub(super) ports: Arc<[String]>,
     pub(super) config: Arc<BTreeMap<String, String>>,
+    pub(super) published: PublishedOutputs,
     handles: u32,
     call: Option<Arc<dyn EventContext>>,
     overlay: Option<Overlay>,
@@ -83,6 +89,7 @@ impl StoreData {
             log,
             ports,
             config,
+            published: PublishedOutputs::new(crossing_bytes(limits)),
             handles: limits.handles,
             call: None,
             overlay: None,
@@ -98,6 +105,7 @@ impl StoreData {
         self.times_ns.extend(batch.events.iter().map(|event| (event.time_ns, event.trusted_time_ns)));
         self.call = Some(Arc::clone(&batch.context));
         self.overlay = Some(Overlay::new(Arc::clone(&batch.state)));
+        self.published.clear();
         self.named = None;
         self.meter.refused = None;
         self.log.forget();

@@ -81,7 +81,65 @@ fn a_case_begins_with_fresh_instances() {
         )
     };
     write(folder.path(), "", &format!("cases:\n{}{}", case("a"), case("b")));
-    test(folder.path(), &["lab.yaml"]).ok();
+    test(folder.path(), &["lab.yaml", "--once"]).ok();
+}
+
+/// What depends on the past of an instance, such as a random generator with one seed for all its events, a variable, or
+/// the order of a map that follows from how many there were.
+#[test]
+fn what_does_not_follow_from_the_event_and_the_state_is_found_by_a_second_run() {
+    let outputs = |count: usize| ["{}"].repeat(count).join(", ");
+    for (events, count) in [
+        ("{ topic: orders, data: count }", 1),
+        ("{ topic: orders, data: order }", 1),
+        ("{ topic: orders, key: a, data: echo 1 }, { topic: orders, key: b, data: count }", 2),
+    ] {
+        let case = format!("  events: [{events}]\n  expect: {{ outputs: {{ done: [{}] }} }}\n", outputs(count));
+        let said = fails("", &case);
+        assert!(said.contains("when it runs again") && said.contains("(- first run, + second run)"), "{said}");
+        assert!(said.contains("the outputs in `lab/done`") && !said.contains("- expected"), "{said}");
+    }
+    let said =
+        fails("", "  events: [{ topic: orders, data: count }]\n  expect: { outputs: { done: [{ data: '1' }] } }\n");
+    assert!(has(&said, &["-   \"data\": 1,", "+   \"data\": 2,"]), "{said}");
+    // All that the bus gives is of the event.
+    one(
+        "",
+        "  events: [{ topic: orders, key: a, data: random 8 }, { topic: orders, key: b, data: look }]\n  expect: { \
+        outputs: { done: [{}, {}] } }\n",
+    )
+    .ok();
+}
+
+/// The second run answers with state, failures and retries as the first one does.
+#[test]
+fn a_second_run_of_a_deterministic_plugin_is_like_the_first() {
+    let event = |key: &str, data: &str| format!("  - {{ topic: orders, key: {key}, data: {data} }}\n");
+    let events = [
+        event("a", "state increment n=1"),
+        event("b", "until 2"),
+        event("a", "panic oh"),
+        event("c", "reject"),
+        event("b", "state increment n=1"),
+    ];
+    let expect = "  expect: { outputs: { done: [{}, {}, {}] }, failures: [{ kind: trap }, { kind: reject }], state: { \
+        do: { default: { n: 2 } } } }\n";
+    one("", &format!("  partitions: 1\n  events:\n{}{expect}", events.concat())).ok();
+}
+
+#[test]
+fn compiled_plugins_are_kept_where_it_is_said() {
+    let folder = tempfile::tempdir().unwrap();
+    let case =
+        "cases:\n- name: it\n  events: [{ topic: orders, data: echo 1 }]\n  expect: { outputs: { done: [{}] } }\n";
+    write(folder.path(), "", case);
+    test(folder.path(), &["lab.yaml", "--cache", "code"]).ok();
+    let kept = || std::fs::read_dir(folder.path().join("code")).unwrap().count();
+    assert_eq!(kept(), 3, "a key, and the code of two plugins");
+    test(folder.path(), &["lab.yaml", "--cache", "code"]).ok();
+    assert_eq!(kept(), 3);
+    let ran = test(folder.path(), &["lab.yaml", "--cache", "lab.yaml"]);
+    assert!(ran.code == Some(2) && ran.notices.contains("cannot be kept in lab.yaml (--cache)"), "{ran:?}");
 }
 
 #[test]

@@ -54,6 +54,20 @@ async fn traps_blame_the_event_and_say_what_happened() {
     blamed(&plugin, "exit", CallErrorKind::Trap, "it called exit").await;
 }
 
+/// Real bindings of a standard library, which has all interfaces of the package with their functions.
+#[tokio::test]
+async fn a_plugin_that_opens_a_connection_is_told_that_there_is_no_network() {
+    let plugin = hostile(small());
+    for (does, function) in [
+        ("connect 127.0.0.1:80", "create-tcp-socket"),
+        ("connect bus.test:80", "instance-network"),
+        ("bind 127.0.0.1:0", "create-udp-socket"),
+    ] {
+        let words = format!("it called `{function}`, but there is no network");
+        blamed(&plugin, does, CallErrorKind::Trap, &words).await;
+    }
+}
+
 #[tokio::test]
 async fn a_trap_tells_where_in_the_plugin_it_was() {
     let (handled, _) = call(&hostile(small()), &[sent("a", "panic oh")]).await;

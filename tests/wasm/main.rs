@@ -16,6 +16,7 @@ mod components;
 mod fidelity;
 mod isolation;
 mod isolation_in_a_tree;
+mod messaging;
 mod plugins;
 mod registration;
 mod scaffold;

@@ -86,6 +86,23 @@ async fn a_handler_sees_the_events_world_and_nothing_of_the_machine() {
     }
 }
 
+/// The synchronous part of WASI 0.3 is that of 0.2 under other names.
+#[tokio::test]
+async fn clocks_and_random_numbers_of_wasi_0_3_are_those_of_the_event_too() {
+    let plugin = host().register(spec("hostile", &["out"])).unwrap();
+    let at = |data: &str| Sent { time_ns: START_NS + 5, ..sent("e", data) };
+    let random = call(&plugin, &[at("random 8")]).await.0.unwrap().outputs.remove(0).data;
+    let seen = call(&plugin, &[sent("d", "later"), at("later")]).await.0.unwrap().outputs.remove(1).data;
+    let seen = String::from_utf8(seen).unwrap();
+    for words in [
+        "wall 1767225600.000000005 passed 1000 resolutions (1, 1)",
+        &format!("random {random:?}"),
+        "seed (8602284806637953128, 7022070732585002340)",
+    ] {
+        assert!(seen.contains(words), "{words} is not in: {seen}");
+    }
+}
+
 #[tokio::test]
 async fn sleeping_moves_the_clocks_at_once_and_only_for_its_event() {
     let plugin = host().register(spec("hostile", &["out"])).unwrap();

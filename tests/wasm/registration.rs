@@ -73,7 +73,8 @@ fn what_is_not_a_component_is_told_apart() {
     };
     assert!(matches!(of(b"#!/bin/sh"), RegisterError::NotWasm));
     assert_eq!(of(&wat::parse_str("(module)").unwrap()), RegisterError::CoreModule);
-    assert!(of(&wat::parse_str("(module)").unwrap()).to_string().contains("--target wasm32-wasip2"));
+    let module = of(&wat::parse_str("(module)").unwrap()).to_string();
+    assert!(module.contains("`wattle build`") && module.contains("--target wasm32-wasip2"), "{module}");
     let mut broken = guest("validate");
     broken.truncate(broken.len() / 2);
     assert!(matches!(of(&broken), RegisterError::Invalid { .. }));
@@ -120,6 +121,33 @@ fn a_component_without_a_handler_hears_what_it_exports_instead() {
     assert!(refusal(program).contains("crate-type = [\"cdylib\"]"));
 }
 
+/// By its exports alone: none of these would get through the compiler, or past the check of types.
+#[test]
+fn a_component_for_another_world_is_told_which_and_what_would_make_it_fit() {
+    let exporting = |name: &str| {
+        refusal(&format!(
+            r#"(component
+                (core module $m
+                    (func (export "f") (result i32) i32.const 0)
+                    (func (export "cb") (param i32 i32 i32) (result i32) i32.const 0))
+                (core instance $i (instantiate $m))
+                (func $f async (canon lift (core func $i "f") async (callback (core func $i "cb"))))
+                (instance $handler (export "handle" (func $f)))
+                (export "{name}" (instance $handler)))"#
+        ))
+    };
+    for (name, words) in [
+        ("wasi:http/incoming-handler@0.2.4", ["the world `wasi:http/proxy`", "`wasmtime serve`"]),
+        ("wasi:http/handler@0.3.0", ["it exports `wasi:http/handler@0.3.0`: it answers HTTP", "`wasmtime serve`"]),
+        ("wasi:cli/run@0.3.0", ["it is a program with a `main`", "`wattle new`"]),
+        ("wasi:messaging/incoming-handler@0.2.0-draft", ["it is made for `wasi:messaging`", "`wattle:plugin/plugin`"]),
+        ("fermyon:spin/inbound-redis", ["the Redis trigger of Spin", "`wattle new`"]),
+    ] {
+        let message = exporting(name);
+        assert!(words.iter().all(|words| message.contains(words)), "{message}");
+    }
+}
+
 #[test]
 fn another_version_of_the_contract_is_named() {
     let message = refusal(&with_handler("@0.2.0", ""));
@@ -131,21 +159,23 @@ fn another_version_of_the_contract_is_named() {
 fn what_is_not_granted_is_named_with_its_reason_all_at_once() {
     let message = refusal(
         r#"(component
-            (import "wasi:sockets/tcp@0.2.0" (instance))
+            (import "wasi:http/outgoing-handler@0.2.0" (instance))
             (import "wasi:keyvalue/watcher@0.2.0-draft2" (instance))
             (import "wasi:keyvalue/store@0.2.0-draft" (instance))
             (import "wattle:plugin/text@0.1.0" (instance))
             (import "wasi:cli/stdout@0.3.0" (instance))
+            (import "wasi:clocks/types@0.3.0-rc-2025-09-16" (instance))
             (import "acme:secrets/vault@1.0.0" (instance))
             (instance $handler)
             (export "wattle:plugin/handler@0.1.0" (instance $handler)))"#,
     );
     for words in [
-        "`wasi:sockets/tcp@0.2.0`: plugins have no network",
+        "`wasi:http/outgoing-handler@0.2.0`: plugins have no network",
         "`wasi:keyvalue/watcher@0.2.0-draft2`: of key-value state plugins have `store`",
         "`wasi:keyvalue/store@0.2.0-draft`: this host has 0.2.0-draft2",
         "`wattle:plugin/text@0.1.0`: the contract of this host does not have it",
-        "`wasi:cli/stdout@0.3.0`: this host has 0.2.12",
+        "`wasi:cli/stdout@0.3.0`: it was made for WASI 0.3, and this host has 0.2.12",
+        "`wasi:clocks/types@0.3.0-rc-2025-09-16`: it was made for WASI 0.3",
         "`acme:secrets/vault@1.0.0`: it is neither in the contract",
     ] {
         assert!(message.contains(words), "{words} is not in: {message}");
@@ -225,6 +255,30 @@ fn asynchronous_components_are_named() {
     )
     .unwrap_err();
     assert!(matches!(error, RegisterError::Async { .. }), "{error}");
+    assert!(error.to_string().contains("`componentize-qjs --sync`"), "{error}");
+}
+
+/// By wasmtime's words, which are no promise of it.
+#[test]
+fn a_component_of_too_many_parts_is_told_what_to_leave_out() {
+    let composed = |module: &str, instances: usize| {
+        let instances = "(core instance (instantiate $part))".repeat(instances);
+        let text = with_handler("@0.1.0", "");
+        register(&text.replacen("(component", &format!("(component (core module $part {module}) {instances}"), 1))
+            .unwrap_err()
+    };
+    let parts = |error: &RegisterError| match error {
+        RegisterError::TooManyParts { parts, found, max } => Some((*parts, *found, *max)),
+        _ => None,
+    };
+    // One more is the handler's.
+    let error = composed("", 64);
+    assert_eq!(parts(&error), Some(("core module instances", 65, 64)), "{error}");
+    let words = "has 65 core module instances, and at most 64 are accepted: compose fewer components into it";
+    assert!(error.to_string().contains(words), "{error}");
+    assert!(matches!(composed("", 63), RegisterError::Signature { .. }), "{}", composed("", 63));
+    assert_eq!(parts(&composed("(memory 1)", 5)), Some(("Wasm linear memories", 5, 4)));
+    assert_eq!(parts(&composed("(table 1 funcref)", 9)), Some(("tables", 9, 8)));
 }
 
 #[test]

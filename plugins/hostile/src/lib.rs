@@ -7,6 +7,7 @@ mod state;
 
 use std::collections::HashMap;
 use std::hint::black_box;
+use std::net::{TcpStream, UdpSocket};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -26,6 +27,51 @@ mod wasi {
             }
         ",
         world: "test:hostile/more",
+        generate_all,
+    });
+}
+
+/// Clocks and random numbers as components for WASI 0.3 import them.
+mod wasi_0_3 {
+    wit_bindgen::generate!({
+        inline: "
+            package test:later;
+            world later {
+                import wasi:clocks/monotonic-clock@0.3.0;
+                import wasi:clocks/system-clock@0.3.0;
+                import wasi:random/random@0.3.0;
+                import wasi:random/insecure@0.3.0;
+                import wasi:random/insecure-seed@0.3.0;
+            }
+            package wasi:clocks@0.3.0 {
+                interface types { type duration = u64; }
+                interface monotonic-clock {
+                    use types.{duration};
+                    type mark = u64;
+                    now: func() -> mark;
+                    get-resolution: func() -> duration;
+                }
+                interface system-clock {
+                    use types.{duration};
+                    record instant { seconds: s64, nanoseconds: u32 }
+                    now: func() -> instant;
+                    get-resolution: func() -> duration;
+                }
+            }
+            package wasi:random@0.3.0 {
+                interface random {
+                    get-random-bytes: func(max-len: u64) -> list<u8>;
+                    get-random-u64: func() -> u64;
+                }
+                interface insecure {
+                    get-insecure-random-bytes: func(max-len: u64) -> list<u8>;
+                    get-insecure-random-u64: func() -> u64;
+                }
+                interface insecure-seed {
+                    get-insecure-seed: func() -> tuple<u64, u64>;
+                }
+            }
+        ",
         generate_all,
     });
 }
@@ -134,6 +180,9 @@ fn act(index: u32, event: &Event, outputs: &mut Vec<Output>) -> Option<Failure> 
         "shout" => eprintln!("{rest}"),
         "handles" => std::mem::forget((0..number).map(|_| pollable()).collect::<Vec<_>>()),
         "random" => send(wasi::wasi::random::random::get_random_bytes(number)),
+        "later" => send(look_later().into_bytes()),
+        "connect" => send(format!("{:?}", TcpStream::connect(rest).map(drop)).into_bytes()),
+        "bind" => send(format!("{:?}", UdpSocket::bind(rest).map(drop)).into_bytes()),
 
         "state" => match state::run(rest) {
             Ok(answers) => send(answers.into_bytes()),
@@ -197,6 +246,25 @@ fn look(event: &Event) -> String {
          file {file:?} written {written:?} input {input:?} ports {:?} attributes {attributes:?}",
         event.time,
         context::ports(),
+    )
+}
+
+/// What of the world a component for WASI 0.3 can see.
+fn look_later() -> String {
+    use wasi_0_3::wasi::clocks::{monotonic_clock, system_clock};
+    use wasi_0_3::wasi::random::{insecure, insecure_seed, random};
+    let wall = system_clock::now();
+    let resolutions = (monotonic_clock::get_resolution(), system_clock::get_resolution());
+    format!(
+        "wall {}.{:09} passed {} resolutions {resolutions:?} random {:?} {} insecure {:?} {} seed {:?}",
+        wall.seconds,
+        wall.nanoseconds,
+        monotonic_clock::now().abs_diff(wasi::wasi::clocks::monotonic_clock::now()),
+        random::get_random_bytes(8),
+        random::get_random_u64(),
+        insecure::get_insecure_random_bytes(2),
+        insecure::get_insecure_random_u64(),
+        insecure_seed::get_insecure_seed(),
     )
 }
 

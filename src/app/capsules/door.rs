@@ -13,7 +13,7 @@ use crate::api::times::timestamp;
 use crate::api::v1;
 use crate::dispatch::Capsule;
 use crate::limits::CAPSULE_BYTES_MAX;
-use crate::model::Event;
+use crate::model::{Event, excerpt};
 use crate::server::{CapsulePage, Capsules, FileReader};
 
 /// Bytes of capsules read per page, unless a single one is larger.
@@ -60,7 +60,7 @@ impl CapsuleFile {
             partition,
             offset,
             failure: failure.kind,
-            reason: line.get(..line.floor_char_boundary(REASON_BYTES_MAX)).unwrap_or_default().to_owned(),
+            reason: excerpt(line, REASON_BYTES_MAX).into_owned(),
             digest,
             wasm_digest,
             size_bytes,

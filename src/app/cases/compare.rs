@@ -162,7 +162,7 @@ fn attribute_of(sent: &TopicEvent, name: &str) -> Option<String> {
 }
 
 /// The data of an event as JSON.
-fn data_of(sent: &TopicEvent) -> Value {
+pub(super) fn data_of(sent: &TopicEvent) -> Value {
     let content_type = sent.event.attributes.get("datacontenttype").map(ToString::to_string);
     match sent.event.data.as_ref().map(Data::as_bytes) {
         None => Value::Null,

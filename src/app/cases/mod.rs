@@ -1,13 +1,15 @@
 //! Runs the cases of test files: the real lanes and plugins of a topology on an in-memory engine.
 //!
 //! Promises: cases are isolated; the clock of a case is set by it; nothing waits for pauses. So a case gives the same
-//! result on every machine under any load. Differences from a bus: pauses between attempts, rates and `batch.wait` take
-//! no time. A case can run with one partition per topic, so that the state of subscribers is in one place, and with the
-//! planned number. Then each partition gets the given state, and the result has the changes of all of them. Must not
-//! know: files, terminals, how results are printed.
+//! result on every machine under any load, and in both call modes if its plugins are deterministic. Differences from a
+//! bus: pauses between attempts, rates and `batch.wait` take no time. A case can run with one partition per topic, so
+//! that the state of subscribers is in one place, and with the planned number. Then each partition gets the given
+//! state, and the result has the changes of all of them. Must not know: files, terminals, how results are printed.
 
 mod compare;
+mod handlers;
 mod merged;
+mod repeat;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -24,14 +26,17 @@ use crate::dispatch::capsule::{CapsuleFailure, ReplayError, ReplayOutcome};
 use crate::dispatch::{Capsule, ControlError, PublishError, Subscriber, Tree};
 use crate::engine::memory::MemoryEngine;
 use crate::engine::{Blueprint, Engine, ReadBudget, ReadError, TopicSpec};
-use crate::model::call::{Batch, EventVerdict, HandleError, Handled, Handler, Output};
+use crate::model::call::Output;
 use crate::model::units::show_duration;
 use crate::model::{Event, PartitionId, Record};
 use crate::topology::cases::{Case, CaseInput, End, GivenEvent, State};
 use crate::topology::{Plan, SubscriberIndex, SubscriberPlan, TopicIndex, TopicPlan};
 use crate::wasm::{Host, HostOptions, Plugin};
 pub use compare::{DiffLine, Mismatch, compare, diff_lines};
+pub use handlers::CallMode;
+use handlers::CasePlugin;
 use merged::MergedState;
+pub use repeat::differences;
 
 /// How often to check whether everything is handled.
 const AT_REST_EVERY: Duration = Duration::from_millis(1);
@@ -183,7 +188,7 @@ impl TestBed {
         &self,
         loaded: &LoadedTopology,
         case: &Case,
-        partitions: Partitions,
+        (partitions, mode): (Partitions, CallMode),
         deadline: Duration,
     ) -> Result<CaseResult, CaseError> {
         let CaseInput::Events { subscriber, state, at_ns, events } = &case.given else {
@@ -196,9 +201,9 @@ impl TestBed {
                 (alone(&loaded.plan, *only), plugins.into_iter().collect())
             }
         };
-        let plan = unhurried(plan, partitions);
+        let plan = unhurried(plan, partitions, mode);
         plugins.iter().for_each(Plugin::begin_afresh);
-        let handlers = plugins.into_iter().map(ImpatientPlugin).collect();
+        let handlers = plugins.into_iter().map(|plugin| CasePlugin { plugin, mode }).collect();
         let may_refuse = case.expected.refused.is_some();
         let run = Run { whole: &loaded.plan, plan: &plan, deadline, began: Instant::now(), may_refuse };
         self.runtime.block_on(run.run(handlers, state, *at_ns, events, self.runtime.handle()))
@@ -210,13 +215,13 @@ impl TestBed {
     ///
     /// # Errors
     /// It has no result.
-    pub fn replay(&self, loaded: &LoadedTopology, capsule: &Capsule) -> Result<CaseResult, CaseError> {
+    pub fn replay(&self, loaded: &LoadedTopology, capsule: &Capsule, mode: CallMode) -> Result<CaseResult, CaseError> {
         let other = || CaseError::OtherSubscriber { subscriber: capsule.subscriber.clone() };
         let mut subscribers = loaded.plan.subscribers().zip(&loaded.plugins);
         let is_it = |((_, plan), _): &((SubscriberIndex, &SubscriberPlan), &Plugin)| plan.label() == capsule.subscriber;
         let ((index, plan), plugin) = subscribers.find(is_it).ok_or_else(other)?;
         plugin.begin_afresh();
-        let replayed = self.runtime.block_on(capsule.replay(plugin))?;
+        let replayed = self.runtime.block_on(capsule.replay(&CasePlugin { plugin: plugin.clone(), mode }))?;
         if let Some((bucket, key)) = replayed.unknown.first() {
             let what = match key {
                 Some(key) => format!("the key `{key}` of bucket `{bucket}`"),
@@ -290,7 +295,7 @@ impl TestBed {
     ) -> Result<Result<Vec<(usize, Bytes)>, String>, CaseError> {
         let engine = MemoryEngine::default();
         engine.hold_clock(capsule.append_time_ns);
-        let handlers = vec![ImpatientPlugin(plugin.clone())];
+        let handlers = vec![CasePlugin { plugin: plugin.clone(), mode: CallMode::Batches }];
         let tree = Tree::start(engine.clone(), &alone(plan, index), handlers, self.runtime.handle()).await?;
         let committed = tree.subscriber(&capsule.subscriber).map(|of| of.would_commit(capsule, outputs));
         tree.drain(DRAIN).await;
@@ -308,26 +313,6 @@ impl LoadedTopology {
     /// Whether a topic has several partitions.
     pub fn is_partitioned(&self) -> bool {
         self.plan.topics.iter().any(|topic| topic.partitions > 1)
-    }
-}
-
-/// A plugin whose requested retry pauses are ignored.
-#[derive(Clone)]
-struct ImpatientPlugin(Plugin);
-
-impl Handler for ImpatientPlugin {
-    fn digest(&self) -> [u8; 32] {
-        *self.0.digest().as_bytes()
-    }
-
-    async fn handle(&self, batch: Batch<'_>) -> Result<Handled, HandleError> {
-        let mut handled = Handler::handle(&self.0, batch).await?;
-        for verdict in &mut handled.verdicts {
-            if let EventVerdict::Retry { after, .. } = verdict {
-                *after = None;
-            }
-        }
-        Ok(handled)
     }
 }
 
@@ -368,8 +353,8 @@ fn alone(plan: &Plan, only: SubscriberIndex) -> Plan {
     Plan { topics: topics.into_iter().map(|(_, topic)| topic).collect(), subscribers: vec![subscriber] }
 }
 
-/// The plan without settings that only take time.
-fn unhurried(mut plan: Plan, partitions: Partitions) -> Plan {
+/// The plan without settings that only take time, and with calls of one event where the mode says so.
+fn unhurried(mut plan: Plan, partitions: Partitions, mode: CallMode) -> Plan {
     for topic in plan.topics.iter_mut().filter(|_| partitions == Partitions::One) {
         topic.partitions = 1;
     }
@@ -377,6 +362,9 @@ fn unhurried(mut plan: Plan, partitions: Partitions) -> Plan {
         (subscriber.retry.initial, subscriber.retry.max) = (PAUSE, PAUSE);
         subscriber.rate = None;
         subscriber.batch.wait = None;
+        if mode == CallMode::Alone {
+            subscriber.batch.max_events = 1;
+        }
     }
     plan
 }
@@ -403,7 +391,7 @@ struct Run<'p> {
 impl Run<'_> {
     async fn run(
         &self,
-        handlers: Vec<ImpatientPlugin>,
+        handlers: Vec<CasePlugin>,
         state: &State,
         at_ns: u64,
         events: &[GivenEvent],

@@ -26,6 +26,7 @@ use crate::app::{OpenBus, Options, Progress, RunningBus, StartError, StartFiles}
 use crate::client::{Client, ReadRequest};
 use crate::deploy::{self, Watch};
 use crate::effects::create_new_private;
+use crate::model::units::show_rough_size;
 use crate::model::{Event, EventView};
 use crate::server;
 use crate::telemetry::{self, LogFormat};
@@ -311,6 +312,9 @@ fn start(
 fn log_progress(progress: Progress) {
     match progress {
         Progress::Opened { .. } | Progress::Plugin(deploy::Progress::Compiling { .. }) => {}
+        Progress::Plugin(deploy::Progress::StillCompiling { subscriber, bytes }) => {
+            tracing::info!("compiling {subscriber} ({})…", show_rough_size(bytes));
+        }
         Progress::Plugin(deploy::Progress::Compiled { subscriber, digest, took }) => {
             tracing::info!(subscriber, digest, ?took, "plugin ready");
         }

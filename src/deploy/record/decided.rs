@@ -24,6 +24,7 @@ use crate::deploy::record::error::StoreError;
 use crate::deploy::record::file::{RecordError, RecordFormat};
 use crate::deploy::record::values::Values;
 use crate::model::call::Limits;
+use crate::model::excerpt;
 use crate::topology::ConfigValue;
 use crate::topology::kept::PathRecord;
 use crate::wasm::PluginSpec;
@@ -470,8 +471,7 @@ impl Decisions {
     fn mark(&mut self, version: Digest, why: &str, now_ns: u64) {
         self.before.retain(|before| *before != version);
         if let Some(kept) = self.kept.iter_mut().find(|kept| kept.version == version) {
-            let end = why.floor_char_boundary(REASON_BYTES_MAX.min(why.len()));
-            kept.taken_back = why.get(..end).map(str::to_owned);
+            kept.taken_back = Some(excerpt(why, REASON_BYTES_MAX).into_owned());
             kept.decided_ns = now_ns;
         }
     }

@@ -11,7 +11,7 @@ use crate::topology::Plan;
 
 impl<E: Engine, C: Compile> Reloader<E, C> {
     /// Manages the versions of a tree that was started with the result of [`begin`](crate::deploy::begin), and
-    /// continues an interrupted deletion. Tasks run on `runtime`.
+    /// continues an interrupted deletion; compiles versions for which the start did not wait. Tasks run on `runtime`.
     pub fn start(
         tree: Tree<E>,
         compiler: C,
@@ -21,6 +21,7 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
     ) -> Self {
         let reloader = Self::run_versions(tree, compiler, plan, begun, runtime);
         reloader.go_on_forgetting();
+        reloader.compile_waiting();
         reloader
     }
 }

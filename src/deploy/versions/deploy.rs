@@ -23,7 +23,7 @@ use crate::dispatch::CurrentVersions;
 use crate::engine::{ApplyError, Engine};
 use crate::model::call::Handler as _;
 use crate::topology::SubscriberPlan;
-use crate::wasm::PluginSpec;
+use crate::wasm::{PluginSpec, RegisterError};
 
 /// A component that is proposed to replace the running one.
 pub(super) struct Proposal {
@@ -282,18 +282,32 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
 
     /// A stored version, compiled in the background. Blocks.
     pub(super) fn kept(&self, plan: &SubscriberPlan, version: Digest) -> Result<C::Handler, StoredVersionError> {
+        self.kept_by(plan, version, C::compile_beside)
+    }
+
+    /// A stored version, compiled in this way. Blocks.
+    pub(super) fn kept_by(
+        &self,
+        plan: &SubscriberPlan,
+        version: Digest,
+        compile: fn(&C, PluginSpec) -> Result<C::Handler, RegisterError>,
+    ) -> Result<C::Handler, StoredVersionError> {
         let spec = {
             let store = self.store();
             let decided = store.decided(&plan.label()).ok_or(StoredVersionError::Unknown { version })?;
             start::kept_spec(&store, plan, decided, version)?
         };
-        self.shared.compiler.compile_beside(spec).map_err(StoredVersionError::Refused)
+        compile(&self.shared.compiler, spec).map_err(StoredVersionError::Refused)
     }
 
     /// Loads the decided versions of subscribers whose lanes halt because they could not be loaded at the start.
     pub(crate) async fn load_unavailable(&self) {
-        let is_unavailable =
-            |subject: &Subject| self.running(subject).is_ok_and(|running| !running.versions().called().is_available);
+        // What is being compiled runs by itself.
+        let is_unavailable = |subject: &Subject| {
+            self.running(subject)
+                .map(|running| running.versions().called())
+                .is_ok_and(|it| !it.is_available && !it.is_compiling)
+        };
         for (index, subject) in self.all().into_iter().enumerate().filter(|(_, subject)| is_unavailable(subject)) {
             let loaded = async {
                 let _turn = self.own_turn(&subject).await?;

@@ -12,6 +12,7 @@ use crate::model::Time;
 use crate::topology::TrialPlan;
 
 pub(super) mod by_hand;
+pub(super) mod compiling;
 pub(super) mod deploy;
 pub(super) mod follow;
 pub(super) mod judge;

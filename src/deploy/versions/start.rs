@@ -9,8 +9,12 @@
 //! ```
 //!
 //! Each version runs with the present content of its secret files. Where the applied topology starts, a decided version
-//! that cannot be loaded, such as for a missing secret, halts the lanes of its subscriber and nothing else.
+//! that cannot be loaded, such as for a missing secret, halts the lanes of its subscriber and nothing else. And the
+//! start does not wait for its compiler: see `compiling`. A new version is checked in full before anything runs.
 
+use std::iter;
+use std::sync::mpsc;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::api::{Component, Digest};
@@ -40,6 +44,9 @@ pub struct Replacement {
     pub version: Digest,
 }
 
+/// After this time it is said what is compiled.
+pub(super) const MOMENT: Duration = Duration::from_secs(1);
+
 /// Why no versions can be started.
 #[derive(Debug, thiserror::Error)]
 pub enum BeginError {
@@ -58,6 +65,13 @@ pub enum Progress {
     Compiling {
         /// The subscriber that runs it.
         subscriber: String,
+    },
+    /// It takes more than a moment.
+    StillCompiling {
+        /// The subscriber that runs it.
+        subscriber: String,
+        /// The size of its component.
+        bytes: u64,
     },
     /// It is ready.
     Compiled {
@@ -364,7 +378,8 @@ impl<C: Compile> StartContext<'_, C> {
                 let note = halted.or(Some(words).filter(|words| !words.is_empty()));
                 match &note {
                     None => {}
-                    Some(_) if starts.proven.unavailable().is_some() => {} // logged already
+                    // logged already
+                    Some(_) if starts.proven.unavailable().is_some() && !starts.proven.is_compiling() => {}
                     // as on a disk that contains only the data
                     Some(words) if refused.iter().all(PluginError::is_gone) => {
                         tracing::warn!(subscriber = name, "the version that was decided before runs: {words}");
@@ -446,6 +461,9 @@ impl<C: Compile> StartContext<'_, C> {
         decided: &Decisions,
         file: Option<&NamedComponent>,
     ) -> Result<DecidedVersions<C::Handler>, StoredVersionError> {
+        if let Some(compiling) = self.compiling(subscriber, decided, file) {
+            return Ok((InitialVersions { proven: Loadable::Unavailable(compiling), on_trial: None }, None));
+        }
         let (proven, mut note) = match self.load(subscriber, decided, decided.proven, file) {
             Ok(handler) => (Loadable::Version(handler), None),
             Err(error) => {
@@ -485,13 +503,30 @@ impl<C: Compile> StartContext<'_, C> {
         let Some(component) = component.filter(|_| self.is_applied && error.is_repairable()) else {
             return Err(error);
         };
-        tracing::error!(subscriber, digest = version.short(), %error, "halted: the deployed version cannot run");
-        let reason = format!(
-            "halted, because the deployed version {} cannot run: {error}. Repair it, then `wattle apply` the topology \
-             again, or restart the bus",
-            version.short()
-        );
-        Ok(UnavailableVersion { subscriber, version, component, reason: reason.into() })
+        Ok(UnavailableVersion::halted(subscriber, version, component, &error))
+    }
+
+    /// In place of the decided versions, if the start need not wait until they are compiled: they ran before, with
+    /// these ports and this configuration. `None` if there is nothing to wait for, or if they cannot even be read.
+    fn compiling(
+        &self,
+        subscriber: &SubscriberPlan,
+        decided: &Decisions,
+        file: Option<&NamedComponent>,
+    ) -> Option<UnavailableVersion> {
+        if !self.is_applied {
+            return None;
+        }
+        let mut is_compiled = true;
+        for version in iter::once(decided.proven).chain(decided.tried.map(|tried| tried.version)) {
+            kept_settings(subscriber, decided, version).ok()?;
+            let component = decided.find(version)?.wasm;
+            wasm_of(self.store, component, file).ok()?;
+            is_compiled &= self.compiler.is_compiled(&component);
+        }
+        let component = decided.find(decided.proven)?.wasm;
+        let compiling = || UnavailableVersion::compiling(subscriber.label(), decided.proven, component);
+        (!is_compiled).then(compiling)
     }
 
     /// A stored version; its component may be the one in the file.
@@ -516,9 +551,10 @@ impl<C: Compile> StartContext<'_, C> {
     fn timed(&self, spec: PluginSpec) -> Result<C::Handler, crate::wasm::RegisterError> {
         let (subscriber, digest, began) = (spec.subscriber.clone(), spec.digest().short(), Instant::now());
         (self.progress)(Progress::Compiling { subscriber: subscriber.clone() });
+        let slow = Progress::StillCompiling { subscriber: subscriber.clone(), bytes: spec.wasm.len() as u64 };
         let handler = match self.is_beside {
             true => self.compiler.compile_beside(spec)?,
-            false => self.compiler.compile(spec)?,
+            false => while_telling(|| (self.progress)(slow), || self.compiler.compile(spec))?,
         };
         (self.progress)(Progress::Compiled { subscriber, digest, took: began.elapsed() });
         Ok(handler)
@@ -527,6 +563,21 @@ impl<C: Compile> StartContext<'_, C> {
     fn kept(&self, spec: &PluginSpec, subscriber: &SubscriberPlan, named: &Component) -> VersionRecord {
         VersionRecord::new(spec, &subscriber.config, (&super::cause(named), self.now_ns))
     }
+}
+
+/// Does some work, and tells once if it takes more than a second.
+pub fn while_telling<T>(tell: impl FnOnce() + Send, work: impl FnOnce() -> T) -> T {
+    thread::scope(|scope| {
+        let (end, ended) = mpsc::channel::<()>();
+        scope.spawn(move || {
+            if ended.recv_timeout(MOMENT) == Err(mpsc::RecvTimeoutError::Timeout) {
+                tell();
+            }
+        });
+        let done = work();
+        drop(end);
+        done
+    })
 }
 
 /// A component by hash, from the named one if it matches.
@@ -574,4 +625,19 @@ fn kept_settings(
     let config = config(&name, &values).map_err(StoredVersionError::Source)?;
     let (ports, limits) = (kept.ports.clone(), kept.limits.into());
     Ok(PluginSpec { subscriber: name, wasm: Vec::new(), config, hidden: hidden(&values), ports, limits })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn work_that_takes_longer_than_a_moment_is_told_and_other_is_not() {
+        let (tell, told) = mpsc::channel();
+        let was_told = while_telling(move || drop(tell.send(())), || told.recv_timeout(60 * MOMENT).is_ok());
+        assert!(was_told);
+        let (tell, told) = mpsc::channel();
+        while_telling(move || drop(tell.send(())), || ());
+        assert!(told.recv().is_err());
+    }
 }

@@ -1,11 +1,12 @@
-//! Keeps the place of a decided version that cannot be loaded when a bus starts.
+//! Keeps the place of a decided version that cannot be loaded when a bus starts, or that is still being compiled.
 //!
-//! Promises: only the lanes of its subscriber halt, at their positions, and the status gives the reason. Relies on: the
-//! lanes, which call no handler that is unavailable, and wait for another one.
+//! Promises: only the lanes of its subscriber halt or wait, at their positions, and the status gives the reason. Relies
+//! on: the lanes, which call no handler that is unavailable, and wait for another one.
 
 use std::sync::Arc;
 
 use crate::api::Digest;
+use crate::deploy::error::StoredVersionError;
 use crate::model::call::{Batch, HandleError, Handled, Handler, InstanceError, PluginSettings};
 
 /// A version, or what stands for one that cannot be loaded.
@@ -23,6 +24,27 @@ pub struct UnavailableVersion {
     pub(crate) component: Digest,
     /// Why it cannot be loaded, and how to repair that.
     pub(crate) reason: Arc<str>,
+    /// It can be called as soon as it has been compiled.
+    pub(crate) is_compiling: bool,
+}
+
+impl UnavailableVersion {
+    /// A version that is being compiled.
+    pub(super) fn compiling(subscriber: String, version: Digest, component: Digest) -> Self {
+        let reason = format!("version {} is being compiled", version.short());
+        Self { subscriber, version, component, reason: reason.into(), is_compiling: true }
+    }
+
+    /// A version that cannot be loaded.
+    pub(super) fn halted(subscriber: String, version: Digest, component: Digest, error: &StoredVersionError) -> Self {
+        tracing::error!(subscriber, digest = version.short(), %error, "halted: the deployed version cannot run");
+        let reason = format!(
+            "halted, because the deployed version {} cannot run: {error}. Repair it, then `wattle apply` the topology \
+             again, or restart the bus",
+            version.short()
+        );
+        Self { subscriber, version, component, reason: reason.into(), is_compiling: false }
+    }
 }
 
 impl<H: Handler> Handler for Loadable<H> {
@@ -72,6 +94,13 @@ impl<H: Handler> Handler for Loadable<H> {
         match self {
             Self::Version(handler) => handler.unavailable(),
             Self::Unavailable(version) => Some(&version.reason),
+        }
+    }
+
+    fn is_compiling(&self) -> bool {
+        match self {
+            Self::Version(handler) => handler.is_compiling(),
+            Self::Unavailable(version) => version.is_compiling,
         }
     }
 

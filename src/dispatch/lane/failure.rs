@@ -1,9 +1,11 @@
 //! The reason for an event's failure, as a lane stores it.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use crate::model::call::{CallError, CallErrorKind, EventVerdict, InstanceError};
 use crate::model::event::ATTRIBUTE_VALUE_BYTES_MAX;
+use crate::model::excerpt;
 
 /// Maximum text of an attribute: the limit for readers, less the text's own header.
 pub(super) const ATTRIBUTE_TEXT_BYTES_MAX: usize = ATTRIBUTE_VALUE_BYTES_MAX - 3;
@@ -61,10 +63,9 @@ impl LastFailure {
 }
 
 /// The text, cut to the limit of an attribute.
-pub(super) fn cut(text: &str) -> &str {
-    let end = text.floor_char_boundary(ATTRIBUTE_TEXT_BYTES_MAX.min(text.len()));
-    match text.get(..end) {
-        Some("") | None => "unknown",
-        Some(text) => text,
+pub(super) fn cut(text: &str) -> Cow<'_, str> {
+    match text {
+        "" => "unknown".into(),
+        text => excerpt(text, ATTRIBUTE_TEXT_BYTES_MAX),
     }
 }

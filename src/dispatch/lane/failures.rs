@@ -124,8 +124,8 @@ impl<S: Session, K: Entries> Lane<S, K> {
             due_ns: now_ns.saturating_add(u64::try_from(pause.as_nanos()).unwrap_or(u64::MAX)),
             is_parked: matches!(end, End::Parked),
             failure: failure.kind.to_owned(),
-            reason: cut(&failure.reason).to_owned(),
-            backtrace: failure.backtrace.as_deref().map(|backtrace| cut(backtrace).to_owned()),
+            reason: cut(&failure.reason).into_owned(),
+            backtrace: failure.backtrace.as_deref().map(|backtrace| cut(backtrace).into_owned()),
             digest: self.parts.emitter.digest.clone(),
         }
     }

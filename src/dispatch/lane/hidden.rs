@@ -113,7 +113,7 @@ pub(super) fn refuse(emits: &mut Slices, topic: TopicId, record: &[u8], why: &st
     tracing::warn!(event = parsed.view().map_or("", |view| view.id), why, "an event is refused by its topic");
     let pushed = emits.push(PartitionId { topic, partition: 0 }, |out| {
         Record { event: &[], ..parsed }.write(out)?;
-        EventWriter::extend(out, parsed.event).attribute("wattlereason", cut(why));
+        EventWriter::extend(out, parsed.event).attribute("wattlereason", &cut(why));
         Ok::<_, RecordError>(())
     });
     debug_assert!(pushed.is_ok(), "a key that was stored before fits again");

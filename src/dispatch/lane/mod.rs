@@ -242,9 +242,7 @@ impl<S: Session, K: Entries> SupervisedLane for Lane<S, K> {
             chores,
             calls: 0,
         };
-        if let Some(reason) = &lane.taken.version.unavailable {
-            lane.parts.counters.failed(reason);
-        }
+        lane.tell_unavailable();
         if !lane.works() {
             lane.stood(since.as_deref());
         }
@@ -287,8 +285,16 @@ impl<S: Session, K: Entries> Lane<S, K> {
     /// A version that cannot be called was replaced.
     fn becomes_available(&mut self) {
         self.take_version();
+        self.tell_unavailable();
         if self.works() {
             self.goes_on();
+        }
+    }
+
+    /// Reports why the version that it took cannot be called, unless that ends by itself.
+    fn tell_unavailable(&self) {
+        if let Some(reason) = self.taken.version.unavailable.as_ref().filter(|_| !self.taken.version.is_compiling) {
+            self.parts.counters.failed(reason);
         }
     }
 
@@ -297,6 +303,7 @@ impl<S: Session, K: Entries> Lane<S, K> {
         let state = match self.told {
             LaneFlags { is_paused: true, .. } => LaneState::Paused,
             LaneFlags { is_halted: true, .. } | LaneFlags { is_broken: true, .. } => LaneState::Halted,
+            _ if self.taken.version.is_compiling => LaneState::Compiling,
             _ if !self.is_available() => LaneState::Halted,
             _ if self.is_blocked => LaneState::Blocked,
             _ if self.is_full => LaneState::Full,

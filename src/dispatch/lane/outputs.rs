@@ -272,9 +272,9 @@ impl Emitter {
                 .attribute("wattleattempts", &attempts.to_string())
                 .attribute("wattledigest", &self.digest)
                 .attribute("wattlefailure", failure.kind)
-                .attribute("wattlereason", cut(&failure.reason));
+                .attribute("wattlereason", &cut(&failure.reason));
             if let Some(backtrace) = &failure.backtrace {
-                writer = writer.attribute("wattlebacktrace", cut(backtrace));
+                writer = writer.attribute("wattlebacktrace", &cut(backtrace));
             }
             if !former.is_empty() {
                 writer.former_failure(former);

@@ -31,6 +31,7 @@ impl LaneState {
             4 => Self::Full,
             5 => Self::Blocked,
             6 => Self::Failing,
+            7 => Self::Compiling,
             _ => Self::Stopped,
         }
     }
@@ -181,7 +182,7 @@ impl Counters {
                 LaneState::Paused | LaneState::Halted | LaneState::Failing | LaneState::Stopped => true,
                 // retries make room, if there are any
                 LaneState::Full => lane.active.load(Ordering::Acquire) == 0,
-                LaneState::Running | LaneState::Retrying | LaneState::Blocked => false,
+                LaneState::Running | LaneState::Retrying | LaneState::Blocked | LaneState::Compiling => false,
             }
         })
     }

@@ -57,15 +57,28 @@ pub(crate) struct Version {
     pub(crate) declares_ports: bool,
     /// Why it cannot be called, if so.
     pub(crate) unavailable: Option<Arc<str>>,
+    /// Whether that is so only until it has been compiled.
+    pub(crate) is_compiling: bool,
 }
 
 impl Version {
     pub(crate) fn new<H: Handler>(handler: H, number: VersionId) -> Self {
         let (digest, wasm_digest) = (hex(&handler.digest()).into(), handler.wasm_digest());
         let (settings, state_version) = (handler.settings(), handler.state_version());
-        let (declares_ports, unavailable) = (handler.declares_ports(), handler.unavailable().map(Into::into));
+        let (declares_ports, is_compiling) = (handler.declares_ports(), handler.is_compiling());
+        let unavailable = handler.unavailable().map(Into::into);
         let handler = Arc::new(handler);
-        Self { handler, number, digest, wasm_digest, settings, state_version, declares_ports, unavailable }
+        Self {
+            handler,
+            number,
+            digest,
+            wasm_digest,
+            settings,
+            state_version,
+            declares_ports,
+            unavailable,
+            is_compiling,
+        }
     }
 }
 

@@ -22,6 +22,8 @@ pub struct CurrentVersions {
     pub declares_ports: bool,
     /// Whether the stable version can be called.
     pub is_available: bool,
+    /// Whether it cannot only because it is being compiled.
+    pub is_compiling: bool,
 }
 
 impl VersionSlot {
@@ -98,8 +100,15 @@ impl<E: Engine> Versions<'_, E> {
             on_trial.as_ref().map(|on_trial| (on_trial.version.digest.to_string(), on_trial.trial.terms().lanes));
         let newest = on_trial.as_ref().map_or(proven, |on_trial| &on_trial.version);
         let (settings, declares_ports) = (newest.settings.clone(), newest.declares_ports);
-        let is_available = proven.unavailable.is_none();
-        CurrentVersions { proven: proven.digest.to_string(), tried, settings, declares_ports, is_available }
+        let (is_available, is_compiling) = (proven.unavailable.is_none(), proven.is_compiling);
+        CurrentVersions {
+            proven: proven.digest.to_string(),
+            tried,
+            settings,
+            declares_ports,
+            is_available,
+            is_compiling,
+        }
     }
 
     /// Protects a trial that has met its terms from failing, until it is promoted, released, or over for another

@@ -219,6 +219,12 @@ impl<E: Engine> Tree<E> {
         })
     }
 
+    /// Whether every subscriber's plugin can be called: none is being compiled, and none could not be loaded.
+    pub fn has_all_plugins(&self) -> bool {
+        let running = self.shared.running();
+        running.branches.iter().all(|branch| branch.roster.assignment().proven.unavailable.is_none())
+    }
+
     /// Whether every lane has consumed its whole input, and nothing waits or is delayed.
     pub fn is_settled(&self) -> bool {
         self.has_settled(|_, _| false, true)

@@ -39,6 +39,11 @@ pub trait Handler: Clone + Send + Sync + 'static {
         None
     }
 
+    /// Whether it is unavailable only until it has been compiled: its lanes wait for the version in its place.
+    fn is_compiling(&self) -> bool {
+        false
+    }
+
     /// Handles a batch, and says what became of each of its events.
     fn handle(&self, batch: Batch<'_>) -> impl Future<Output = Result<Handled, HandleError>> + Send;
 }

@@ -52,6 +52,9 @@ pub(super) const HEALTH_NAMES: [&str; 9] = [
     api::v1::capsule_service_server::SERVICE_NAME,
 ];
 
+/// The name by which health of the plugins can be asked for: SERVING if each can be called.
+pub(super) const HEALTH_OF_PLUGINS: &str = "wattle.plugins";
+
 /// The transport, with its bounds.
 pub(super) fn transport() -> tonic::transport::Server {
     tonic::transport::Server::builder()

@@ -7,7 +7,7 @@ use crate::wasm::contract::wasi::clocks::{monotonic_clock, wall_clock};
 use crate::wasm::contract::wasi::io::poll;
 use crate::wasm::store_data::{StopCause, StoreData};
 
-const NS_PER_S: u64 = 1_000_000_000;
+pub(super) const NS_PER_S: u64 = 1_000_000_000;
 
 /// A pollable. Everything is ready, except a future time.
 pub enum Pollable {

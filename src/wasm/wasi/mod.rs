@@ -10,4 +10,6 @@ pub(super) mod cli;
 pub(super) mod clocks;
 pub(super) mod files;
 pub(super) mod random;
+pub(super) mod sockets;
 pub(super) mod streams;
+pub(super) mod v0_3;

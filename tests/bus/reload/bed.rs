@@ -1,6 +1,6 @@
 //! A bus of handlers that are made of texts in no time: of what a version is, everything but the sandbox.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
@@ -125,6 +125,10 @@ pub(crate) struct Texts {
     /// Compilations beside running handlers that have begun.
     pub(crate) begun: Arc<AtomicUsize>,
     pub(crate) pauses: Arc<Pauses>,
+    /// Texts that were not compiled by this release before: they wait for the gate wherever they are compiled.
+    pub(crate) cold: Arc<Mutex<BTreeSet<Digest>>>,
+    /// Texts whose compilation fails.
+    pub(crate) broken: Arc<Mutex<BTreeSet<Digest>>>,
 }
 
 /// How long lanes are between two calls.
@@ -158,6 +162,12 @@ impl Texts {
         *self.shut.0.lock().unwrap() = is_shut;
         self.shut.1.notify_all();
     }
+
+    /// Not for ever, so that a test that waits for it without opening it fails.
+    fn wait(&self) {
+        let shut = self.shut.0.lock().unwrap();
+        drop(self.shut.1.wait_timeout_while(shut, Duration::from_secs(60), |is_shut| *is_shut).unwrap());
+    }
 }
 
 impl Compile for Texts {
@@ -165,6 +175,13 @@ impl Compile for Texts {
 
     fn compile(&self, spec: PluginSpec) -> Result<Worker, RegisterError> {
         let (version, text) = (spec.digest(), String::from_utf8_lossy(&spec.wasm).into_owned());
+        let component = Digest::of(&spec.wasm);
+        if !self.is_compiled(&component) {
+            self.wait();
+        }
+        if self.broken.lock().unwrap().contains(&component) {
+            return Err(RegisterError::Invalid { message: "it is too large for its compiler".to_owned() });
+        }
         match text.strip_prefix("bad") {
             Some(_) => Err(RegisterError::NotWasm),
             None => {
@@ -176,8 +193,12 @@ impl Compile for Texts {
 
     fn compile_beside(&self, spec: PluginSpec) -> Result<Worker, RegisterError> {
         self.begun.fetch_add(1, Ordering::SeqCst);
-        drop(self.shut.1.wait_while(self.shut.0.lock().unwrap(), |is_shut| *is_shut).unwrap());
+        self.wait();
         self.compile(spec)
+    }
+
+    fn is_compiled(&self, component: &Digest) -> bool {
+        !self.cold.lock().unwrap().contains(component)
     }
 }
 

@@ -4,6 +4,7 @@ mod applying;
 mod bad_plugins;
 mod bed;
 mod collecting;
+mod compiling;
 mod crashes;
 mod deciding;
 mod declared;
