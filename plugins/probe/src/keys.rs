@@ -69,7 +69,7 @@ pub(super) fn handle(event: &Event) -> Option<Result<Output, Failure>> {
         "bad-key-caught" => Ok(super::text(event, if state::set("", "x").is_err() { "refused" } else { "taken" })),
         "set-then-reject" => undone(event).and_then(|()| Err(Failure::reject("on purpose"))),
         "set-then-retry" => undone(event).and_then(|()| Err(Failure::retry("on purpose"))),
-        "set-then-panic" => undone(event).and_then(|()| panic!("on purpose")),
+        "set-then-panic" => undone(event).map(|()| panic!("on purpose")),
         _ => return None,
     };
     Some(answer)

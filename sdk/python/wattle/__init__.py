@@ -19,10 +19,10 @@
         visit = event.json(Visit)  # data that do not fit are rejected
         return Output.json("greeted", {"text": f"{settings.word}, {visit.name}!"})
 
-A handler is called for one event after the other and should depend on nothing else, but for what it keeps in `state`:
-what it keeps in variables is a cache that may be gone at the next event. Time is the event's time, random numbers
-follow from the event, and `print` and `logging` write log lines. An uncaught exception loses the event's outputs and
-nothing else; the bus goes on with the next one.
+A handler is called for one event at a time. It should depend only on the event and on its `state`: variables are a
+cache that may be gone at the next event. Time is the event's time, random numbers follow from the event, and `print`
+and `logging` write log lines. An uncaught exception loses the event's outputs and nothing else; the bus continues
+with the next event.
 """
 
 from ._config import config

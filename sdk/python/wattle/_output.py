@@ -75,8 +75,8 @@ class Output:
         return cls(port, _json.encode(text), type=type, key=key, content_type=content_type, attributes=attributes)
 
 
-# A line end would begin a further attribute, which could be anything, such as `delay`. A zero byte in its place is
-# what the bus refuses, and names.
+# A line end would begin a further attribute, which could be anything, such as `delay`. The bus refuses a zero
+# byte, and says where.
 _NAME = str.maketrans("\n\r=", "\0\0\0")
 _VALUE = str.maketrans("\n\r", "\0\0")
 

@@ -1,7 +1,7 @@
 """Randomness that follows from the event.
 
 `os.urandom`, `secrets` and `uuid.uuid4` ask the bus each time. `random` is seeded once in the life of an instance, and
-`uuid` keeps what it made last, so that what they give would depend on the events before.
+`uuid` remembers its last values, so that both would depend on earlier events.
 """
 
 import os
@@ -10,7 +10,7 @@ from typing import Any
 
 
 def reseed() -> None:
-    """Begins anew what keeps something from event to event. Modules that nothing has imported are left alone."""
+    """Resets modules that remember something from event to event, where they are imported."""
     if (random := sys.modules.get("random")) is not None:
         random.seed(int.from_bytes(os.urandom(16), "little"))
     if (uuid := sys.modules.get("uuid")) is not None:

@@ -1,4 +1,4 @@
-"""What a subscriber keeps from one event to the next."""
+"""The values that a subscriber keeps from one event to the next."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -15,7 +15,7 @@ _NAME_SHOWN_CHARACTERS = 64
 class State:
     """Values by key.
 
-    Each partition has a state of its own, so events with the same key always meet the same state, and nobody else
+    Each partition has a state of its own, so events with the same key always meet the same state, and no other call
     writes it meanwhile. What an event wrote is committed together with its outputs; when the event fails, it is as if
     it had written nothing.
 

@@ -1,7 +1,7 @@
 // Makes one module of a plugin, ready for componentize-qjs: `node wattle/bundle.mjs ENTRY BUNDLE`, in the plugin's
 // folder.
 //
-// Promises: the same sources give the same bytes. Beside BUNDLE it writes `declared.json`, the custom sections that the
+// Promises: the same sources give the same bytes. Next to BUNDLE it writes `declared.json`, the custom sections that the
 // component gets. Errors are lines for the plugin's author, and the exit code is 1.
 //
 // The default export of ENTRY is the plugin. Its top level runs once here, without a bus.

@@ -16,10 +16,10 @@
  * });
  * ```
  *
- * A handler is called for one event after the other and should depend on nothing else, but for what it keeps in
- * {@link state}: what it keeps in variables is a cache that may be gone at the next event. Time is the event's time,
- * random numbers follow from the event, and `console.log` writes a log line. An uncaught error loses the event's
- * outputs and nothing else; the bus goes on with the next one.
+ * A handler is called for one event at a time. It should depend only on the event and on its {@link state}: variables
+ * are a cache that may be gone at the next event. Time is the event's time, random numbers follow from the event, and
+ * `console.log` writes a log line. An uncaught error loses the event's outputs and nothing else; the bus continues with
+ * the next event.
  *
  * @packageDocumentation
  */

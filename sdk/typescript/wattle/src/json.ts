@@ -18,7 +18,7 @@ export function parseJson(text: string): unknown {
 const LONG_DIGITS = 16;
 
 /**
- * Whether there may be an integer beyond 2^53. So many digits have one at a multiple of their number: a regular
+ * Whether there may be an integer beyond 2^53: a run of 16 digits, which has one at a multiple of 16. A regular
  * expression looks at every character, and takes as long as the parser.
  */
 function hasLongNumber(text: string): boolean {

@@ -56,8 +56,8 @@ export function bytes<const Port extends string>(
 export function attributeLines(attributes: OutputOptions["attributes"]): string {
   let lines = "";
   for (const [name, value] of Object.entries(attributes ?? {})) {
-    // A line end would begin a further attribute, which could be anything, such as `delay`. A zero byte in its place is
-    // what the bus refuses, and names.
+    // A line end would begin a further attribute, which could be anything, such as `delay`. The bus refuses a zero
+    // byte, and says where.
     lines += `${name.replace(/[\n\r=]/g, "\0")}=${String(value).replace(/[\n\r]/g, "\0")}\n`;
   }
   return lines;

@@ -1,5 +1,5 @@
 /**
- * A small schema library: what a handler reads, as a type and as checks at once.
+ * A small schema library: the data that a handler reads, as a type and as checks at once.
  *
  * ```ts
  * const Order = s.object({
@@ -69,7 +69,7 @@ export class Schema<T> implements StandardSchema<unknown, T> {
     return new Schema(this.json, this.#check, { value: undefined });
   }
 
-  /** It may be missing, and is this then. */
+  /** It may be missing, and then has this value. */
   default(value: T): Schema<T> {
     return new Schema({ ...this.json, default: value }, this.#check, { value });
   }
@@ -81,7 +81,7 @@ export class Schema<T> implements StandardSchema<unknown, T> {
   }
 
   /**
-   * Converts what was read. What the conversion throws is what does not fit.
+   * Converts the value. An error that the conversion throws is the reason why it does not fit.
    *
    * @example s.string().default("lamp rug").map((text) => new Set(text.split(" ")))
    */
@@ -102,7 +102,7 @@ export class Schema<T> implements StandardSchema<unknown, T> {
     return new Schema(this.json, check, converted);
   }
 
-  /** What it is about, for who reads its JSON Schema. */
+  /** A description, for readers of its JSON Schema. */
   describe(description: string): Schema<T> {
     return new Schema({ ...this.json, description }, this.#check, this.missing);
   }

@@ -8,11 +8,11 @@ const I64 = { min: -(2n ** 63n), max: 2n ** 63n - 1n };
 const NAME_SHOWN_CHARACTERS = 64;
 
 /**
- * What a subscriber keeps from one event to the next: values by key.
+ * The values that a subscriber keeps from one event to the next, by key.
  *
- * Each partition has a state of its own, so events with the same key always meet the same state, and nobody else writes
- * it meanwhile. What an event wrote is committed together with its outputs; when the event fails, it is as if it had
- * written nothing.
+ * Each partition has a state of its own, so events with the same key always meet the same state, and no other call
+ * writes it meanwhile. What an event wrote is committed together with its outputs; when the event fails, it is as if
+ * it had written nothing.
  *
  * Keys have 1 to 1,024 bytes, values at most 1 MiB; one event may write 4 MiB and 10,000 keys. What is beyond is a
  * {@link StateError}, which is tried again where it is not caught.
@@ -119,7 +119,7 @@ export class State {
     } while (cursor !== undefined);
   }
 
-  /** The engine has no 64-bit integers at the border of the component, and nobody else writes meanwhile. */
+  /** The engine has no 64-bit integers at the border of the component, and no other call writes meanwhile. */
   #incrementExactly(key: string, by: bigint): bigint {
     if (Number.isSafeInteger(Number(by))) {
       const sum = this.#try("incrementing", key, (bucket) => increment(bucket, key, Number(by)));
