@@ -223,7 +223,8 @@ fn entries(folder: &Path, inside: &Path) -> Vec<PathBuf> {
     let names = read.map(|entry| entry.file_name());
     let is_there = |name: &OsStr| {
         let name = name.to_str().unwrap_or_default();
-        !is_output(name) && !(inside == Path::new(LIBRARY) && NO_LIBRARY.contains(&name))
+        let is_no_part = inside == Path::new(LIBRARY) && NO_LIBRARY.contains(&name);
+        !is_output(name) && !is_no_part
     };
     names.filter(|name| is_there(name)).map(|name| inside.join(name)).collect()
 }

@@ -101,7 +101,7 @@ impl MessagingPre {
     pub(super) async fn instantiate(&self, store: &mut Store<StoreData>) -> Result<Messaging> {
         let instance = self.pre.instantiate_async(&mut *store).await?;
         let missing = || wasmtime::Error::msg("`handle-message` is no function");
-        let handle = instance.get_func(&mut *store, &self.handle).ok_or_else(missing)?;
+        let handle = instance.get_func(&mut *store, self.handle).ok_or_else(missing)?;
         // Here, so that a function of another type is refused at registration.
         handle.typed::<(ReceivedMessage<'_>,), HandleResult>(&*store)?;
         Ok(Messaging { handle })

@@ -106,7 +106,7 @@ pub(super) fn outer_names(wasm: &[u8]) -> Option<OuterNames<'_>> {
     while !rest.is_empty() {
         let (id, content, behind) = section(rest)?;
         rest = behind;
-        let (list, entry): (_, fn(&[u8]) -> Option<(&str, &[u8])>) = match id {
+        let (list, entry): (_, ReadName) = match id {
             IMPORT => (&mut names.imports, import),
             EXPORT => (&mut names.exports, export),
             _ => continue,
@@ -120,6 +120,9 @@ pub(super) fn outer_names(wasm: &[u8]) -> Option<OuterNames<'_>> {
     }
     Some(names)
 }
+
+/// Reads the name of an import or export, and gives what comes after it.
+type ReadName = fn(&[u8]) -> Option<(&str, &[u8])>;
 
 /// An import: its name, then what it is.
 fn import(bytes: &[u8]) -> Option<(&str, &[u8])> {

@@ -108,6 +108,7 @@ impl Bus {
     }
 
     /// All its log lines so far.
+    #[allow(dead_code, reason = "the tests of languages compare log lines")]
     pub(crate) fn said(&mut self) -> String {
         self.process.said()
     }

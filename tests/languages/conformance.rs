@@ -16,7 +16,7 @@ const ENDINGS: [&str; 5] = ["loop", "grow", "recurse", "exit", "panic"];
 const OWN: [&str; 2] = ["random", "hash"];
 
 /// What a language does otherwise with a verb: `sdk/probe/README.md` has the reasons.
-const EXCEPTIONS: [(&str, &str, &str); 7] = [
+const EXCEPTIONS: [(&str, &str, &str); 8] = [
     ("ts", "exit", "reject"),
     ("ts", "sleep", "reject"),
     ("ts", "recurse", "stack"),

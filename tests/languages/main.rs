@@ -13,6 +13,7 @@
     reason = "a test may panic"
 )]
 #![allow(clippy::disallowed_methods, reason = "a test waits for its own tasks and threads, and may look at the time")]
+#![allow(clippy::explicit_write, reason = "the test runner swallows what `eprintln!` writes")]
 
 #[path = "../cli/bus.rs"]
 #[allow(dead_code, reason = "what the tests of commands need of a bus is more")]

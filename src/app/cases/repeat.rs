@@ -110,9 +110,8 @@ fn state(subscriber: &str, first: &Buckets, second: &Buckets) -> Option<Mismatch
         [text(&Value::Object(buckets))]
     };
     let what = format!("what `{subscriber}` keeps");
-    let (json, stored): (fn(&Bytes) -> Value, fn(&Bytes) -> Value) = (|value| json_of(value), |value| as_stored(value));
-    differ(what.clone(), &shown(first, json), &shown(second, json))
-        .or_else(|| differ(what, &shown(first, stored), &shown(second, stored)))
+    differ(what.clone(), &shown(first, |value| json_of(value)), &shown(second, |value| json_of(value)))
+        .or_else(|| differ(what, &shown(first, |value| as_stored(value)), &shown(second, |value| as_stored(value))))
 }
 
 fn failures(plan: &Plan, failures: &[CaseFailure]) -> Vec<String> {

@@ -634,10 +634,10 @@ mod tests {
     #[test]
     fn work_that_takes_longer_than_a_moment_is_told_and_other_is_not() {
         let (tell, told) = mpsc::channel();
-        let was_told = while_telling(move || drop(tell.send(())), || told.recv_timeout(60 * MOMENT).is_ok());
+        let was_told = while_telling(move || _ = tell.send(()), || told.recv_timeout(60 * MOMENT).is_ok());
         assert!(was_told);
         let (tell, told) = mpsc::channel();
-        while_telling(move || drop(tell.send(())), || ());
+        while_telling(move || _ = tell.send(()), || ());
         assert!(told.recv().is_err());
     }
 }

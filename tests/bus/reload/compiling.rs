@@ -139,8 +139,8 @@ async fn a_candidate_is_compiled_with_the_stable_version_and_tried_again() {
         match broken {
             None => assert_eq!((last.as_str(), work.on_trial.is_some()), ("b 3", true)),
             Some(_) => {
-                assert_eq!((last.as_str(), work.on_trial), ("a 3", None));
-                assert!(work.reload.as_ref().unwrap().contains("the candidate"), "{work:?}");
+                assert_eq!((last.as_str(), &work.on_trial), ("a 3", &None));
+                assert!(work.reload.as_ref().unwrap().contains("the candidate"), "{:?}", work.reload);
             }
         }
         bus.stop().await;
