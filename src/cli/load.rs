@@ -8,6 +8,7 @@ use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
+use crate::toolchain;
 use crate::topology::{PathKind, Source, Surroundings, bounds, cases};
 
 /// Everything is fine.
@@ -18,9 +19,6 @@ pub const EXIT_FAILED: u8 = 1;
 pub const EXIT_USAGE: u8 = 2;
 /// The configuration is wrong: `EX_CONFIG` of BSD's sysexits.
 pub const EXIT_BAD_CONFIGURATION: u8 = 78;
-
-/// What makes a folder the source of a plugin: the manifest of its language.
-const PLUGIN_MANIFESTS: [&str; 4] = ["Cargo.toml", "package.json", "pyproject.toml", "go.mod"];
 
 /// Why the files of topologies cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -236,7 +234,7 @@ impl Surroundings for World {
     fn at(&self, path: &Path) -> PathKind {
         match fs::metadata(path) {
             Ok(found) if found.is_dir() => {
-                let manifests = PLUGIN_MANIFESTS.iter().map(|manifest| is_file(&path.join(manifest)));
+                let manifests = toolchain::MANIFESTS.iter().map(|manifest| is_file(&path.join(manifest)));
                 match manifests.collect::<io::Result<Vec<bool>>>() {
                     Ok(are_there) => PathKind::Folder { manifest: are_there.contains(&true) },
                     Err(_) => PathKind::Unreadable,

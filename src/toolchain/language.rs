@@ -29,7 +29,7 @@ pub enum Language {
 pub(super) const OWN_MANIFEST: &str = "wattle.toml";
 
 /// Manifests by which a language is recognised, in the order in which they are searched.
-const MANIFESTS: [&str; 5] = ["Cargo.toml", "package.json", "pyproject.toml", "go.mod", OWN_MANIFEST];
+pub const MANIFESTS: [&str; 5] = ["Cargo.toml", "package.json", "pyproject.toml", "go.mod", OWN_MANIFEST];
 
 impl Language {
     /// All of them.

@@ -30,7 +30,7 @@ mod zig;
 pub(crate) use build::lately;
 pub use build::{build_folder, built, is_plugin_folder};
 pub use error::BuildError;
-pub use language::Language;
+pub use language::{Language, MANIFESTS};
 pub use new::{CreatedPlugin, NewError, NewPlugin, Workspace, create};
 pub use plugin::BuiltPlugin;
 pub use requirement::Requirement;

@@ -463,7 +463,7 @@ impl FromNode for Plugin {
             PathKind::File if wasm => return Some(Plugin(plan::PluginSource::Wasm(path))),
             PathKind::Folder { manifest: false } => (
                 format!("the folder `{shown}` is not the source of a plugin: it has no manifest"),
-                "it has a file such as Cargo.toml, package.json or go.mod; `wattle new NAME` makes a plugin folder"
+                "it has a file such as Cargo.toml, package.json, go.mod or wattle.toml; `wattle new NAME` makes a plugin folder"
                     .to_owned(),
             ),
             PathKind::File => (

@@ -98,6 +98,7 @@ pub(super) struct HostInner {
     linker: Linker<StoreData>,
     cache: Option<Cache>,
     beside: BackgroundPool,
+    keeps_functions: bool,
     instances_per_plugin: usize,
     plugins: Mutex<Vec<Weak<PluginInner>>>,
 }
@@ -226,6 +227,7 @@ impl Host {
             linker,
             cache,
             beside,
+            keeps_functions: options.keeps_functions,
             instances_per_plugin,
             plugins: Mutex::default(),
             engine,
@@ -290,7 +292,8 @@ impl Host {
     /// # Errors
     /// As [`Host::register`].
     pub fn register_beside(&self, spec: PluginSpec) -> Result<Plugin, RegisterError> {
-        self.0.beside.run(|| self.register(spec))
+        // Where functions are kept, an author waits for what was changed, and nothing else needs the processor.
+        if self.0.keeps_functions { self.register(spec) } else { self.0.beside.run(|| self.register(spec)) }
     }
 
     /// Whether the cache has the compiled code of a component.

@@ -66,7 +66,7 @@ pub(super) enum ExportFault {
 pub(super) enum World {
     /// The contract of this host.
     Plugin,
-    /// `wasmcloud:messaging`.
+    /// `wasmcloud:messaging@0.2.0`, which the host adapts.
     Messaging,
 }
 

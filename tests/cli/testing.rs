@@ -101,7 +101,7 @@ fn what_does_not_follow_from_the_event_and_the_state_is_found_by_a_second_run() 
     }
     let said =
         fails("", "  events: [{ topic: orders, data: count }]\n  expect: { outputs: { done: [{ data: '1' }] } }\n");
-    assert!(has(&said, &["-   \"data\": 1,", "+   \"data\": 2,"]), "{said}");
+    assert!(has(&said, &["-   \"data\": \"1\",", "+   \"data\": \"2\","]), "{said}");
     // All that the bus gives is of the event.
     one(
         "",
@@ -135,9 +135,9 @@ fn compiled_plugins_are_kept_where_it_is_said() {
     write(folder.path(), "", case);
     test(folder.path(), &["lab.yaml", "--cache", "code"]).ok();
     let kept = || std::fs::read_dir(folder.path().join("code")).unwrap().count();
-    assert_eq!(kept(), 3, "a key, and the code of two plugins");
+    assert_eq!(kept(), 4, "a key, compiled functions, and the code of two plugins");
     test(folder.path(), &["lab.yaml", "--cache", "code"]).ok();
-    assert_eq!(kept(), 3);
+    assert_eq!(kept(), 4);
     let ran = test(folder.path(), &["lab.yaml", "--cache", "lab.yaml"]);
     assert!(ran.code == Some(2) && ran.notices.contains("cannot be kept in lab.yaml (--cache)"), "{ran:?}");
 }
@@ -160,7 +160,7 @@ fn a_test_uses_no_code_of_the_folder_that_it_runs_in() {
     Ran::from(ran.unwrap()).ok();
     assert!(!folder.path().join(".wattle").exists());
     let code = std::fs::read_dir(caches.join("wattle/code")).unwrap().count();
-    assert_eq!(code, 3, "a key, and the code of two plugins");
+    assert_eq!(code, 4, "a key, compiled functions, and the code of two plugins");
 }
 
 /// Whether a text has these lines in a row, whatever their indentation.
