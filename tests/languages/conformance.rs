@@ -15,6 +15,9 @@ const ENDINGS: [&str; 5] = ["loop", "grow", "recurse", "exit", "panic"];
 /// Verbs whose outputs are the language's own. Each is compared with itself, by shadow runs.
 const OWN: [&str; 2] = ["random", "hash"];
 
+/// Time per event where no probe runs for ever: shadow runs have a low priority, and a machine may be busy.
+const CALM_TIME: &str = "1m";
+
 /// What a language does otherwise with a verb: `sdk/probe/README.md` has the reasons.
 const EXCEPTIONS: [(&str, &str, &str); 8] = [
     ("ts", "exit", "reject"),
@@ -116,7 +119,7 @@ fn shown(event: &Value) -> String {
 #[test]
 fn each_language_gives_what_rust_gives() {
     let probes = probes();
-    let mut lab = Lab::new(&probes);
+    let mut lab = Lab::new(&probes, "5s");
     lab.handle(&events());
     let lines = lab.bus.said();
     let reference = Outcome::of(&lab, REFERENCE);
@@ -188,7 +191,7 @@ fn logged(lines: &str, language: &str) -> Vec<String> {
 #[test]
 fn other_batches_and_fresh_instances_give_the_same_in_each_language() {
     let probes = probes();
-    let lab = Lab::new(&probes);
+    let lab = Lab::new(&probes, CALM_TIME);
     let is_calm = |line: &&str| {
         let event: Value = serde_json::from_str(line).unwrap();
         !ENDINGS.contains(&verb(&event)) && verb(&event) != "set-then-panic"
@@ -209,7 +212,7 @@ fn other_batches_and_fresh_instances_give_the_same_in_each_language() {
     }
     // A shadow run begins as the first one did. So the last random numbers are compared with those of instances that
     // made none before: they follow from the event alone.
-    let alone = Lab::new(&probes);
+    let alone = Lab::new(&probes, CALM_TIME);
     let is_random = |line: &&str| verb(&serde_json::from_str(line).unwrap()) == "random";
     alone.handle(&format!("{}\n", EVENTS.lines().rfind(is_random).unwrap()));
     for Probe { language, .. } in &probes {

@@ -11,7 +11,7 @@ const EVENTS_PER_LANGUAGE: usize = 300;
 #[test]
 fn a_plugin_goes_from_language_to_language_under_load_and_loses_nothing() {
     let probes = probes();
-    let lab = Lab::new(&probes[..1]);
+    let lab = Lab::new(&probes[..1], "5s");
     let mut count = 0;
     let mut publish = |lab: &Lab| {
         let mut events = String::new();
