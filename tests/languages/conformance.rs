@@ -19,11 +19,10 @@ const OWN: [&str; 2] = ["random", "hash"];
 const CALM_TIME: &str = "1m";
 
 /// What a language does otherwise with a verb: `sdk/probe/README.md` has the reasons.
-const EXCEPTIONS: [(&str, &str, &str); 8] = [
+const EXCEPTIONS: [(&str, &str, &str); 7] = [
     ("ts", "exit", "reject"),
     ("ts", "sleep", "reject"),
     ("ts", "recurse", "stack"),
-    ("python", "grow", "trap"),
     ("python", "exit", "trap"),
     ("go", "recurse", "stack"),
     ("c", "panic", "trap"),

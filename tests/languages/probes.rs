@@ -73,7 +73,7 @@ impl Lab {
                 subscribers,
                 "  {language}:\n    from: in\n    plugin: {}\n    \
                  to: {{ out: {language}.out, other: {language}.other }}\n    \
-                 config: {{ word: grüße, end: x }}\n    limits: {{ memory: 128MiB, time: {time} }}\n    \
+                 config: {{ word: grüße, end: x }}\n    limits: {{ memory: 128MiB, time: {time}, log: 1000 }}\n    \
                  retry: {{ attempts: 3, backoff: {{ initial: 1ms, max: 2ms }} }}",
                 wasm.display()
             );
