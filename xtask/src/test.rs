@@ -50,7 +50,7 @@ const BUILD_TESTS: &[&str] =
 /// Where the outputs of what runs side by side are.
 const LOGS: &str = "target/test-logs";
 /// The slowest programs, which are started first.
-const SLOWEST: [&str; 4] = ["cli", "bus", "wasm", "log"];
+const SLOWEST: [&str; 6] = ["cli", "bus", "toolchain", "languages", "wasm", "log"];
 /// Most tests wait, for disks, timers and child processes: two cores have time for four of each program.
 const THREADS: &str = "4";
 
