@@ -35,7 +35,7 @@ const VALUE_BYTES_MAX: u32 = 64 << 20;
 const KEY_BYTES: usize = 32;
 const HEADER_BYTES: u64 = 32 + 32 + 4;
 
-/// The file of a folder, as long as somebody in this process uses it: hosts of one process share it.
+/// The open cache of each folder. All hosts of this process share it, and it is closed with the last of them.
 static OPEN: Mutex<BTreeMap<PathBuf, Weak<FunctionCache>>> = Mutex::new(BTreeMap::new());
 
 /// The cache of a folder.

@@ -287,12 +287,13 @@ impl Host {
         Ok(Plugin::new(shared))
     }
 
-    /// As [`Host::register`], on a few threads with low priority: for plugins that are to replace running ones.
+    /// As [`Host::register`], on a few threads with low priority: for plugins that are to replace running ones. A host
+    /// that keeps functions is an author's and uses normal priority.
     ///
     /// # Errors
     /// As [`Host::register`].
     pub fn register_beside(&self, spec: PluginSpec) -> Result<Plugin, RegisterError> {
-        // Where functions are kept, an author waits for what was changed, and nothing else needs the processor.
+        // The author waits for the change to run, and no other plugin needs the processor.
         if self.0.keeps_functions { self.register(spec) } else { self.0.beside.run(|| self.register(spec)) }
     }
 

@@ -57,7 +57,7 @@ pub(crate) struct Version {
     pub(crate) declares_ports: bool,
     /// Why it cannot be called, if so.
     pub(crate) unavailable: Option<Arc<str>>,
-    /// Whether that is so only until it has been compiled.
+    /// Whether it cannot be called because it is still being compiled.
     pub(crate) is_compiling: bool,
 }
 

@@ -39,7 +39,7 @@ pub trait Handler: Clone + Send + Sync + 'static {
         None
     }
 
-    /// Whether it is unavailable only until it has been compiled: its lanes wait for the version in its place.
+    /// Whether it is still being compiled: it cannot be called yet, and its lanes wait for the compiled version.
     fn is_compiling(&self) -> bool {
         false
     }
