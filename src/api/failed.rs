@@ -30,7 +30,7 @@ pub struct Filter {
 /// An event that a subscriber has not handled: in its retry queue, or a dead letter.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct FailedEvent {
-    /// Where it is listed: a number in the waiting set of its lane, or the offset of the dead letter.
+    /// Where it is listed: a number in the retry queue of its lane, or the offset of the dead letter.
     pub number: u64,
     /// The partition of the subscriber's input that it is of.
     pub partition: u32,

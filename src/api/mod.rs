@@ -3,7 +3,7 @@
 //! Promises: each message is translated in one place, next to the data that it carries. Events stay encoded: they are
 //! [`bytes::Bytes`], slices of the message that carried them, never decoded and, inwards, never copied. Must not know:
 //! where events come from or go to, how an answer is found. Server and client share this module and do not see each
-//! other; the client uses nothing else of the bus.
+//! other; of the bus, the client uses only this module, `model` and `limits`.
 
 mod codec;
 mod component;

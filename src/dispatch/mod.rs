@@ -15,6 +15,7 @@
 //! | `lane` | one subscriber on one partition: reads, calls the handler, commits, and stores all data of the lane |
 //! | `intake` | producers: admission, and the partition of each event |
 //! | `rules` | the topology's rules for a single event: key, conditions, guards, delays; pure |
+//! | `apart` | long computations, which do not block other tasks of a thread |
 //!
 //! Promises: every event of a topic reaches every subscriber of it once, in order per key; a failing event goes the way
 //! that the topology says and blocks only its own key. Relies on: the engine's sessions for exactly-once, the Wasm host

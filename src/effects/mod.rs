@@ -1,5 +1,5 @@
 //! The disk, the clock and randomness, behind small traits, so that a simulation can replace them; and the one place
-//! where threads and tasks start.
+//! where threads and untracked tasks start, except for the compiler's pool in `wasm`.
 //!
 //! Promises: all code that decides what is stored uses these for the disk and the wall clock. Must not know: the
 //! meaning of the bytes.

@@ -18,7 +18,7 @@
 //! | `refusal` | errors as refusals, in no protocol's terms |
 //!
 //! Relies on: the engine for what durable means, [`crate::dispatch::Publisher`] for what an event must be.
-//! Must not know: files, signals, how the tree is put together, Wasm.
+//! Must not know: files, signals, how the tree is put together, how plugins run.
 
 mod bounds;
 mod calls;

@@ -1,4 +1,4 @@
-//! The build results of a plugin folder, and their sources.
+//! The build results of plugins in Rust, and their sources.
 //!
 //! Cargo goes by the time of a file alone. So the sources of each package on this machine are remembered by their
 //! contents, next to the component: a source with other contents that cargo did not compile is stale.

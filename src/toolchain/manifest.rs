@@ -1,11 +1,11 @@
-//! What a plugin folder declares beside its code: the version of its state, and the schema of its configuration.
+//! What the manifest of a plugin folder declares: the version of its state, and the schema of its configuration.
 //!
 //! ```text
 //! package.json      "wattle": { … }          pyproject.toml    [tool.wattle] …          wattle.toml    all of it
 //! ```
 //!
-//! A setting is a JSON Schema with one more word, `required`, so that it is declared in one place. Rust declares both
-//! in its code.
+//! A setting is a JSON Schema with one more word, `required`, so that it is declared in one place. Plugins that use an
+//! SDK declare both in their code instead, and Rust has no other way.
 
 use std::collections::BTreeMap;
 use std::io;

@@ -1,8 +1,9 @@
 //! Plugin projects on this machine: created, recognised by their manifests, and built by the tools of their language.
 //!
-//! Promises: a folder is built by its language's own tools, and an earlier result is found without running a build;
-//! where nothing has changed, no tool runs; nothing that exists is overwritten; where a tool is missing, the error says
-//! how to install it. Another language is a variant of [`Language`], a module next to `rust`, and a folder in `sdk/`.
+//! Promises: a folder is built by its language's own tools, and an earlier result is found without running a build; if
+//! nothing has changed, no tool runs, except for cargo; nothing that exists is overwritten; if a tool is missing, the
+//! error says how to install it. Another language is a variant of [`Language`], a module next to `rust`, and a folder
+//! in `sdk/`, which `build.rs` and `scaffold` name.
 //!
 //! Relies on tools that the user has installed, which run with the user's environment. All else is in this program.
 //!

@@ -15,6 +15,7 @@ pub struct BuiltPlugin {
     pub size_bytes: u64,
     /// The hash of its bytes.
     pub digest: Digest,
-    /// Other sources that it is built from: folders of packages that it depends on by path, and files of its workspace.
+    /// Other sources that it is built from: folders of packages and libraries outside of its own, files of its
+    /// workspace, and texts that its code may include.
     pub depends_on: Vec<PathBuf>,
 }

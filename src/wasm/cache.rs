@@ -6,7 +6,8 @@
 //! belong to this user, must not be links, and must not be writable for others.
 //!
 //! ```text
-//! KEY          32 random bytes, mode 0600
+//! key          32 random bytes, mode 0600
+//! functions    single functions, of commands for authors: see `functions`
 //! WASM-ENGINE.code
 //!              magic 16 | wasm hash 32 | engine 32 | MAC 32 | code …        MAC: BLAKE3 with the key, of all the rest
 //! ```

@@ -1,4 +1,5 @@
-//! Runs plugins: WebAssembly components, functions from events to events, each in a sandbox of its own.
+//! Runs plugins: WebAssembly components of the contract or of `wasmcloud:messaging`, functions from events to events,
+//! each in a sandbox of its own.
 //!
 //! **Promises.** A misbehaving plugin harms only the current event: it cannot block a thread, exceed its memory, read
 //! the machine's clock or files, or leave anything for the next event except its own memory. Its inputs depend only on

@@ -1,5 +1,5 @@
 //! Reads a component before it is compiled: its declarations (the version of its state, the schema of its
-//! configuration), the names of its imports and exports, and the size of its largest function.
+//! configuration), the names of its imports and exports, and the sizes of its largest functions.
 //!
 //! ```text
 //! component  \0asm 0d 00 01 00, sections
@@ -9,9 +9,9 @@
 //!                                                  id 10, 11, of a component: imports, exports: count, then each
 //! ```
 //!
-//! A plugin declares them in custom sections of the component, or of a module or component inside, as linkers produce
-//! them from statics. Without the first the version is 0, without the second the configuration is not checked. Nothing
-//! else reads these sections, so released plugins keep their meaning.
+//! Declarations are custom sections of the component, or of a module or component inside, as linkers produce them from
+//! statics. Without a declared version it is 0, without a schema the configuration is not validated. Nothing else reads
+//! these sections, so released plugins keep their meaning.
 //!
 //! The time and memory to compile a function grow faster than its size: a single large one cannot be interrupted, many
 //! small ones are compiled one after the other.

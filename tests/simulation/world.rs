@@ -328,8 +328,8 @@ impl World {
         self.faults.begin_step();
         match self.random.below(if self.is_calm { 2 } else { 6 }) {
             0 => {
-                // While it closes it may give up what finds no room (`tests/journal/shortage.rs`), and what is closed
-                // may be gone before its append time was seen.
+                // While it closes it may give up what finds no room (`tests/log/journal/shortage.rs`), and what is
+                // closed may be gone before its append time was seen.
                 self.take_in(&mut life, |life| life.stepper.as_mut().unwrap().append());
                 self.note("-- close");
                 self.take_in(&mut life, |life| life.stepper.take().unwrap().close());

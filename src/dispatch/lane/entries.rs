@@ -5,11 +5,12 @@
 //!   02 number             a waiting event              see `waiting`
 //!   03 number             its record
 //!   04 name               flags and counters of a lane see `lane`
-//!   05 topic position     a dead letter that is done   see `lane`
+//!   05 topic position     a dead letter that is done   see `done`
 //!   06 time offset since  a delayed event              see `delay`; in lanes of their own
 //!   07 ...                claims                       see `claims`; in own lanes, formerly in those of members
 //!   08 time bucket 00 key when state was written       see `state::expiry`
 //!   20 hash offset        a held event                 see `held`; in lanes of their own
+//!   21 ...                written by earlier releases  deleted by `held`
 //! ```
 
 use bytes::{BufMut, Bytes};

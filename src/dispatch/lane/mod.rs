@@ -1,25 +1,26 @@
 //! A lane: the one owner of a (subscriber, partition). It reads, calls, commits, in order.
 //!
 //! ```text
-//!           ┌─ not for it (`when`, `queue_group`): passed over, with what is called around it
+//!           ┌─ not for it (`when`, `queue_group`): skipped, in one unit with the event before it
 //!           │
-//!   read ───┼─ its key waits: into the waiting set
+//!   read ───┼─ an earlier event of its key waits: into the retry queue
 //!           │
-//!           └─ call(events[at..]) ─┬─ all handled: commit
-//!                                  ├─ failed at k: commit in front; k into the waiting set, to be tried again
+//!           └─ call(events[at..]) ─┬─ a verdict for each event: commit those that are done; the others into the retry
+//!                                  │  queue, or dead letters (`settlement`)
 //!                                  └─ trapped at k: call(events[at..k]) again, then k alone
 //!
-//!   a waiting event is due ── call it alone ─┬─ handled: commit; the next one of its key is due
-//!                                            ├─ failed: a longer pause
-//!                                            └─ for the last time: dead letter, parked, or the lane halts
+//!   an event of the retry queue is due ── call it ─┬─ handled: commit; the next one of its key is due
+//!                                                  ├─ failed: a longer pause
+//!                                                  └─ for the last time: dead letter, parked, or the lane halts
 //! ```
 //!
-//! Promises: every event has its end once, as handled, passed over or a dead letter, in the order of its key; a failing
-//! key delays no other key. Position, outputs, state, waiting set and what the lane was told are one unit. An event is
-//! only blamed for what happened when it ran alone; a handler's own word for a failure is taken as it is.
+//! Promises: every event ends once, as handled, skipped, dropped or a dead letter, in the order of its key; a failing
+//! key delays no other key. Position, outputs, state, retry queue and the flags of the lane (paused, halted) are one
+//! unit. An event is only blamed for a trap or a timeout if it ran alone; a failure that the handler itself reports is
+//! believed.
 //!
-//! Where the waiting set has no room for an event that has to wait, the lane reads nothing more until there is some.
-//! Where a topic that it publishes to is full, it makes no call.
+//! If the retry queue has no room for an event that has to wait, the lane reads nothing more until there is room. If a
+//! topic that it publishes to is full, it makes no call.
 
 mod alarm;
 pub(super) mod batch;

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!   candidate fails ──┬─ by time alone ──────────────> normal failure handling: a busy machine proves nothing
+//!                     ├─ in `when` ──────────────────> normal failure handling: no version was called
 //!                     ├─ at-most-once delivery ──────> normal failure handling: no event is called twice
 //!                     ├─ another state version ──────> normal failure handling; a final failure halts the lane instead
 //!                     └─ call the stable version ──┬─ handles it: commit that; every lane goes back to it

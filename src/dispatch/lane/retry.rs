@@ -1,4 +1,4 @@
-//! Further attempts at events that wait, and first ones at those behind them.
+//! Further attempts at events of the retry queue, and first attempts at later events of their keys.
 
 use std::sync::Arc;
 

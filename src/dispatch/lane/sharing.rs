@@ -1,4 +1,4 @@
-//! A lane's membership in a claim group: claims events, returns them, and goes back for returned events.
+//! A lane's membership in a queue group: claims events, returns them, and goes back for returned events.
 
 use std::time::Duration;
 

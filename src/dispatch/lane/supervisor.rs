@@ -7,10 +7,10 @@
 //!                                    └────────── fails ────────────────┘
 //! ```
 //!
-//! Promises: transient errors (full disk, no descriptors) are retried each second, other faults each minute; meanwhile
-//! the status shows the error. A command to a pausing lane triggers a restart at once, and is answered with the error
-//! if that fails. Two kinds of lanes are not restarted: those that were stopped, or whose engine has stopped, and those
-//! that another owner has acquired.
+//! Promises: pauses grow from 100 ms to a second after transient errors (full disk, no descriptors) and to a minute
+//! after other faults; meanwhile the status shows the error. A command to a pausing lane triggers a restart at once,
+//! and is answered with the error if that fails. Two kinds of lanes are not restarted: those that were stopped, or
+//! whose engine has stopped, and those that another owner has acquired.
 
 use std::future::Future;
 use std::time::Duration;

@@ -2,9 +2,10 @@
 //!
 //! For a member of a queue group, events that other members have claimed do not count.
 //!
-//! Promises: one memory lookup per lane. If the append time of an event is only on disk, it is read for at most
-//! [`READS_MAX`] lanes per subscriber, those with the oldest candidates, and cached until the lane advances: a paused
-//! subscriber is read once, however many partitions it has and however often its lag is queried.
+//! Promises: one memory lookup per lane, and for a member of a group two pages of claims. If the append time of an
+//! event is only on disk, it is read for at most [`READS_MAX`] lanes per subscriber, those with the oldest candidates,
+//! and cached until the lane advances: a paused subscriber is read once, however many partitions it has and however
+//! often its lag is queried.
 
 use super::Tree;
 use crate::dispatch::lane::claims;

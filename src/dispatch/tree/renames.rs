@@ -6,9 +6,9 @@
 //! ```
 //!
 //! Promises: a rename takes effect once, if the running plan has the old name and not the new one; after that the same
-//! `renamed_from` has no effect. The hidden topics of a renamed topic (delayed and refused events) and the dead letters
-//! of a renamed subscriber follow it, even if neither plan contains them. Relies on: the topology check, which ensures
-//! that no declared node was another one. Must not know: who decides, stored data.
+//! `renamed_from` has no effect. The hidden topics of a renamed topic (delayed, held and refused events) and the dead
+//! letters of a renamed subscriber follow it, even if neither plan contains them. Relies on: the topology check, which
+//! ensures that no declared node was another one. Must not know: who decides, stored data.
 
 use std::collections::BTreeMap;
 

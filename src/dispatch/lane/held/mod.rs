@@ -14,7 +14,7 @@
 //!
 //! Promises: each event goes to `T` or to `T@refused`, exactly once, also across crashes. Of the held events of a key,
 //! the first allowed one goes, then again the first allowed one. An event that is allowed when it is published does not
-//! wait for held ones. The guard (`model/guard.rs`) limits their number, and is told of each that leaves. A topic
+//! wait for held ones. The guard (`model/guard/mod.rs`) limits their number, and is told of each that leaves. A topic
 //! without a lifecycle takes all events that are still held for it, in arrival order per key. Relies on: the engine's
 //! units, like any lane; only events of a topic change the states of its keys. Memory: offset, state and time per held
 //! event (`HeldEvents`); records are read when an event leaves.
