@@ -219,6 +219,10 @@ impl Compile for TimedCompiler {
     fn is_compiled(&self, component: &Digest) -> bool {
         self.host.is_compiled(component)
     }
+
+    fn state_version(&self, wasm: &[u8]) -> Option<u32> {
+        Compile::state_version(&self.host, wasm)
+    }
 }
 
 /// The component of the tree's plugin.

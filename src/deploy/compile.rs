@@ -2,7 +2,7 @@
 
 use crate::api::Digest;
 use crate::model::call::Handler;
-use crate::wasm::{Host, Plugin, PluginSpec, RegisterError};
+use crate::wasm::{Host, Plugin, PluginSpec, RegisterError, declared_state_version};
 
 /// Makes handlers from components: the sandbox, or a fast replacement in tests.
 pub trait Compile: Clone + Send + Sync + 'static {
@@ -22,6 +22,9 @@ pub trait Compile: Clone + Send + Sync + 'static {
 
     /// Whether a component was compiled before, so that [`Self::compile`] only loads it.
     fn is_compiled(&self, component: &Digest) -> bool;
+
+    /// The version of the state that a component declares, without compiling it. `None` if it cannot be read.
+    fn state_version(&self, wasm: &[u8]) -> Option<u32>;
 }
 
 impl Compile for Host {
@@ -37,5 +40,9 @@ impl Compile for Host {
 
     fn is_compiled(&self, component: &Digest) -> bool {
         self.has_code_of(component)
+    }
+
+    fn state_version(&self, wasm: &[u8]) -> Option<u32> {
+        declared_state_version(wasm)
     }
 }

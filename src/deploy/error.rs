@@ -117,13 +117,16 @@ pub enum StoredVersionError {
     /// The sandbox refuses it now.
     #[error(transparent)]
     Refused(RegisterError),
+    /// The candidate cannot run, and the state is of a version that the stable one does not read.
+    #[error("its candidate {}, which has another state version, cannot run either: {why}", candidate.short())]
+    StateOfCandidate { candidate: Digest, why: String },
 }
 
 impl StoredVersionError {
     /// Whether the version can run again without another decision, once its secret or its component is repaired.
     pub(crate) fn is_repairable(&self) -> bool {
         match self {
-            Self::Source(_) | Self::Store(_) | Self::Refused(_) => true,
+            Self::Source(_) | Self::Store(_) | Self::Refused(_) | Self::StateOfCandidate { .. } => true,
             Self::Unknown { .. } | Self::Ports { .. } => false,
         }
     }

@@ -54,4 +54,4 @@ pub use host::{HiddenReason, Host, HostError, HostOptions, Inspection, PluginSpe
 pub use limits::{STATE_BUCKET_BYTES_MAX, STATE_CALL_BYTES_MAX, STATE_KEY_BYTES_MAX, STATE_VALUE_BYTES_MAX};
 pub use plugin::{Lease, Plugin};
 pub use refusal::RegisterError;
-pub use sections::config_schema;
+pub use sections::{config_schema, declared_state_version};

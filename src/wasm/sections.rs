@@ -49,6 +49,11 @@ pub(super) fn state_version(wasm: &[u8]) -> Result<u32, String> {
     }
 }
 
+/// The version of the state that a component declares. `None` if it cannot be read.
+pub fn declared_state_version(wasm: &[u8]) -> Option<u32> {
+    state_version(wasm).ok()
+}
+
 /// The JSON Schema that a component declares for its configuration, as text.
 ///
 /// # Errors

@@ -1,7 +1,8 @@
 //! Compiles the decided versions for which a start did not wait, while everything else runs.
 //!
 //! Promises: events of their subscribers wait meanwhile; if a version cannot be compiled, only its lanes halt, and the
-//! status gives the reason. The processor's cores are shared with nothing that could run, so priority is normal.
+//! status gives the reason. A stable version and its candidate are called from the same moment on. Priority is normal,
+//! although lanes of other subscribers run: events wait for these versions.
 
 use std::convert::Infallible;
 use std::future;
@@ -14,22 +15,15 @@ use tokio::sync::Semaphore;
 
 use crate::api::Digest;
 use crate::deploy::compile::Compile;
-use crate::deploy::error::{ReloadError, StoredVersionError};
-use crate::deploy::record::decided::{Candidate, Decisions};
+use crate::deploy::error::ReloadError;
+use crate::deploy::record::decided::Decisions;
 use crate::deploy::reloader::{Reloader, Subject};
 use crate::deploy::versions::deploy::not_called;
 use crate::deploy::versions::start::MOMENT;
 use crate::deploy::versions::terms;
-use crate::deploy::versions::unavailable::{Loadable, UnavailableVersion};
+use crate::deploy::versions::unavailable::{Loadable, LoadedVersions, UnavailableVersion};
 use crate::engine::Engine;
 use crate::model::units::show_rough_size;
-
-/// Compiled versions of a subscriber, as far as they could be.
-struct CompiledVersions<H> {
-    decided: Decisions,
-    proven: Result<H, StoredVersionError>,
-    tried: Option<(Candidate, Result<H, StoredVersionError>)>,
-}
 
 impl<E: Engine, C: Compile> Reloader<E, C> {
     /// Compiles them in tasks, as many at once as there are cores.
@@ -70,9 +64,13 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
         let compiling = self.blocking(move |reloader| {
             let Some(decided) = reloader.store().decided(&name).cloned() else { return Ok(None) };
             let compiled = |version: Digest| reloader.kept_by(&plan, version, C::compile);
-            let proven = compiled(decided.proven);
-            let tried = decided.tried.map(|tried| (tried, compiled(tried.version)));
-            Ok(Some(CompiledVersions { decided, proven, tried }))
+            let loaded = LoadedVersions {
+                proven: compiled(decided.proven),
+                tried: decided.tried.map(|tried| (tried, compiled(tried.version))),
+            };
+            let component = |component| reloader.store().component(component);
+            let loaded = loaded.checked(&reloader.shared.compiler, &decided, component);
+            Ok(Some((decided, loaded)))
         });
         let compiling = self.unless_closing(compiling);
         let compiled = tokio::select! {
@@ -80,35 +78,40 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
             compiled = compiling => compiled?,
             never = self.tell_slow(subject) => match never {},
         };
-        let Some(CompiledVersions { decided, proven, tried }) = compiled else { return Ok(()) };
+        let Some((decided, LoadedVersions { proven, tried })) = compiled else { return Ok(()) };
         let running = self.running(subject)?;
         let not_called = |error| not_called(&subject.name, decided.newest(), error);
-        let proven = match proven {
-            Ok(handler) => handler,
+        let (subscriber, digest) = (&subject.name, decided.newest().short());
+        let is_ready = proven.is_ok();
+        let (proven, mut note) = match proven {
+            Ok(handler) => (Loadable::Version(handler), None),
             Err(error) => {
                 let component = decided.find(decided.proven).map_or(decided.proven, |kept| kept.wasm);
                 let halted = UnavailableVersion::halted(subject.name.clone(), decided.proven, component, &error);
-                self.note(subject, Some(halted.reason.to_string()));
-                let halted: Loadable<C::Handler> = Loadable::Unavailable(halted);
-                return running.versions().run(halted).await.map_err(not_called);
+                let note = halted.reason.to_string();
+                (Loadable::Unavailable(halted), Some(note))
             }
         };
-        running.versions().run(proven).await.map_err(not_called)?;
-        let (subscriber, digest) = (&subject.name, decided.newest().short());
-        tracing::info!(subscriber, digest, took = ?began.elapsed(), "plugin ready");
         match tried {
-            None => {}
-            Some((tried, Ok(handler))) => {
+            None => running.versions().run(proven).await.map_err(not_called)?,
+            Some((tried, Ok(candidate))) => {
                 let passed = decided.tried_for(tried.version, self.shared.clock.now_ns());
                 let terms = terms(subject.plan().trial, tried.lanes, passed);
-                let trial = running.versions().run_on_trial(handler, terms).await.map_err(not_called)?;
+                let trial = running.versions().run_with_trial(proven, (candidate, terms)).await.map_err(not_called)?;
                 self.judge(index, trial);
             }
             Some((tried, Err(error))) => {
+                running.versions().run(proven).await.map_err(not_called)?;
                 let digest = tried.version.short();
                 tracing::error!(subscriber, digest, %error, "the candidate cannot run until a later start");
-                self.note(subject, Some(format!("the candidate {digest} cannot run: {error}")));
+                note.get_or_insert(format!("the candidate {digest} cannot run: {error}"));
             }
+        }
+        if note.is_some() {
+            self.note(subject, note);
+        }
+        if is_ready {
+            tracing::info!(subscriber, digest, took = ?began.elapsed(), "plugin ready");
         }
         Ok(())
     }

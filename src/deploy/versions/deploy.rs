@@ -347,20 +347,24 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
         if is_over {
             running.versions().give_up_trial();
         }
-        let mut outcome = None;
-        if let Some(handler) = new_proven {
-            running.versions().run(handler).await.map_err(not_called)?;
-            outcome = Some(DeployOutcome::Runs);
-        }
-        if let Some((handler, lanes)) = new_tried {
+        let versions = running.versions();
+        let new_tried = new_tried.map(|(handler, lanes)| {
             let passed = decided.tried_for(decided.newest(), self.shared.clock.now_ns());
-            let terms = terms(subject.plan().trial, lanes, passed);
-            let trial = running.versions().run_on_trial(handler, terms).await.map_err(not_called)?;
-            self.note(&subject, None);
-            self.judge(index, trial);
-            outcome = Some(DeployOutcome::Tried);
-        }
-        Ok(outcome)
+            (handler, terms(subject.plan().trial, lanes, passed))
+        });
+        let trial = match (new_proven, new_tried) {
+            (None, None) => return Ok(None),
+            (Some(handler), None) => {
+                versions.run(handler).await.map_err(not_called)?;
+                return Ok(Some(DeployOutcome::Runs));
+            }
+            (None, Some((candidate, terms))) => versions.run_on_trial(candidate, terms).await,
+            (Some(handler), Some(candidate)) => versions.run_with_trial(handler, candidate).await,
+        };
+        let trial = trial.map_err(not_called)?;
+        self.note(&subject, None);
+        self.judge(index, trial);
+        Ok(Some(DeployOutcome::Tried))
     }
 }
 

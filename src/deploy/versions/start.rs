@@ -27,7 +27,7 @@ use crate::deploy::versions::source::{
     config, each, held, hidden, of_deployed, ports, read_component, settings, settings_spec, spec_of,
 };
 use crate::deploy::versions::terms;
-use crate::deploy::versions::unavailable::{Loadable, UnavailableVersion};
+use crate::deploy::versions::unavailable::{Loadable, LoadedVersions, UnavailableVersion};
 use crate::dispatch::InitialVersions;
 use crate::model::call::Handler as _;
 use crate::topology::{ConfigValue, Plan, SubscriberPlan};
@@ -464,7 +464,12 @@ impl<C: Compile> StartContext<'_, C> {
         if let Some(compiling) = self.compiling(subscriber, decided, file) {
             return Ok((InitialVersions { proven: Loadable::Unavailable(compiling), on_trial: None }, None));
         }
-        let (proven, mut note) = match self.load(subscriber, decided, decided.proven, file) {
+        let LoadedVersions { proven, tried } = LoadedVersions {
+            proven: self.load(subscriber, decided, decided.proven, file),
+            tried: decided.tried.map(|tried| (tried, self.load(subscriber, decided, tried.version, file))),
+        }
+        .checked(self.compiler, decided, |component| wasm_of(self.store, component, file));
+        let (proven, mut note) = match proven {
             Ok(handler) => (Loadable::Version(handler), None),
             Err(error) => {
                 let unavailable = self.unavailable(subscriber, decided, error)?;
@@ -472,21 +477,19 @@ impl<C: Compile> StartContext<'_, C> {
                 (Loadable::Unavailable(unavailable), note)
             }
         };
-        let on_trial = match decided.tried {
+        let on_trial = match tried {
             None => None,
-            Some(tried) => match self.load(subscriber, decided, tried.version, file) {
-                Ok(handler) => {
-                    let passed = decided.tried_for(tried.version, self.now_ns);
-                    Some((Loadable::Version(handler), terms(subscriber.trial, tried.lanes, passed)))
-                }
-                Err(error) if self.is_applied && error.is_repairable() => {
-                    let (subscriber, digest) = (subscriber.label(), tried.version.short());
-                    tracing::error!(subscriber, digest, %error, "the candidate cannot run until a later start");
-                    note.get_or_insert(format!("the candidate {digest} cannot run: {error}"));
-                    None
-                }
-                Err(error) => return Err(error),
-            },
+            Some((tried, Ok(handler))) => {
+                let passed = decided.tried_for(tried.version, self.now_ns);
+                Some((Loadable::Version(handler), terms(subscriber.trial, tried.lanes, passed)))
+            }
+            Some((tried, Err(error))) if self.is_applied && error.is_repairable() => {
+                let (subscriber, digest) = (subscriber.label(), tried.version.short());
+                tracing::error!(subscriber, digest, %error, "the candidate cannot run until a later start");
+                note.get_or_insert(format!("the candidate {digest} cannot run: {error}"));
+                None
+            }
+            Some((_, Err(error))) => return Err(error),
         };
         Ok((InitialVersions { proven, on_trial }, note))
     }

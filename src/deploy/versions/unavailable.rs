@@ -6,7 +6,10 @@
 use std::sync::Arc;
 
 use crate::api::Digest;
+use crate::deploy::compile::Compile;
 use crate::deploy::error::StoredVersionError;
+use crate::deploy::record::decided::{Candidate, Decisions};
+use crate::deploy::record::error::StoreError;
 use crate::model::call::{Batch, HandleError, Handled, Handler, InstanceError, PluginSettings};
 
 /// A version, or what stands for one that cannot be loaded.
@@ -44,6 +47,33 @@ impl UnavailableVersion {
             version.short()
         );
         Self { subscriber, version, component, reason: reason.into(), is_compiling: false }
+    }
+}
+
+/// The decided versions of a subscriber, as far as they could be loaded.
+pub(super) struct LoadedVersions<H> {
+    pub(super) proven: Result<H, StoredVersionError>,
+    pub(super) tried: Option<(Candidate, Result<H, StoredVersionError>)>,
+}
+
+impl<H: Handler> LoadedVersions<H> {
+    /// The same without a stable version that would be called with the state of a candidate that cannot run, if that
+    /// state has another version. `component` gives the bytes of a component by its digest.
+    pub(super) fn checked(
+        self,
+        compiler: &impl Compile,
+        decided: &Decisions,
+        component: impl FnOnce(Digest) -> Result<Vec<u8>, StoreError>,
+    ) -> Self {
+        let (Ok(handler), Some((tried, Err(error)))) = (&self.proven, &self.tried) else { return self };
+        // Where its component is lost, nothing says that the state is another one.
+        let wasm = decided.find(tried.version).and_then(|kept| component(kept.wasm).ok());
+        let state_version = wasm.and_then(|wasm| compiler.state_version(&wasm));
+        if state_version.is_none_or(|version| version == handler.state_version()) {
+            return self;
+        }
+        let error = StoredVersionError::StateOfCandidate { candidate: tried.version, why: error.to_string() };
+        Self { proven: Err(error), ..self }
     }
 }
 

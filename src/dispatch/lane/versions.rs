@@ -245,6 +245,12 @@ pub(crate) struct Candidate {
     pub(crate) trial: Arc<Trial>,
 }
 
+impl Candidate {
+    fn of((version, terms): (Version, Terms)) -> Self {
+        Self { trial: Arc::new(Trial::new(&version, terms)), version }
+    }
+}
+
 /// The versions that lanes call.
 #[derive(Clone)]
 pub(crate) struct Assignment {
@@ -277,10 +283,7 @@ pub(crate) struct VersionSlot {
 
 impl VersionSlot {
     pub(crate) fn new(proven: Version, on_trial: Option<(Version, Terms)>) -> Self {
-        let on_trial = on_trial.map(|(version, terms)| {
-            let trial = Arc::new(Trial::new(&version, terms));
-            Candidate { version, trial }
-        });
+        let on_trial = on_trial.map(Candidate::of);
         let assignment = Mutex::new(Arc::new(Assignment { proven, on_trial }));
         Self { generation: AtomicU64::new(0), changed: Notify::new(), assignment, note: Mutex::new(None) }
     }
@@ -312,7 +315,7 @@ impl VersionSlot {
         }
     }
 
-    /// Replaces the stable version.
+    /// Replaces the stable version, and ends a trial.
     pub(crate) fn replace(&self, proven: Version) {
         let mut locked = self.lock();
         locked.end_trial();
@@ -322,11 +325,26 @@ impl VersionSlot {
     /// Starts a trial, which replaces a current one.
     pub(crate) fn try_version(&self, version: Version, terms: Terms) -> Arc<Trial> {
         let mut locked = self.lock();
-        locked.end_trial();
-        let trial = Arc::new(Trial::new(&version, terms));
-        let on_trial = Some(Candidate { version, trial: trial.clone() });
         let proven = locked.proven.clone();
-        self.set(&mut locked, Assignment { proven, on_trial });
+        self.try_beside(&mut locked, proven, version, terms)
+    }
+
+    /// Replaces the stable version and starts a trial, in one step: no lane calls the one without the other.
+    pub(crate) fn replace_both(&self, proven: Version, candidate: Version, terms: Terms) -> Arc<Trial> {
+        self.try_beside(&mut self.lock(), proven, candidate, terms)
+    }
+
+    fn try_beside(
+        &self,
+        locked: &mut MutexGuard<'_, Arc<Assignment>>,
+        proven: Version,
+        version: Version,
+        terms: Terms,
+    ) -> Arc<Trial> {
+        locked.end_trial();
+        let candidate = Candidate::of((version, terms));
+        let trial = candidate.trial.clone();
+        self.set(locked, Assignment { proven, on_trial: Some(candidate) });
         trial
     }
 

@@ -78,6 +78,20 @@ impl<E: Engine> Versions<'_, E> {
         Ok(())
     }
 
+    /// Makes lanes call a stable version and a candidate from their next call on. Both change in one step, since the
+    /// stable version may be unable to read the state of the candidate. Ends an earlier trial.
+    ///
+    /// # Errors
+    /// [`ApplyError`]: the engine assigned no numbers; nothing has changed then.
+    pub async fn run_with_trial<H: Handler>(
+        &self,
+        handler: H,
+        (candidate, terms): (impl Handler, Terms),
+    ) -> Result<Arc<Trial>, ApplyError> {
+        let (proven, candidate) = (self.numbered(handler).await?, self.numbered(candidate).await?);
+        Ok(self.roster().replace_both(proven, candidate, terms))
+    }
+
     /// Makes lanes call a version from their next call on, until it fails on an event that the stable version handles.
     /// Ends an earlier trial.
     ///

@@ -65,6 +65,11 @@ impl Worker {
     }
 }
 
+/// What a text says of its state.
+fn state_version(text: &str) -> u32 {
+    text.split_whitespace().find_map(|word| word.strip_prefix("state=")?.parse().ok()).unwrap_or(0)
+}
+
 impl Handler for Worker {
     fn digest(&self) -> [u8; 32] {
         *self.version.as_bytes()
@@ -79,7 +84,7 @@ impl Handler for Worker {
     }
 
     fn state_version(&self) -> u32 {
-        self.text.split_whitespace().find_map(|word| word.strip_prefix("state=")?.parse().ok()).unwrap_or(0)
+        state_version(&self.text)
     }
 
     async fn handle(&self, batch: Batch<'_>) -> Result<Handled, HandleError> {
@@ -199,6 +204,10 @@ impl Compile for Texts {
 
     fn is_compiled(&self, component: &Digest) -> bool {
         !self.cold.lock().unwrap().contains(component)
+    }
+
+    fn state_version(&self, wasm: &[u8]) -> Option<u32> {
+        Some(state_version(std::str::from_utf8(wasm).ok()?))
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tonic::transport::Endpoint;
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
-use wattle::api::{DeployOutcome, Digest, LaneState, Policy};
+use wattle::api::{DeployOutcome, Digest, LaneState, Policy, VersionRole};
 use wattle::server::{Options, Port, Server};
 
 use crate::common::trees::{data, event, settled, status, until};
@@ -108,7 +108,10 @@ async fn health_tells_plugins_apart_from_the_bus() {
         world.texts.shut(false);
         if is_broken {
             until("it halts", || bus.status().lanes == [LaneState::Halted]).await;
-            assert_eq!(health.check(asked("")).await.unwrap().into_inner().status, SERVING);
+            for (service, expected) in [("", SERVING), ("wattle.plugins", NOT_SERVING)] {
+                let status = health.check(asked(service)).await.unwrap().into_inner().status;
+                assert_eq!(status, expected, "{service}");
+            }
             assert_eq!(bus.deploy("b", Policy::Replace).await, DeployOutcome::Runs);
         }
         assert_eq!(plugins.message().await.unwrap().unwrap().status, SERVING);
@@ -121,28 +124,67 @@ async fn health_tells_plugins_apart_from_the_bus() {
 /// As if it had not been stopped: the candidate is called, and judged.
 #[tokio::test]
 async fn a_candidate_is_compiled_with_the_stable_version_and_tried_again() {
-    for broken in [None, Some("b")] {
+    for broken in [None, Some("b reject=4")] {
         let world = stopped().await;
         let (bus, _) = start(&world, world.disk.clone()).await;
-        assert_eq!(bus.deploy("b", Policy::Swap).await, DeployOutcome::Tried);
+        assert_eq!(bus.deploy("b reject=4", Policy::Swap).await, DeployOutcome::Tried);
         bus.stop().await;
-        cool(&world, &["b"]);
+        cool(&world, &["b reject=4"]);
         broken.iter().for_each(|text| breaks(&world, text));
         let bus = started_without_work(&world).await;
         assert!(bus.status().on_trial.is_none(), "nothing is called");
         world.texts.shut(false);
-        // The stable version is called first, and the candidate at once after it.
         until("it is tried, or not", || bus.status().on_trial.is_some() || bus.status().reload.is_some()).await;
         settled(&bus.tree).await;
         bus.publish(&["3"]).await;
-        let (last, work) = (data(&bus.tree, "out").await.pop().unwrap(), bus.status());
+        let work = bus.status();
         match broken {
-            None => assert_eq!((last.as_str(), work.on_trial.is_some()), ("b 3", true)),
+            // From the event on that waited: the stable version is not called in between.
+            None => {
+                assert_eq!(data(&bus.tree, "out").await, ["a 1", "b 2", "b 3"]);
+                bus.publish(&["4"]).await;
+                let newest = || bus.reloader.versions("work").unwrap().last().unwrap().standing;
+                until("it is rolled back", || newest() == VersionRole::TakenBack).await;
+                assert_eq!(data(&bus.tree, "out").await.last().unwrap(), "a 4");
+            }
             Some(_) => {
-                assert_eq!((last.as_str(), &work.on_trial), ("a 3", &None));
+                assert_eq!(data(&bus.tree, "out").await, ["a 1", "a 2", "a 3"]);
+                assert_eq!(work.on_trial, None);
                 assert!(work.reload.as_ref().unwrap().contains("the candidate"), "{:?}", work.reload);
             }
         }
+        bus.stop().await;
+    }
+}
+
+/// The stable version cannot read what the candidate has left in the state.
+#[tokio::test]
+async fn with_the_state_of_a_candidate_that_cannot_run_nothing_is_called() {
+    const CANDIDATE: &str = "b state=1 keeps";
+    for is_compiled_before in [false, true] {
+        let world = stopped().await;
+        let (bus, _) = start(&world, world.disk.clone()).await;
+        assert_eq!(bus.deploy(CANDIDATE, Policy::Swap).await, DeployOutcome::Tried);
+        bus.publish(&["2"]).await;
+        bus.stop().await;
+        breaks(&world, CANDIDATE);
+        if !is_compiled_before {
+            cool(&world, &[CANDIDATE]);
+        }
+        let (bus, _) = start(&world, world.disk.clone()).await;
+        bus.tree.publisher().publish("in", &[event("3", "3", "3")], None).await.unwrap();
+        world.texts.shut(false);
+        until("it halts", || bus.status().lanes == [LaneState::Halted]).await;
+        for said in [bus.status().last_failure, bus.status().reload] {
+            let said = said.unwrap();
+            assert!(said.contains("which has another state version, cannot run either: "), "{said}");
+        }
+        assert_eq!(data(&bus.tree, "out").await, ["a 1", "b 2"]);
+        bus.stop().await;
+        world.texts.broken.lock().unwrap().clear();
+        let (bus, _) = start(&world, world.disk.clone()).await;
+        settled(&bus.tree).await;
+        assert_eq!(data(&bus.tree, "out").await, ["a 1", "b 2", "b 3"]);
         bus.stop().await;
     }
 }
