@@ -71,7 +71,7 @@ pub(super) struct TestArgs {
     #[arg(long)]
     once: bool,
 
-    /// Directory of compiled plugins, at most 1 GiB [default: wattle/code in your cache directory]
+    /// Directory of compiled plugins, at most 1.5 GiB [default: wattle/code in your cache directory]
     #[arg(long, value_name = "FOLDER")]
     cache: Option<PathBuf>,
 

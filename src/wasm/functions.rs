@@ -2,7 +2,8 @@
 //! Python plugin nearly all functions are those of its runtime, which did not change.
 //!
 //! Compiled functions are as dangerous as compiled components, so they are in the same folder and have a MAC with the
-//! same key (see `cache`). One file has them all; the process that uses it locks it, and others do without.
+//! same key (see `cache`). One file has them all. The process that locks it adds to it; others read what was there when
+//! they opened it, such as `wattle test` beside `wattle dev`.
 //!
 //! ```text
 //! functions    magic 16, entries
@@ -41,6 +42,8 @@ static OPEN: Mutex<BTreeMap<PathBuf, Weak<FunctionCache>>> = Mutex::new(BTreeMap
 /// The cache of a folder.
 pub(super) struct FunctionCache {
     file: File,
+    /// Whether this process has the lock.
+    is_writer: bool,
     secret: [u8; cache::KEY_BYTES],
     bytes_max: u64,
     entries: Mutex<Entries>,
@@ -64,7 +67,7 @@ impl FunctionCache {
     /// The cache in a folder of compiled code.
     ///
     /// # Errors
-    /// Another process uses it, or the folder is not this user's.
+    /// The folder is not this user's, or the file cannot be opened.
     pub(super) fn open(folder: &Path) -> io::Result<Arc<Self>> {
         let mut open = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(cache) = open.get(folder).and_then(Weak::upgrade) {
@@ -83,18 +86,20 @@ impl FunctionCache {
         let file = options.open(folder.join(FILE))?;
         let about = file.metadata()?;
         cache::check(&about, cache::WRITABLE_FOR_OTHERS)?;
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Err(io::Error::other("another process uses it")),
+        let is_writer = match file.try_lock() {
+            Ok(()) => true,
+            Err(TryLockError::WouldBlock) => false,
             Err(TryLockError::Error(error)) => return Err(error),
-        }
+        };
         let entries = read(&file, about.len())?;
-        if entries.end == 0 {
-            file.set_len(0)?;
+        if is_writer && entries.end < about.len().max(1) {
+            file.set_len(entries.end)?; // without what is no entry
+        }
+        if is_writer && entries.end == 0 {
             file.write_all_at(MAGIC, 0)?;
         }
         let end = entries.end.max(MAGIC.len() as u64);
-        Ok(Self { file, secret, bytes_max, entries: Mutex::new(Entries { end, ..entries }) })
+        Ok(Self { file, is_writer, secret, bytes_max, entries: Mutex::new(Entries { end, ..entries }) })
     }
 
     fn entries(&self) -> MutexGuard<'_, Entries> {
@@ -113,11 +118,14 @@ impl FunctionCache {
         self.file.read_exact_at(&mut value, at).ok()?;
         let mut mac = [0; 32];
         self.file.read_exact_at(&mut mac, at.checked_sub(HEADER_BYTES - KEY_BYTES as u64)?).ok()?;
-        // Damaged, or of a file that began anew in the meantime.
+        // Damaged, not written yet by its process, or of a file that began anew in the meantime.
         (mac == self.mac(key, &value)).then_some(value)
     }
 
     fn store(&self, key: [u8; KEY_BYTES], value: &[u8]) -> io::Result<()> {
+        if !self.is_writer {
+            return Err(io::Error::other("another process adds to the file"));
+        }
         let length = u32::try_from(value.len()).ok().filter(|length| *length <= VALUE_BYTES_MAX);
         let length = length.ok_or_else(|| io::Error::other("a function is too large"))?;
         let mut entry = Vec::with_capacity(value.len() + 68);
@@ -165,6 +173,15 @@ fn read(file: &File, bytes: u64) -> io::Result<Entries> {
     Ok(entries)
 }
 
+impl Drop for FunctionCache {
+    /// Ends the lock also where a child that has not begun its program yet has the file open.
+    fn drop(&mut self) {
+        if self.is_writer {
+            let _ = self.file.unlock();
+        }
+    }
+}
+
 impl CacheStore for FunctionCache {
     fn get(&self, key: &[u8]) -> Option<Cow<'_, [u8]>> {
         Some(Cow::Owned(self.load(key.try_into().ok()?)?))
@@ -192,13 +209,17 @@ mod tests {
     }
 
     #[test]
-    fn functions_are_there_again_for_the_next_process_and_only_for_one_at_once() {
+    fn functions_are_there_for_the_next_process_and_one_at_a_time_adds_to_them() {
         let folder = tempfile::tempdir().unwrap();
         let cache = open(folder.path(), FILE_BYTES_MAX).unwrap();
         assert!(cache.get(&key(1)).is_none());
         assert!(cache.insert(&key(1), b"one".to_vec()) && cache.insert(&key(2), Vec::new()));
         assert_eq!(cache.get(&key(1)).as_deref(), Some(&b"one"[..]));
-        assert!(open(folder.path(), FILE_BYTES_MAX).unwrap_err().to_string().contains("another process"));
+        let reader = open(folder.path(), FILE_BYTES_MAX).unwrap();
+        assert_eq!(reader.get(&key(1)).as_deref(), Some(&b"one"[..]));
+        assert!(!reader.insert(&key(3), b"three".to_vec()) && reader.get(&key(3)).is_none());
+        drop(reader);
+        assert!(cache.insert(&key(4), b"four".to_vec()), "a reader ends nothing");
         drop(cache);
         let cache = open(folder.path(), FILE_BYTES_MAX).unwrap();
         assert_eq!(cache.get(&key(1)).as_deref(), Some(&b"one"[..]));
@@ -235,12 +256,13 @@ mod tests {
         assert_eq!([1, 2, 3].map(found), [None, Some(vec![2; 100]), None]);
         // The place of the one that was cut off is taken.
         assert!(cache.insert(&key(4), vec![4; 10]) && found(4) == Some(vec![4; 10]));
+        assert_eq!(fs::metadata(&file).unwrap().len(), (MAGIC.len() + 3 * 68 + 2 * 100 + 10) as u64);
         drop(cache);
         fs::write(folder.path().join("key"), [7; 32]).unwrap();
         let cache = open(folder.path(), FILE_BYTES_MAX).unwrap();
         assert_eq!([2, 4].map(|number| cache.get(&key(number))), [None, None], "with the key of another folder");
         drop(cache);
-        fs::write(&file, "something else that is longer than the first bytes").unwrap();
+        fs::write(&file, "something else that is longer than what is stored then ".repeat(9)).unwrap();
         let cache = open(folder.path(), FILE_BYTES_MAX).unwrap();
         assert!(cache.insert(&key(1), b"one".to_vec()) && cache.get(&key(1)).is_some());
         assert_eq!(fs::read(&file).unwrap().len(), MAGIC.len() + 68 + 3);
