@@ -18,7 +18,7 @@
 //! number.
 const std = @import("std");
 /// The library for C.
-pub const c = @import("c");
+pub const c = @import("c.zig");
 const handler = @import("handler");
 
 /// An error of a handler. `Failed`: the event failed, and `out` knows why. Any other error rejects the event by its
@@ -31,6 +31,12 @@ fn view(of: c.wattle_str) []const u8 {
 
 fn text(of: []const u8) c.wattle_str {
     return .{ .data = if (of.len == 0) "" else of.ptr, .len = of.len };
+}
+
+/// A text of an output, which is not left out.
+fn present(of: []const u8) c.wattle_text {
+    const same = text(of);
+    return .{ .data = same.data, .len = same.len };
 }
 
 /// One event. Its texts live as long as it does.
@@ -68,7 +74,7 @@ pub const Out = struct {
     /// booleans, enums by their names, and optionals for what may be missing or null. A field with a default may be
     /// missing.
     pub fn read(self: *Out, comptime T: type, event: Event) !T {
-        return self.parsed(T, c.wattle_event_json(event.raw, self.raw).?);
+        return self.parsed(T, c.wattle_event_json(event.raw, self.raw));
     }
 
     fn parsed(self: *Out, comptime T: type, value: *const c.wattle_value) !T {
@@ -101,7 +107,7 @@ pub const Out = struct {
             .pointer => |pointer| {
                 if (pointer.size != .slice) @compileError("JSON is read into slices, not into " ++ @typeName(T));
                 if (pointer.child == u8) return view(c.wattle_string(value, null));
-                const array = c.wattle_array(value, null).?;
+                const array = c.wattle_array(value, null);
                 const items = try self.arena.alloc(pointer.child, c.wattle_length(array));
                 var next = c.wattle_first(array);
                 for (items) |*item| {
@@ -111,11 +117,11 @@ pub const Out = struct {
                 return items;
             },
             .@"struct" => |of| {
-                const object = c.wattle_object(value, null).?;
+                const object = c.wattle_object(value, null);
                 if (c.wattle_failed(self.raw)) return Error.Failed;
                 var result: T = undefined;
                 inline for (of.field_names, of.field_types, of.field_attrs) |name, Field, attributes| {
-                    const member = c.wattle_get(object, name.ptr).?;
+                    const member = c.wattle_get(object, name.ptr);
                     const default = comptime attributes.defaultValue(Field);
                     const is_missing = c.wattle_kind_of(member) == c.WATTLE_MISSING;
                     @field(result, name) = if (is_missing and default != null)
@@ -138,12 +144,13 @@ pub const Out = struct {
     /// Sends an event to a port.
     pub fn send(self: *Out, comptime port: [:0]const u8, data: []const u8, options: Options) void {
         comptime if (!isPort(port)) @compileError("the plugin has no port `" ++ port ++ "`");
-        var output = std.mem.zeroes(c.wattle_output);
-        output.port = port.ptr;
-        output.data = text(data);
-        output.type = text(options.type);
-        output.content_type = text(options.content_type);
-        if (options.key) |key| output.key = text(key);
+        var output = c.wattle_output{
+            .port = port.ptr,
+            .data = present(data),
+            .type = present(options.type),
+            .content_type = present(options.content_type),
+        };
+        if (options.key) |key| output.key = present(key);
         c.wattle_send_at("handler.zig", 0, self.raw, output);
     }
 
@@ -228,12 +235,12 @@ pub const Out = struct {
 
     /// The bucket `default`.
     pub fn state(self: *Out) State {
-        return .{ .out = self, .raw = c.wattle_state(self.raw).? };
+        return .{ .out = self, .raw = c.wattle_state(self.raw) };
     }
 
     /// A bucket with a name of up to 64 bytes.
     pub fn bucket(self: *Out, name: [:0]const u8) State {
-        return .{ .out = self, .raw = c.wattle_bucket_open(self.raw, name.ptr).? };
+        return .{ .out = self, .raw = c.wattle_bucket_open(self.raw, name.ptr) };
     }
 
     /// Writes a log line.
@@ -261,7 +268,7 @@ pub const State = struct {
 
     /// The value as JSON, in the shape of a type.
     pub fn read(self: State, comptime T: type, key: []const u8) !?T {
-        const value = c.wattle_state_json(self.raw, text(key)).?;
+        const value = c.wattle_state_json(self.raw, text(key));
         try self.checked();
         if (c.wattle_kind_of(value) == c.WATTLE_MISSING) return null;
         return try self.out.parsed(T, value);
@@ -296,7 +303,7 @@ pub const State = struct {
 
     /// All keys, in ascending order: `while (try keys.next()) |key|`.
     pub fn keys(self: State) Keys {
-        return .{ .state = self, .raw = c.wattle_state_keys(self.raw).? };
+        return .{ .state = self, .raw = c.wattle_state_keys(self.raw) };
     }
 };
 

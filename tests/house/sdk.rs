@@ -95,3 +95,73 @@ fn lines_of_libraries_are_no_wider_than_others() {
     }
     assert!(wide.is_empty(), "wider than {COLUMNS_MAX} columns: {wide:#?}");
 }
+
+/// A type of Zig as C writes it.
+fn c_type(zig: &str) -> String {
+    let zig = zig.trim().trim_start_matches('?');
+    if let Some(of) = zig.strip_prefix("*const ") {
+        return format!("const {of} *");
+    }
+    if let Some(of) = zig.strip_prefix('*') {
+        return format!("{of} *");
+    }
+    let simple = match zig {
+        "[*:0]const u8" => "const char *",
+        "u32" => "uint32_t",
+        "u64" => "uint64_t",
+        "i64" => "int64_t",
+        "usize" => "size_t",
+        "f64" => "double",
+        "c_int" => "int",
+        "noreturn" => "void",
+        "wattle_text" => "wattle_str",
+        other => other,
+    };
+    simple.to_owned()
+}
+
+/// Declarations in one line each, with one space between words.
+fn joined(text: &str) -> String {
+    let words = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    words.replace("{ ", "{").replace(" }", "}")
+}
+
+#[test]
+fn what_zig_uses_of_the_library_for_c_is_declared_as_there() {
+    let zig = fs::read_to_string(root().join("sdk/zig/c.zig")).unwrap();
+    let header = joined(&fs::read_to_string(root().join("sdk/c/wattle/wattle.h")).unwrap());
+    let declared = |name_and_type: &str, separator: &str| {
+        let (name, of) = name_and_type.split_once(separator)?;
+        Some((name.trim().to_owned(), c_type(of.split('=').next()?)))
+    };
+    let written = |(name, of): (String, String)| match of.ends_with('*') {
+        true => format!("{of}{name}"),
+        false => format!("{of} {name}"),
+    };
+    let mut count = 0;
+    for line in zig.lines().filter_map(|line| line.strip_prefix("pub extern fn ")) {
+        let (name, rest) = line.split_once('(').unwrap();
+        let (parameters, result) = rest.trim_end_matches(';').rsplit_once(") ").unwrap();
+        let parameters = parameters.split(", ").map(|of| declared(of, ":").map_or_else(|| of.to_owned(), written));
+        let parameters: Vec<String> = parameters.collect();
+        let wanted = format!("{}({}", written((name.to_owned(), c_type(result))), parameters.join(", "));
+        assert!(header.contains(&format!("{wanted})")), "wattle.h does not declare {wanted})");
+        count += 1;
+    }
+    assert!(count > 30, "{count} functions");
+    for structure in ["wattle_event", "wattle_output"] {
+        let from = zig.split_once(&format!("pub const {structure} = extern struct {{")).unwrap().1;
+        let fields = from.split_once("};").unwrap().0.replace(".{", "").replace('\n', " ");
+        let fields = fields.split(',').filter_map(|field| declared(field, ":"));
+        let fields: Vec<String> = fields.map(|field| written(field) + ";").collect();
+        let wanted = format!("struct {structure} {{{}}}", fields.join(" "));
+        let without_comments = comments_left_out(&header);
+        assert!(without_comments.contains(&wanted), "wattle.h does not declare {wanted}");
+    }
+}
+
+fn comments_left_out(text: &str) -> String {
+    let mut parts = text.split("/*");
+    let first = parts.next().unwrap_or_default().to_owned();
+    joined(&parts.fold(first, |all, part| all + part.split_once("*/").map_or("", |(_, rest)| rest)))
+}

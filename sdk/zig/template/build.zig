@@ -19,16 +19,8 @@ pub fn build(b: *std.Build) void {
         .target = target,
         .optimize = .Debug,
     });
-    const c = b.addTranslateC(.{
-        .root_source_file = b.path("wattle/wattle.h"),
-        .target = target,
-        .optimize = .Debug,
-        .link_libc = true,
-    });
-    c.addIncludePath(b.path("wattle"));
     handler.addImport("wattle", wattle);
     wattle.addImport("handler", handler);
-    wattle.addImport("c", c.createModule());
     handler.addCSourceFiles(.{ .root = b.path("wattle"), .files = &library });
     const tests = b.addTest(.{ .root_module = handler });
     b.step("test", "Run the unit tests").dependOn(&b.addRunArtifact(tests).step);
