@@ -29,7 +29,7 @@ pub(super) const NODE: Requirement = Requirement {
 pub(super) const NODE_VERSION_MIN: [u32; 2] = [20, 0];
 
 pub(super) const COMPONENTIZE_PY: Requirement = Requirement {
-    what: "componentize-py, for Python 3.10 or later",
+    what: "componentize-py, for Python 3.11 or later",
     install: &[
         ("apt", "apt install python3-venv, and then as with pip"),
         ("brew", "brew install python, and then as with pip"),
@@ -63,7 +63,7 @@ pub(super) const C: Requirement = Requirement {
 pub(super) const CPP: Requirement = Requirement {
     what: "clang++ with wasi-libc and libc++, or zig",
     install: &[
-        ("apt", "apt install clang lld wasi-libc libclang-rt-dev-wasm32 libc++-dev-wasm32 libc++abi-dev-wasm32"),
+        ("apt", "apt install clang lld wasi-libc libclang-rt-dev-wasm32 libc++-dev-wasm32"),
         ("brew", "brew install zig"),
         ("pip", "python3 -m venv .venv && .venv/bin/pip install ziglang==0.17.1"),
     ],

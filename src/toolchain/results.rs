@@ -16,6 +16,7 @@ use super::error::BuildError;
 use super::plugin::BuiltPlugin;
 use crate::api::Digest;
 use crate::deploy::{is_no_source, is_output};
+use crate::effects::random;
 
 /// Changes with what is made of the same sources.
 const RECIPE: u32 = 1;
@@ -84,13 +85,16 @@ impl Results {
         self.target().join(format!("{}.json", self.name))
     }
 
-    /// The sources as they are now.
+    /// The sources as they are now. Where there are too many files to read, no two answers are alike.
     pub(super) fn sources(&self) -> Digest {
         let (mut all, mut walk) = (blake3::Hasher::new(), Walk::default());
         // By their paths in the folder, so that a copy of it elsewhere is the same.
         for top in [&self.folder].into_iter().chain(&self.others) {
             all.update(b"\0top\0");
             walk.files(top, &mut |path| add(top, path, &mut all));
+        }
+        if walk.count > FILES_MAX {
+            all.update(&random().to_le_bytes());
         }
         Digest::from(*all.finalize().as_bytes())
     }
@@ -159,8 +163,11 @@ impl Walk {
             for path in entries {
                 let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
                 self.count += 1;
-                if is_output(name) || self.count > FILES_MAX {
+                if is_output(name) {
                     continue;
+                }
+                if self.count > FILES_MAX {
+                    return;
                 }
                 match std::fs::metadata(&path) {
                     Ok(about) if about.is_dir() && self.is_new(&path) => folders.push(path),
@@ -232,6 +239,19 @@ mod tests {
         }
         write("one/target/one.wasm", "another");
         assert_eq!(one.kept(&one.sources()), None, "the component was replaced");
+    }
+
+    #[test]
+    fn a_folder_of_too_many_files_is_built_each_time() {
+        let folder = tempfile::tempdir().unwrap();
+        for number in 0..FILES_MAX {
+            std::fs::write(folder.path().join(number.to_string()), "").unwrap();
+        }
+        let results = Results::of(folder.path(), Vec::new()).unwrap();
+        assert_eq!(results.sources(), results.sources());
+        std::fs::write(folder.path().join("one more"), "").unwrap();
+        let built = results.keep(&results.sources(), b"wasm").unwrap();
+        assert_eq!((built.size_bytes, results.kept(&results.sources())), (4, None));
     }
 
     #[test]

@@ -127,12 +127,20 @@ mod tests {
     }
 
     #[test]
-    fn every_language_has_a_folder_with_a_handler_a_topology_and_a_readme() {
+    fn every_language_has_a_folder_with_a_handler_its_tests_a_topology_and_a_readme() {
         for language in Language::ALL {
             let all = files(language);
-            for path in ["README.md", "topology.yaml"] {
+            for path in ["README.md", "topology.yaml", "topology.test.yaml"] {
                 assert!(all.iter().any(|(of, _)| *of == path), "{language:?} has no {path}");
             }
+            let (_, readme) = file(language, "README.md");
+            for part in ["wattle build", "wattle test", "wattle dev topology.yaml", "## Pitfalls"] {
+                assert!(readme.contains(part), "{language:?}: its README says nothing of {part}");
+            }
+            let own = all.iter().filter(|(path, _)| !is_of_sdk(path) && path.rsplit('.').next().is_some_and(is_code));
+            let tests = ["#[test]", "test(\"", "def test_", "func Test", "TEST(", "test \""];
+            let has_tests = |text: &[u8]| tests.iter().any(|test| String::from_utf8_lossy(text).contains(test));
+            assert!(own.clone().any(|(_, text)| has_tests(text)), "{language:?} has no unit test");
             assert!(handler(language).is_some(), "{language:?} has no handler");
             let mut paths: Vec<_> = all.iter().map(|(path, _)| path).collect();
             paths.sort();

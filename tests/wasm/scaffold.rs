@@ -11,6 +11,7 @@ use wattle::topology::{PathKind, Source, Surroundings, check};
 use wattle::wasm::PluginSpec;
 
 use crate::common::plugin_calls::{call, host, sent};
+use crate::common::process::wattle;
 
 /// A folder for new plugins, outside of this project, with its toolchain.
 fn elsewhere() -> TempDir {
@@ -69,6 +70,11 @@ async fn a_new_plugin_builds_by_itself_and_runs() {
         .unwrap();
     let (handled, _) = call(&plugin, &[sent("a", r#"{"name":"Ada"}"#)]).await;
     assert_eq!(handled.unwrap().outputs[0].data, br#"{"text":"Good day, Ada!"}"#);
+
+    // Its own cases.
+    let tested = wattle().current_dir(&folder).arg("test").output().unwrap();
+    let said = String::from_utf8_lossy(&tested.stdout);
+    assert!(tested.status.success() && said.contains("2 passed"), "{said}{}", String::from_utf8_lossy(&tested.stderr));
 
     // What does not compile says so in the compiler's words.
     fs::write(folder.join("src/lib.rs"), "fn handle() -> Nothing {}").unwrap();
