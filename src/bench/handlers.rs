@@ -98,10 +98,10 @@ impl EventContext for NoContext {
 }
 
 /// An event between two handlers of the loop.
-struct CarriedEvent {
-    key: String,
-    r#type: String,
-    data: Vec<u8>,
+pub(super) struct CarriedEvent {
+    pub(super) key: String,
+    pub(super) r#type: String,
+    pub(super) data: Vec<u8>,
 }
 
 fn bare_loop(subject: &Subject, orders: &[Bytes]) -> Result<(u64, Duration), BenchError> {
@@ -132,10 +132,11 @@ fn bare_loop(subject: &Subject, orders: &[Bytes]) -> Result<(u64, Duration), Ben
     Ok((calls, took))
 }
 
+/// Outputs, each with its port.
 type SentEvents = Vec<(u32, CarriedEvent)>;
 
-async fn call_all(plugin: &Plugin, input: &[CarriedEvent]) -> Result<(SentEvents, Duration), BenchError> {
-    let mut instance = plugin.instance().await.map_err(HandleError::from)?;
+/// Calls a plugin with all events, in full batches. Gives its outputs, and the processor time of the calls alone.
+pub(super) async fn call_all(plugin: &Plugin, input: &[CarriedEvent]) -> Result<(SentEvents, Duration), BenchError> {
     let context: Arc<dyn EventContext> = Arc::new(NoContext);
     let (mut sent, mut took) = (Vec::new(), Duration::ZERO);
     for chunk in input.chunks(limits::BATCH_EVENTS_MAX as usize) {
@@ -148,6 +149,8 @@ async fn call_all(plugin: &Plugin, input: &[CarriedEvent]) -> Result<(SentEvents
             context: context.clone(),
             state: Arc::new(NoState),
         };
+        // For each batch, as the bus does: an instance that has grown too large is replaced.
+        let mut instance = plugin.instance().await.map_err(HandleError::from)?;
         let start = processor_time();
         let handled = instance.handle(batch).await.map_err(HandleError::from)?;
         took += processor_time() - start;

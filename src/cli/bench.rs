@@ -1,14 +1,17 @@
 //! `wattle bench`: whole paths against yardsticks.
 
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
 use super::args;
-use super::{Exit, Failure, Outcome, Output, components};
-use crate::bench::{self, BenchError, Calls, Comparison, Publish, Reload, Spread, Subject, median};
+use super::{Exit, Failure, Outcome, Output, components, say};
+use crate::bench::{
+    self, BenchError, Calls, Comparison, Contestant, LanguageFigures, Publish, Reload, Spread, Subject, median,
+};
 use crate::deploy;
+use crate::toolchain::{BuildError, Language, NewPlugin, build_folder, create};
 use crate::wasm::{Host, HostOptions};
 
 /// Run benchmarks with yardsticks on this machine
@@ -21,9 +24,10 @@ use crate::wasm::{Host, HostOptions};
   wattle bench publish --rounds 9
   wattle bench latency -o json
   wattle bench peak --topology topologies/peak.yaml
-  wattle bench reload --reloads 100")]
+  wattle bench reload --reloads 100
+  wattle bench languages")]
 pub(super) struct BenchArgs {
-    /// Benchmarks to run [default: all except peak and reload]
+    /// Benchmarks to run [default: all except peak, reload and languages]
     #[arg(value_enum, value_name = "WHAT")]
     what: Vec<Benchmark>,
 
@@ -62,6 +66,8 @@ enum Benchmark {
     Peak,
     /// Pauses of lanes at 20,000 events/s during a deploy, against none
     Reload,
+    /// The handler of `wattle new` in each language whose tools are installed, against Rust
+    Languages,
 }
 
 impl From<BenchError> for Failure {
@@ -85,6 +91,8 @@ const MEMORY_EVENTS: usize = 1_000_000;
 const PEAK_EVENTS: usize = 1_000_000;
 /// The steady rate of `reload`, in events per second.
 const RELOAD_RATE: f64 = 20_000.0;
+/// Events of a round of `languages`.
+const LANGUAGES_EVENTS: usize = 100_000;
 
 pub(super) fn run(args: &BenchArgs) -> Outcome {
     let all = [
@@ -94,13 +102,13 @@ pub(super) fn run(args: &BenchArgs) -> Outcome {
         Benchmark::Memory,
         Benchmark::Peak,
         Benchmark::Reload,
+        Benchmark::Languages,
     ];
-    let is_default = |what: &Benchmark| args.what.is_empty() && ![Benchmark::Peak, Benchmark::Reload].contains(what);
+    let on_demand = [Benchmark::Peak, Benchmark::Reload, Benchmark::Languages];
+    let is_default = |what: &Benchmark| args.what.is_empty() && !on_demand.contains(what);
     let wanted = |what: &Benchmark| is_default(what) || args.what.contains(what);
-    let subject = match args.what.as_slice() {
-        [Benchmark::Publish] => None,
-        _ => Some(subject(args)?),
-    };
+    let needs_tree = |what: &Benchmark| ![Benchmark::Publish, Benchmark::Languages].contains(what);
+    let subject = all.iter().any(|what| wanted(what) && needs_tree(what)).then(|| subject(args)).transpose()?;
     let mut out = anstream::stdout().lock();
     let mut results = serde_json::Map::new();
     for what in all.iter().filter(|what| wanted(what)) {
@@ -221,7 +229,81 @@ fn measure(
             let result = bench::reload(subject()?, RELOAD_RATE, args.reloads as usize)?;
             ("reload", reload_text(&result), reload_json(&result))
         }
+        Benchmark::Languages => {
+            let (built, missing) = build_languages(&args.data.join("languages"))?;
+            let contestants: Vec<Contestant> = built.iter().map(|(_, contestant)| contestant.clone()).collect();
+            let figures = bench::languages(&contestants, &args.data, LANGUAGES_EVENTS, rounds)?;
+            let measured: Vec<_> = built.iter().map(|(language, _)| *language).zip(&figures).collect();
+            ("languages", languages_text(&measured, &missing), languages_json(&measured))
+        }
     })
+}
+
+/// Why a language is not measured.
+type MissingLanguages = Vec<(Language, String)>;
+
+/// Creates and builds the plugin of `wattle new` in each language; Rust, the yardstick, is the first.
+fn build_languages(folder: &Path) -> Result<(Vec<(Language, Contestant)>, MissingLanguages), Failure> {
+    let (mut built, mut missing) = (Vec::new(), Vec::new());
+    if folder.exists() {
+        std::fs::remove_dir_all(folder).map_err(BenchError::from)?;
+    }
+    for language in Language::ALL {
+        // Each in a folder of its own: those of Rust would be a workspace.
+        let parent = folder.join(language.id());
+        let plugin = NewPlugin { name: "greet".to_owned(), language, parent };
+        let created = create(&plugin).map_err(Failure::failed)?;
+        say(&format!("building the plugin in {}…", language.name()));
+        match build_folder(&created.folder, &mut |_| {}) {
+            Ok(plugin) => built.push((language, Contestant { name: language.name(), wasm: plugin.wasm })),
+            Err(error @ (BuildError::NoTool { .. } | BuildError::ToolVersion { .. })) if language != Language::Rust => {
+                missing.push((language, error.to_string()));
+            }
+            Err(error) => return Err(Failure::failed(error)),
+        }
+    }
+    Ok((built, missing))
+}
+
+const MIB_BYTES: f64 = 1_048_576.0;
+
+fn languages_text(measured: &[(Language, &LanguageFigures)], missing: &MissingLanguages) -> String {
+    let mut words = format!(
+        "the handler of `wattle new`, {LANGUAGES_EVENTS} events per round in full batches; time per event is of the \
+         processor, without the bus\n  {:<12} {:>9} {:>10} {:>13} {:>10} {:>9} {:>8}\n",
+        "", "size MiB", "compile s", "cached s", "memory MiB", "us/event", "ratio",
+    );
+    for (language, figures) in measured {
+        let LanguageFigures { size_bytes, compile, cached_start, memory_bytes, calls } = figures;
+        words += &format!(
+            "  {:<12} {:>9.2} {:>10.2} {:>13.4} {:>10.1} {:>9.2} {:>8.1}\n",
+            language.name(),
+            *size_bytes as f64 / MIB_BYTES,
+            compile.as_secs_f64(),
+            cached_start.as_secs_f64(),
+            *memory_bytes as f64 / MIB_BYTES,
+            calls.ours_median(),
+            calls.ratio_median(),
+        );
+    }
+    for (language, why) in missing {
+        words += &format!("  {:<12} not measured: {why}\n", language.name());
+    }
+    words
+}
+
+fn languages_json(measured: &[(Language, &LanguageFigures)]) -> Value {
+    let figures = measured.iter().map(|(language, figures)| {
+        let mut value = json(&figures.calls);
+        if let Value::Object(fields) = &mut value {
+            fields.insert("size_bytes".to_owned(), json!(figures.size_bytes));
+            fields.insert("compile_seconds".to_owned(), json!(figures.compile.as_secs_f64()));
+            fields.insert("cached_start_seconds".to_owned(), json!(figures.cached_start.as_secs_f64()));
+            fields.insert("memory_bytes".to_owned(), json!(figures.memory_bytes));
+        }
+        (language.id().to_owned(), value)
+    });
+    Value::Object(figures.collect())
 }
 
 fn publish_text(result: &Publish) -> String {

@@ -61,7 +61,7 @@ enum StateCommand {
 #[derive(Debug, Clone, clap::Args)]
 #[command(after_help = "Examples:
   wattle state snapshot totals
-  wattle state snapshot totals --note 'in front of the new tax rates' --keep 3")]
+  wattle state snapshot totals --note 'before the new tax rates' --keep 3")]
 struct Snapshot {
     #[command(flatten)]
     subscriber: SubscriberArg,

@@ -365,20 +365,15 @@ fn results_are_for_programs_too_and_cases_are_chosen_by_name() {
 #[test]
 fn what_the_example_topologies_say_of_themselves_is_so() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let out = wattle().current_dir(folder).args(["test", "topologies/"]).output().unwrap();
+    let files = std::fs::read_dir(folder.join("topologies")).unwrap().map(|entry| entry.unwrap().file_name());
+    let files = files.filter_map(|name| name.to_str().unwrap().strip_suffix(".test.yaml").map(str::to_owned));
+    // That one needs the tools of all languages, and is tested with them.
+    let names: Vec<String> = files.filter(|name| name != "polyglot").collect();
+    let files: Vec<String> = names.iter().map(|name| format!("topologies/{name}.test.yaml")).collect();
+    assert!(files.len() > 7, "{files:?}");
+    let out = wattle().current_dir(folder).arg("test").args(&files).output().unwrap();
     let out = Ran::from(out).ok();
-    for file in [
-        "orders",
-        "orders-sms",
-        "order-status",
-        "three-semantics",
-        "two-groups",
-        "illegal-transition",
-        "late-orders",
-        "peak",
-    ]
-    .map(|name| format!("{name}.test.yaml"))
-    {
+    for file in files {
         assert!(out.contains(&file), "{file}: {out}");
     }
 }
