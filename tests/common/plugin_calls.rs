@@ -36,7 +36,9 @@ pub struct Context {
 impl EventContext for Context {
     fn attributes(&self, index: u32) -> String {
         let id = &self.ids[index as usize];
-        format!("id={id}\nsource=/test\nsubject=about {id}\n")
+        // Some have an address for answers.
+        let reply = id.strip_prefix("ask-").map(|to| format!("replyto={to}\n")).unwrap_or_default();
+        format!("id={id}\nsource=/test\nsubject=about {id}\n{reply}")
     }
 
     fn seed(&self, index: u32) -> [u8; 32] {

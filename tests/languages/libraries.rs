@@ -2,8 +2,29 @@
 
 use std::path::Path;
 use std::process::Command;
+use std::sync::{Mutex, PoisonError};
 
+use crate::common::process::wattle;
 use crate::projects::{Project, is_tested, path, said};
+
+/// Packages of npm are installed into a folder by one test at a time.
+static INSTALLING: Mutex<()> = Mutex::new(());
+
+/// A tree with a language on each level.
+#[test]
+fn what_the_polyglot_example_says_of_itself_is_so() {
+    if !["ts", "python", "go", "c"].into_iter().all(is_tested) {
+        return;
+    }
+    let mut test = wattle();
+    test.current_dir(env!("CARGO_MANIFEST_DIR")).args(["test", "topologies/polyglot.test.yaml"]).env("PATH", path());
+    let output = {
+        let _alone = INSTALLING.lock().unwrap_or_else(PoisonError::into_inner);
+        test.output().unwrap()
+    };
+    let said = said(&output);
+    assert!(output.status.success() && said.contains("polyglot.test.yaml"), "{said}");
+}
 
 fn run(folder: &str, program: &str, arguments: &[&str]) {
     run_in(&Path::new(env!("CARGO_MANIFEST_DIR")).join(folder), program, arguments);
@@ -23,8 +44,11 @@ fn typescript() {
     }
     for folder in ["sdk/typescript/probe", "plugins/pricing"] {
         let lock = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder).join("node_modules/.package-lock.json");
-        if !lock.is_file() {
-            run(folder, "npm", &["ci", "--no-audit", "--no-fund"]);
+        {
+            let _alone = INSTALLING.lock().unwrap_or_else(PoisonError::into_inner);
+            if !lock.is_file() {
+                run(folder, "npm", &["ci", "--no-audit", "--no-fund"]);
+            }
         }
         run(folder, "npm", &["run", "check"]);
         run(folder, "npm", &["test"]);

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use serde_json::{Value, json};
 
+use crate::conformance::data;
 use crate::probes::{Lab, REFERENCE, event, probes};
 
 const EVENTS_PER_LANGUAGE: usize = 300;
@@ -32,14 +33,8 @@ fn a_plugin_goes_from_language_to_language_under_load_and_loses_nothing() {
     lab.settle();
     let total = 2 * EVENTS_PER_LANGUAGE * 2 * probes.len();
     let outputs = lab.events(&format!("{REFERENCE}.out"));
-    let sums: Vec<String> = outputs.iter().map(|output| text(&output["event"])).collect();
+    let sums: Vec<String> = outputs.iter().map(|output| data(&output["event"])).collect();
     assert_eq!(sums, (1..=total).map(|sum| sum.to_string()).collect::<Vec<_>>());
     assert_eq!(lab.events(&format!("{REFERENCE}.dead")), Vec::<Value>::new());
     lab.bus.stop();
-}
-
-fn text(event: &Value) -> String {
-    use base64::Engine as _;
-    let data = event["data_base64"].as_str().unwrap();
-    String::from_utf8(base64::engine::general_purpose::STANDARD.decode(data).unwrap()).unwrap()
 }

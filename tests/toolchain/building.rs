@@ -1,18 +1,23 @@
-//! Builds with the tools of each language.
+//! From a new project to a change that runs, with the tools of each language.
 
 use std::fs;
 
 use wattle::api::Digest;
 
+use crate::developing::what_is_saved_runs_soon;
 use crate::projects::{LANGUAGES, Project, is_tested, said};
 
-/// Each language is a test of its own, so that they run side by side and each says whether it was skipped.
+/// Each language is a test of its own, so that they run side by side and each says whether it was skipped. It goes
+/// through all steps with one project: what takes time is the first build.
 macro_rules! of_each_language {
     ($($test:ident: $language:literal),*) => { $(
         #[test]
         fn $test() {
             if is_tested($language) {
-                a_new_project_builds_passes_its_tests_and_is_the_same_elsewhere($language);
+                let project = Project::new($language);
+                a_new_project_builds_passes_its_tests_and_is_the_same_elsewhere(&project, $language);
+                what_is_saved_runs_soon(&project, $language);
+                what_does_not_compile_says_so_and_changes_nothing(&project);
             }
         }
     )* };
@@ -28,8 +33,7 @@ of_each_language!(
     zig: "zig"
 );
 
-fn a_new_project_builds_passes_its_tests_and_is_the_same_elsewhere(language: &str) {
-    let project = Project::new(language);
+fn a_new_project_builds_passes_its_tests_and_is_the_same_elsewhere(project: &Project, language: &str) {
     let (first, component) = project.build();
     assert!(first.contains(Digest::of(&component).short().as_str()), "{first}");
 
@@ -48,8 +52,11 @@ fn a_new_project_builds_passes_its_tests_and_is_the_same_elsewhere(language: &st
         let (_, elsewhere) = Project::new(language).build();
         assert!(elsewhere == component, "{language}: another component of the same sources");
     }
+}
 
-    // What does not compile says so in the tool's own words, and leaves the component as it is.
+/// In the tool's own words. The component stays as it is.
+fn what_does_not_compile_says_so_and_changes_nothing(project: &Project) {
+    let component = fs::read(project.component()).unwrap();
     let handler = project.handler();
     let code = fs::read_to_string(&handler).unwrap();
     fs::write(&handler, format!("{code}\nthis is no code of (any language\n")).unwrap();

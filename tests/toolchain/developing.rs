@@ -6,33 +6,10 @@ use std::time::{Duration, Instant};
 
 use crate::common::process::{Process, wattle};
 use crate::common::trees::PATIENCE;
-use crate::projects::{Project, is_tested, said};
+use crate::projects::{Project, said};
 
-macro_rules! of_each_language {
-    ($($test:ident: $language:literal),*) => { $(
-        #[test]
-        fn $test() {
-            if is_tested($language) {
-                what_is_saved_runs_soon($language);
-            }
-        }
-    )* };
-}
-
-of_each_language!(
-    typescript: "ts",
-    javascript: "js",
-    python: "python",
-    go: "go",
-    c: "c",
-    cpp: "cpp",
-    zig: "zig"
-);
-
-fn what_is_saved_runs_soon(language: &str) {
-    let project = Project::new(language);
-    // An interpreter takes longer to compile than a process may be silent.
-    project.build();
+/// Of a project that was built: an interpreter takes longer to compile than a process may be silent.
+pub(crate) fn what_is_saved_runs_soon(project: &Project, language: &str) {
     let mut process =
         Process::spawn(&mut project.wattle(&["dev", "topology.yaml", "--listen", "127.0.0.1:0"])).unwrap();
     let serving = process.find(|line| line.split("serving on ").nth(1).map(str::to_owned));

@@ -43,10 +43,11 @@ async fn what_is_published_goes_to_the_port_of_that_name() {
 #[tokio::test]
 async fn a_message_says_of_its_event_what_one_can_say() {
     let plugin = courier(Limits::default());
-    let handled = call(&plugin, &[sent("a", "left ?"), sent("b", "left ?")]).await.0.unwrap();
+    let handled = call(&plugin, &[sent("a", "left ?"), sent("ask-b", "left ?")]).await.0.unwrap();
     let seconds = START_NS / 1_000_000_000;
-    let told = |id: &str| format!("about {id} None {seconds}");
-    assert_eq!(outputs(&handled), [output(0, 0, &told("a")), output(1, 0, &told("b"))]);
+    let first = format!("about a None {seconds}");
+    let second = format!("about ask-b Some(\"b\") {seconds}");
+    assert_eq!(outputs(&handled), [output(0, 0, &first), output(1, 0, &second)]);
 }
 
 #[tokio::test]
@@ -67,7 +68,7 @@ async fn an_error_is_a_retry_and_a_trap_is_a_trap() {
     let error = call(&plugin, &events("left !")).await.0.unwrap_err();
     assert_eq!((error.event, error.kind), (Some(1), CallErrorKind::Trap), "{error}");
     assert!(error.message.contains("no such address"), "{error}");
-    // Nothing of a failed call is left for the next one.
+    // Another instance handles the next call.
     let handled = call(&plugin, &[sent("c", "left three")]).await.0.unwrap();
     assert_eq!(outputs(&handled), [output(0, 0, "three")]);
 }
@@ -83,6 +84,11 @@ async fn what_is_published_is_bounded() {
     let error = call(&plugin, &[sent("b", endless)]).await.0.unwrap_err();
     assert_eq!(error.kind, CallErrorKind::OutputTooLarge, "{error}");
     assert!(error.message.contains("publish more together"), "{error}");
+    // Of each call by itself, however many an instance has handled.
+    let events: Vec<_> = (0..20).map(|_| sent("c", "left 0123456789\n".repeat(50))).collect();
+    for _ in 0..200 {
+        assert_eq!(call(&plugin, &events).await.0.unwrap().outputs.len(), 1_000);
+    }
 }
 
 /// A component whose handler of messages is this, with an import of the consumer that has these functions.
