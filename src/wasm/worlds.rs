@@ -190,7 +190,7 @@ fn why_not(interface: &str) -> &'static str {
     let package = interface.split_once('/').map_or(interface, |(package, _)| package);
     match package {
         "wasi:sockets" | "wasi:http" => {
-            "plugins have no network; remove what opens connections, or do it in a subscriber with `push`"
+            "plugins have no network; remove what opens connections, or do it in a program that reads the topic"
         }
         "wasi:keyvalue" => "of key-value state plugins have `store`, `atomics` and `batch`",
         "wasi:messaging" | "wasmcloud:messaging" => {

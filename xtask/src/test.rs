@@ -1,8 +1,9 @@
 //! Everything that has to hold before a change is done, in steps.
 //!
 //! It first names what it will install (the Wasm target, strace, the tools of languages, where they are missing). Steps
-//! run in the order of the table; the last ones run side by side, since tests mostly wait (`jobs.rs`). Nothing is begun
-//! after a failure; at the end it says how long each step took.
+//! run in the order of the table; the last ones run side by side, since tests mostly wait (`jobs.rs`). The tools of
+//! languages are installed while plugins and tests are built, since that waits for the network. Nothing is begun after
+//! a failure; at the end it says how long each step took.
 
 use std::collections::VecDeque;
 use std::path::Path;
@@ -145,32 +146,40 @@ pub(crate) fn test(arguments: &[String]) -> ExitCode {
     if alone.iter().any(|step| step.name == SETUP) {
         eprintln!("== {}", installs(has_target(), has_strace(), languages.missing()));
     }
-    let mut summary = Vec::new();
-    for step in alone {
-        eprintln!("\n== {}: {}", step.name, step.what);
-        let start = Instant::now();
-        let failure = step.commands.iter().find_map(|command| execute(command).err());
-        let failure = failure.or_else(|| (step.name == SETUP).then(|| languages.install().err()).flatten());
-        if let Some(failure) = failure {
-            eprintln!("\n== {} FAILED: {failure}", step.name);
-            return ExitCode::FAILURE;
+    match std::thread::scope(|scope| {
+        let mut summary = Vec::new();
+        let mut tools = None;
+        for step in alone {
+            eprintln!("\n== {}: {}", step.name, step.what);
+            let start = Instant::now();
+            step.commands.iter().try_for_each(execute).map_err(|failure| format!("{}: {failure}", step.name))?;
+            if step.name == SETUP {
+                tools = Some(scope.spawn(|| languages.install()));
+            }
+            summary.push(format!("   {:<8} {:>5.0} s", step.name, start.elapsed().as_secs_f32()));
         }
-        summary.push(format!("   {:<8} {:>5.0} s", step.name, start.elapsed().as_secs_f32()));
-    }
-    match side_by_side(&together, &languages) {
-        Ok(lines) => summary.extend(lines),
+        let installed = move || tools.map_or(Ok(()), |tools| tools.join().unwrap_or(Err("setup has panicked".into())));
+        summary.extend(side_by_side(&together, &languages, installed)?);
+        Ok::<_, String>(summary)
+    }) {
+        Ok(summary) => {
+            eprintln!("\n== everything holds\n{}", summary.join("\n"));
+            ExitCode::SUCCESS
+        }
         Err(failure) => {
             eprintln!("\n== FAILED: {failure}");
-            return ExitCode::FAILURE;
+            ExitCode::FAILURE
         }
     }
-    eprintln!("\n== everything holds\n{}", summary.join("\n"));
-    ExitCode::SUCCESS
 }
 
 /// Runs test programs two at a time, and the commands of the other steps one after another at the same time: cargo
-/// waits for itself.
-fn side_by_side(steps: &[&Step], languages: &Languages) -> Result<Vec<String>, String> {
+/// waits for itself. Tests wait until their tools are `installed`.
+fn side_by_side(
+    steps: &[&Step],
+    languages: &Languages,
+    installed: impl FnOnce() -> Result<(), String>,
+) -> Result<Vec<String>, String> {
     for step in steps {
         eprintln!("\n== {}: {}", step.name, step.what);
     }
@@ -181,6 +190,7 @@ fn side_by_side(steps: &[&Step], languages: &Languages) -> Result<Vec<String>, S
         programs = test_programs(languages)?;
         summary.push(format!("   {:<8} {:>5.0} s", "build", start.elapsed().as_secs_f32()));
     }
+    installed()?;
     let commands = steps.iter().flat_map(|step| step.commands.iter().map(|run| Job::new(step.name, command(run))));
     let queues = [(commands.collect(), 1), (programs, 2)];
     summary.extend(
