@@ -2,11 +2,11 @@
 //! Python plugin nearly all functions are those of its runtime, which did not change.
 //!
 //! Compiled functions are as dangerous as compiled components, so they are in the same folder and have a MAC with the
-//! same key (see `cache`). One file has them all. The process that locks it adds to it; others read what was there when
-//! they opened it, such as `wattle test` beside `wattle dev`.
+//! same key (see `cache`). One file has them all. Processes share it, such as `wattle test` and `wattle dev`: each locks
+//! it while it adds a function, and reads what others have added since.
 //!
 //! ```text
-//! functions    magic 16, entries
+//! functions    magic 16 | number 8, entries                 another number after each new beginning
 //!   entry      key 32 | MAC 32 | length u32 LE | value …        MAC: BLAKE3 with the folder's key, of key and value
 //! ```
 //!
@@ -15,7 +15,7 @@
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -25,9 +25,10 @@ use rustix::fs::OFlags;
 use wasmtime::CacheStore;
 
 use super::cache;
+use crate::effects::random;
 
 /// The version in it changes with the layout.
-const MAGIC: &[u8; 16] = b"wattle funs v001";
+const MAGIC: &[u8; 16] = b"wattle funs v002";
 const FILE: &str = "functions";
 /// A Python plugin has 60 MB of them.
 const FILE_BYTES_MAX: u64 = 512 << 20;
@@ -35,6 +36,8 @@ const FILE_BYTES_MAX: u64 = 512 << 20;
 const VALUE_BYTES_MAX: u32 = 64 << 20;
 const KEY_BYTES: usize = 32;
 const HEADER_BYTES: u64 = 32 + 32 + 4;
+/// The magic and the number.
+const BEGIN_BYTES: usize = MAGIC.len() + 8;
 
 /// The open cache of each folder. All hosts of this process share it, and it is closed with the last of them.
 static OPEN: Mutex<BTreeMap<PathBuf, Weak<FunctionCache>>> = Mutex::new(BTreeMap::new());
@@ -42,8 +45,6 @@ static OPEN: Mutex<BTreeMap<PathBuf, Weak<FunctionCache>>> = Mutex::new(BTreeMap
 /// The cache of a folder.
 pub(super) struct FunctionCache {
     file: File,
-    /// Whether this process has the lock.
-    is_writer: bool,
     secret: [u8; cache::KEY_BYTES],
     bytes_max: u64,
     entries: Mutex<Entries>,
@@ -54,6 +55,9 @@ pub(super) struct FunctionCache {
 struct Entries {
     /// The offset of each value, and its length.
     places: HashMap<[u8; KEY_BYTES], (u64, u32)>,
+    /// What the file begins with, if it is one of functions.
+    begin: [u8; BEGIN_BYTES],
+    /// 0 if there is no such file yet.
     end: u64,
 }
 
@@ -86,20 +90,9 @@ impl FunctionCache {
         let file = options.open(folder.join(FILE))?;
         let about = file.metadata()?;
         cache::check(&about, cache::WRITABLE_FOR_OTHERS)?;
-        let is_writer = match file.try_lock() {
-            Ok(()) => true,
-            Err(TryLockError::WouldBlock) => false,
-            Err(TryLockError::Error(error)) => return Err(error),
-        };
-        let entries = read(&file, about.len())?;
-        if is_writer && entries.end < about.len().max(1) {
-            file.set_len(entries.end)?; // without what is no entry
-        }
-        if is_writer && entries.end == 0 {
-            file.write_all_at(MAGIC, 0)?;
-        }
-        let end = entries.end.max(MAGIC.len() as u64);
-        Ok(Self { file, is_writer, secret, bytes_max, entries: Mutex::new(Entries { end, ..entries }) })
+        let mut entries = Entries::default();
+        entries.refresh(&file)?;
+        Ok(Self { file, secret, bytes_max, entries: Mutex::new(entries) })
     }
 
     fn entries(&self) -> MutexGuard<'_, Entries> {
@@ -113,7 +106,13 @@ impl FunctionCache {
     }
 
     fn load(&self, key: &[u8; KEY_BYTES]) -> Option<Vec<u8>> {
-        let (at, length) = *self.entries().places.get(key)?;
+        let (at, length) = {
+            let mut entries = self.entries();
+            if !entries.places.contains_key(key) {
+                entries.refresh(&self.file).ok()?;
+            }
+            *entries.places.get(key)?
+        };
         let mut value = vec![0; usize::try_from(length).ok()?];
         self.file.read_exact_at(&mut value, at).ok()?;
         let mut mac = [0; 32];
@@ -123,9 +122,6 @@ impl FunctionCache {
     }
 
     fn store(&self, key: [u8; KEY_BYTES], value: &[u8]) -> io::Result<()> {
-        if !self.is_writer {
-            return Err(io::Error::other("another process adds to the file"));
-        }
         let length = u32::try_from(value.len()).ok().filter(|length| *length <= VALUE_BYTES_MAX);
         let length = length.ok_or_else(|| io::Error::other("a function is too large"))?;
         let mut entry = Vec::with_capacity(value.len() + 68);
@@ -134,51 +130,61 @@ impl FunctionCache {
         entry.extend_from_slice(&length.to_le_bytes());
         entry.extend_from_slice(value);
         let mut entries = self.entries();
-        if entries.end + entry.len() as u64 > self.bytes_max {
-            *entries = Entries { end: MAGIC.len() as u64, ..Entries::default() };
-            self.file.set_len(entries.end)?;
+        self.file.lock()?;
+        let added = entries.add(&self.file, key, &entry, self.bytes_max);
+        self.file.unlock()?;
+        added
+    }
+}
+
+impl Entries {
+    /// Reads what was added to the file since. What is no entry, such as what a crash has cut off, is where it ends.
+    fn refresh(&mut self, file: &File) -> io::Result<()> {
+        let bytes = file.metadata()?.len();
+        let mut begin = [0; BEGIN_BYTES];
+        let is_file = bytes >= BEGIN_BYTES as u64 && {
+            file.read_exact_at(&mut begin, 0)?;
+            begin.starts_with(MAGIC)
+        };
+        if !is_file || begin != self.begin || bytes < self.end {
+            let end = if is_file { BEGIN_BYTES as u64 } else { 0 };
+            *self = Self { begin, end, ..Self::default() };
         }
-        let at = entries.end;
-        self.file.write_all_at(&entry, at)?;
-        entries.end = at + entry.len() as u64;
-        entries.places.insert(key, (at + HEADER_BYTES, length));
+        let mut header = [0; HEADER_BYTES as usize];
+        while self.end > 0 && self.end + HEADER_BYTES <= bytes {
+            file.read_exact_at(&mut header, self.end)?;
+            let key = header.first_chunk::<KEY_BYTES>().ok_or(io::ErrorKind::InvalidData)?;
+            let length = header.last_chunk::<4>().map_or(u32::MAX, |length| u32::from_le_bytes(*length));
+            let at = self.end + HEADER_BYTES;
+            if length > VALUE_BYTES_MAX || at + u64::from(length) > bytes {
+                break;
+            }
+            self.places.insert(*key, (at, length));
+            self.end = at + u64::from(length);
+        }
         Ok(())
     }
-}
 
-/// The places of a file's entries; none where it is no such file. What was cut off by a crash is overwritten.
-fn read(file: &File, bytes: u64) -> io::Result<Entries> {
-    let mut entries = Entries::default();
-    let mut magic = [0; MAGIC.len()];
-    if bytes < MAGIC.len() as u64 {
-        return Ok(entries);
-    }
-    file.read_exact_at(&mut magic, 0)?;
-    if magic != *MAGIC {
-        return Ok(entries);
-    }
-    entries.end = MAGIC.len() as u64;
-    let mut header = [0; HEADER_BYTES as usize];
-    while entries.end + HEADER_BYTES <= bytes {
-        file.read_exact_at(&mut header, entries.end)?;
-        let key = header.first_chunk::<KEY_BYTES>().ok_or(io::ErrorKind::InvalidData)?;
-        let length = header.last_chunk::<4>().map_or(u32::MAX, |length| u32::from_le_bytes(*length));
-        let at = entries.end + HEADER_BYTES;
-        if length > VALUE_BYTES_MAX || at + u64::from(length) > bytes {
-            break;
+    /// Adds an entry to a file that is locked.
+    fn add(&mut self, file: &File, key: [u8; KEY_BYTES], entry: &[u8], bytes_max: u64) -> io::Result<()> {
+        self.refresh(file)?;
+        if self.end == 0 || self.end + entry.len() as u64 > bytes_max {
+            let mut begin = [0; BEGIN_BYTES];
+            let (magic, number) = begin.split_at_mut(MAGIC.len());
+            magic.copy_from_slice(MAGIC);
+            number.copy_from_slice(&random().to_le_bytes());
+            *self = Self { begin, end: BEGIN_BYTES as u64, ..Self::default() };
+            file.set_len(0)?;
+            file.write_all_at(&begin, 0)?;
+        } else if file.metadata()?.len() > self.end {
+            file.set_len(self.end)?; // without what is no entry
         }
-        entries.places.insert(*key, (at, length));
-        entries.end = at + u64::from(length);
-    }
-    Ok(entries)
-}
-
-impl Drop for FunctionCache {
-    /// Ends the lock also where a child that has not begun its program yet has the file open.
-    fn drop(&mut self) {
-        if self.is_writer {
-            let _ = self.file.unlock();
-        }
+        let at = self.end;
+        file.write_all_at(entry, at)?;
+        self.end = at + entry.len() as u64;
+        let length = entry.len() as u64 - HEADER_BYTES;
+        self.places.insert(key, (at + HEADER_BYTES, u32::try_from(length).unwrap_or(u32::MAX)));
+        Ok(())
     }
 }
 
@@ -209,18 +215,19 @@ mod tests {
     }
 
     #[test]
-    fn functions_are_there_for_the_next_process_and_one_at_a_time_adds_to_them() {
+    fn functions_are_there_for_other_processes_at_once_and_for_the_next_one() {
         let folder = tempfile::tempdir().unwrap();
         let cache = open(folder.path(), FILE_BYTES_MAX).unwrap();
         assert!(cache.get(&key(1)).is_none());
         assert!(cache.insert(&key(1), b"one".to_vec()) && cache.insert(&key(2), Vec::new()));
         assert_eq!(cache.get(&key(1)).as_deref(), Some(&b"one"[..]));
-        let reader = open(folder.path(), FILE_BYTES_MAX).unwrap();
-        assert_eq!(reader.get(&key(1)).as_deref(), Some(&b"one"[..]));
-        assert!(!reader.insert(&key(3), b"three".to_vec()) && reader.get(&key(3)).is_none());
-        drop(reader);
-        assert!(cache.insert(&key(4), b"four".to_vec()), "a reader ends nothing");
-        drop(cache);
+        let other = open(folder.path(), FILE_BYTES_MAX).unwrap();
+        assert_eq!(other.get(&key(1)).as_deref(), Some(&b"one"[..]));
+        assert!(cache.insert(&key(3), b"three".to_vec()) && other.insert(&key(4), b"four".to_vec()));
+        for (of, number, value) in [(&other, 3, "three"), (&cache, 4, "four"), (&other, 4, "four")] {
+            assert_eq!(of.get(&key(number)).as_deref(), Some(value.as_bytes()));
+        }
+        drop((cache, other));
         let cache = open(folder.path(), FILE_BYTES_MAX).unwrap();
         assert_eq!(cache.get(&key(1)).as_deref(), Some(&b"one"[..]));
         assert_eq!(cache.get(&key(2)).as_deref(), Some(&b""[..]));
@@ -248,7 +255,7 @@ mod tests {
         drop(cache);
         let whole = fs::read(&file).unwrap();
         let mut changed = whole.clone();
-        changed[MAGIC.len() + 68 + 50] ^= 1;
+        changed[BEGIN_BYTES + 68 + 50] ^= 1;
         changed.truncate(whole.len() - 1);
         fs::write(&file, &changed).unwrap();
         let cache = open(folder.path(), FILE_BYTES_MAX).unwrap();
@@ -256,7 +263,7 @@ mod tests {
         assert_eq!([1, 2, 3].map(found), [None, Some(vec![2; 100]), None]);
         // The place of the one that was cut off is taken.
         assert!(cache.insert(&key(4), vec![4; 10]) && found(4) == Some(vec![4; 10]));
-        assert_eq!(fs::metadata(&file).unwrap().len(), (MAGIC.len() + 3 * 68 + 2 * 100 + 10) as u64);
+        assert_eq!(fs::metadata(&file).unwrap().len(), (BEGIN_BYTES + 3 * 68 + 2 * 100 + 10) as u64);
         drop(cache);
         fs::write(folder.path().join("key"), [7; 32]).unwrap();
         let cache = open(folder.path(), FILE_BYTES_MAX).unwrap();
@@ -265,7 +272,21 @@ mod tests {
         fs::write(&file, "something else that is longer than what is stored then ".repeat(9)).unwrap();
         let cache = open(folder.path(), FILE_BYTES_MAX).unwrap();
         assert!(cache.insert(&key(1), b"one".to_vec()) && cache.get(&key(1)).is_some());
-        assert_eq!(fs::read(&file).unwrap().len(), MAGIC.len() + 68 + 3);
+        assert_eq!(fs::read(&file).unwrap().len(), BEGIN_BYTES + 68 + 3);
+    }
+
+    #[test]
+    fn processes_that_add_at_once_lose_nothing_of_each_other() {
+        let folder = tempfile::tempdir().unwrap();
+        let caches: Vec<_> = (0..4).map(|_| open(folder.path(), FILE_BYTES_MAX).unwrap()).collect();
+        std::thread::scope(|scope| {
+            for (cache, first) in caches.iter().zip([0_u8, 50, 100, 150]) {
+                scope.spawn(move || (first..first + 50).all(|number| cache.insert(&key(number), vec![number; 99])));
+            }
+        });
+        for cache in &caches {
+            assert!((0..200).all(|number| cache.get(&key(number)).as_deref() == Some(&[number; 99][..])));
+        }
     }
 
     #[test]
@@ -277,6 +298,14 @@ mod tests {
         }
         let found = [1, 2, 3, 4].map(|number| cache.get(&key(number)).is_some());
         assert_eq!(found, [false, false, true, true]);
+        // Another process sees that, although the file is as long as it was before.
+        let other = open(folder.path(), 500).unwrap();
+        for number in 5..=6 {
+            assert!(cache.insert(&key(number), vec![number; 100]));
+        }
+        let found = [3, 4, 5, 6].map(|number| other.get(&key(number)).is_some());
+        assert_eq!(found, [false, false, true, true]);
+        assert!(other.insert(&key(1), vec![1; 100]) && cache.get(&key(1)).is_some());
         assert!(fs::metadata(folder.path().join(FILE)).unwrap().len() <= 500);
     }
 }

@@ -51,7 +51,7 @@ const BUILD_TESTS: &[&str] =
 /// Where the outputs of what runs side by side are.
 const LOGS: &str = "target/test-logs";
 /// The slowest programs, which are started first.
-const SLOWEST: [&str; 6] = ["cli", "bus", "toolchain", "languages", "wasm", "log"];
+const SLOWEST: [&str; 8] = ["toolchain", "languages", "cli", "bus", "wasm", "log", "memory", "simulation"];
 /// Most tests wait, for disks, timers and child processes: two cores have time for four of each program.
 const THREADS: &str = "4";
 
@@ -84,6 +84,12 @@ pub(crate) const STEPS: &[Step] = &[
         is_side_by_side: true,
     },
     Step {
+        name: "prove",
+        what: "examples hold on a real bus",
+        commands: &[run(&["cargo", "run", "--locked", "--quiet", "--package", "xtask", "--", "prove", "--all"])],
+        is_side_by_side: true,
+    },
+    Step {
         name: "lint",
         what: "clippy has nothing to say, and documents are plain",
         commands: &[
@@ -101,12 +107,6 @@ pub(crate) const STEPS: &[Step] = &[
             line: &["cargo", "doc", "--locked", "--workspace", "--no-deps"],
             environment: &[("RUSTDOCFLAGS", "-D warnings")],
         }],
-        is_side_by_side: true,
-    },
-    Step {
-        name: "prove",
-        what: "examples hold on a real bus",
-        commands: &[run(&["cargo", "run", "--locked", "--quiet", "--package", "xtask", "--", "prove", "--all"])],
         is_side_by_side: true,
     },
 ];
