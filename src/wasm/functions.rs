@@ -2,8 +2,8 @@
 //! Python plugin nearly all functions are those of its runtime, which did not change.
 //!
 //! Compiled functions are as dangerous as compiled components, so they are in the same folder and have a MAC with the
-//! same key (see `cache`). One file has them all. Processes share it, such as `wattle test` and `wattle dev`: each locks
-//! it while it adds a function, and reads what others have added since.
+//! same key (see `cache`). One file has them all. Processes share it, such as `wattle test` and `wattle dev`: each
+//! locks it while it adds a function, and reads what others have added since.
 //!
 //! ```text
 //! functions    magic 16 | number 8, entries                 another number after each new beginning
