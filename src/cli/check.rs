@@ -46,7 +46,8 @@ pub enum CheckOutput {
 
 /// Runs the command: 0 if the topologies are fine, 78 if they are not, 2 if there are none to read.
 pub(super) fn run(args: &CheckArgs) -> Outcome {
-    let (mut out, mut notices) = (anstream::stdout().lock(), anstream::stderr().lock());
+    // Standard error is not locked: what is being compiled is said by another thread meanwhile.
+    let (mut out, mut notices) = (anstream::stdout().lock(), anstream::stderr());
     finish(write(args, &mut out, &mut notices))
 }
 

@@ -39,7 +39,8 @@ pub enum Format {
 
 /// Runs the command: 0, or as `check` does where there is nothing to draw.
 pub(super) fn run(args: &GraphArgs) -> Outcome {
-    let (mut out, mut notices) = (anstream::stdout().lock(), anstream::stderr().lock());
+    // Standard error is not locked: what is being compiled is said by another thread meanwhile.
+    let (mut out, mut notices) = (anstream::stdout().lock(), anstream::stderr());
     finish(write(args, &mut out, &mut notices))
 }
 

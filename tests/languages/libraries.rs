@@ -22,8 +22,16 @@ fn what_the_polyglot_example_says_of_itself_is_so() {
         let _alone = INSTALLING.lock().unwrap_or_else(PoisonError::into_inner);
         test.output().unwrap()
     };
-    let said = said(&output);
-    assert!(output.status.success() && said.contains("polyglot.test.yaml"), "{said}");
+    let tested = said(&output);
+    assert!(output.status.success() && tested.contains("polyglot.test.yaml"), "{tested}");
+
+    // Without compiled code it says what it compiles, while it checks.
+    let cache = tempfile::tempdir().unwrap();
+    let mut check = wattle();
+    check.current_dir(env!("CARGO_MANIFEST_DIR")).args(["check", "topologies/polyglot.yaml"]);
+    let output = check.env("XDG_CACHE_HOME", cache.path()).output().unwrap();
+    let checked = said(&output);
+    assert!(output.status.success() && checked.contains("compiling") && checked.contains("fraud"), "{checked}");
 }
 
 fn run(folder: &str, program: &str, arguments: &[&str]) {
