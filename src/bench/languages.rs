@@ -14,7 +14,7 @@ const PORT: &str = "greeted";
 
 /// The component of the handler that `wattle new` writes, in a language.
 #[derive(Debug, Clone)]
-pub struct Contestant {
+pub struct LanguageComponent {
     /// The name of its language, for messages.
     pub name: &'static str,
     pub wasm: PathBuf,
@@ -35,7 +35,7 @@ pub struct LanguageFigures {
     pub calls: Comparison,
 }
 
-struct Runner {
+struct StartedComponent {
     plugin: Plugin,
     size_bytes: u64,
     compile: Duration,
@@ -48,38 +48,38 @@ struct Runner {
 /// # Errors
 /// [`BenchError`]; a handler that fails, or that does not answer each event, cannot be measured.
 pub fn languages(
-    contestants: &[Contestant],
+    components: &[LanguageComponent],
     folder: &Path,
     events: usize,
     rounds: usize,
 ) -> Result<Vec<LanguageFigures>, BenchError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
     let input: Vec<CarriedEvent> = (0..events).map(visit).collect();
-    let mut runners = contestants
+    let mut started = components
         .iter()
-        .map(|contestant| start(contestant, &fresh(folder, "code")?))
+        .map(|component| start(component, &fresh(folder, "code")?))
         .collect::<Result<Vec<_>, BenchError>>()?;
     for _ in 0..rounds {
-        for (runner, contestant) in runners.iter_mut().zip(contestants) {
-            let (outputs, took) = runtime.block_on(call_all(&runner.plugin, &input))?;
+        for (running, component) in started.iter_mut().zip(components) {
+            let (outputs, took) = runtime.block_on(call_all(&running.plugin, &input))?;
             if outputs.len() != events {
-                let (name, answers) = (contestant.name, outputs.len());
+                let (name, answers) = (component.name, outputs.len());
                 return Err(BenchError::Unfit(format!("{name} gave {answers} answers to {events} events")));
             }
-            runner.us_per_event.push(took.as_secs_f64() * 1e6 / events as f64);
+            running.us_per_event.push(took.as_secs_f64() * 1e6 / events as f64);
         }
     }
-    let yardstick = runners.first().map(|first| first.us_per_event.clone()).unwrap_or_default();
-    let yardstick_is = contestants.first().map_or("", |first| first.name);
-    let figures = runners.into_iter().map(|runner| LanguageFigures {
-        size_bytes: runner.size_bytes,
-        compile: runner.compile,
-        cached_start: runner.cached_start,
-        memory_bytes: runner.plugin.memory_peak_bytes(),
+    let yardstick = started.first().map(|first| first.us_per_event.clone()).unwrap_or_default();
+    let yardstick_is = components.first().map_or("", |first| first.name);
+    let figures = started.into_iter().map(|running| LanguageFigures {
+        size_bytes: running.size_bytes,
+        compile: running.compile,
+        cached_start: running.cached_start,
+        memory_bytes: running.plugin.memory_peak_bytes(),
         calls: Comparison {
             unit: "us of processor per event",
             yardstick_is,
-            ours: runner.us_per_event,
+            ours: running.us_per_event,
             yardstick: yardstick.clone(),
         },
     });
@@ -93,18 +93,18 @@ fn visit(number: usize) -> CarriedEvent {
 }
 
 /// Starts a component with an empty cache of code, and again with the code of that start.
-fn start(contestant: &Contestant, code: &Path) -> Result<Runner, BenchError> {
-    let wasm = std::fs::read(&contestant.wasm)?;
+fn start(component: &LanguageComponent, code: &Path) -> Result<StartedComponent, BenchError> {
+    let wasm = std::fs::read(&component.wasm)?;
     let size_bytes = wasm.len() as u64;
-    let (_, compile) = register(contestant, wasm.clone(), code)?;
-    let (plugin, cached_start) = register(contestant, wasm, code)?;
-    Ok(Runner { plugin, size_bytes, compile, cached_start, us_per_event: Vec::new() })
+    let (_, compile) = register(component, wasm.clone(), code)?;
+    let (plugin, cached_start) = register(component, wasm, code)?;
+    Ok(StartedComponent { plugin, size_bytes, compile, cached_start, us_per_event: Vec::new() })
 }
 
-fn register(contestant: &Contestant, wasm: Vec<u8>, code: &Path) -> Result<(Plugin, Duration), BenchError> {
+fn register(component: &LanguageComponent, wasm: Vec<u8>, code: &Path) -> Result<(Plugin, Duration), BenchError> {
     let host = Host::new(HostOptions { cache_folder: Some(code.to_owned()), ..HostOptions::default() })?;
     let spec = PluginSpec {
-        subscriber: contestant.name.to_owned(),
+        subscriber: component.name.to_owned(),
         wasm,
         config: BTreeMap::from([("word".to_owned(), "Hello".to_owned())]),
         hidden: BTreeMap::new(),
@@ -112,6 +112,6 @@ fn register(contestant: &Contestant, wasm: Vec<u8>, code: &Path) -> Result<(Plug
         limits: Limits::default(),
     };
     let start = Instant::now();
-    let plugin = host.register(spec).map_err(|error| BenchError::Unfit(format!("{}: {error}", contestant.name)))?;
+    let plugin = host.register(spec).map_err(|error| BenchError::Unfit(format!("{}: {error}", component.name)))?;
     Ok((plugin, start.elapsed()))
 }

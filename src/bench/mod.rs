@@ -29,7 +29,7 @@ use crate::server;
 use crate::topology::{PathKind, Plan, Source, Surroundings, check};
 use crate::wasm::{HostError, Plugin};
 pub use handlers::handlers;
-pub use languages::{Contestant, LanguageFigures, languages};
+pub use languages::{LanguageComponent, LanguageFigures, languages};
 pub use latency::{Latency, latency};
 pub use memory::{Memory, memory};
 pub use peak::{Peak, peak};

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::args;
 use super::{Exit, Failure, Outcome, Output, components, say};
 use crate::bench::{
-    self, BenchError, Calls, Comparison, Contestant, LanguageFigures, Publish, Reload, Spread, Subject, median,
+    self, BenchError, Calls, Comparison, LanguageComponent, LanguageFigures, Publish, Reload, Spread, Subject, median,
 };
 use crate::deploy;
 use crate::toolchain::{BuildError, Language, NewPlugin, build_folder, create};
@@ -231,8 +231,8 @@ fn measure(
         }
         Benchmark::Languages => {
             let (built, missing) = build_languages(&args.data.join("languages"))?;
-            let contestants: Vec<Contestant> = built.iter().map(|(_, contestant)| contestant.clone()).collect();
-            let figures = bench::languages(&contestants, &args.data, LANGUAGES_EVENTS, rounds)?;
+            let components: Vec<LanguageComponent> = built.iter().map(|(_, component)| component.clone()).collect();
+            let figures = bench::languages(&components, &args.data, LANGUAGES_EVENTS, rounds)?;
             let measured: Vec<_> = built.iter().map(|(language, _)| *language).zip(&figures).collect();
             ("languages", languages_text(&measured, &missing), languages_json(&measured))
         }
@@ -243,7 +243,7 @@ fn measure(
 type MissingLanguages = Vec<(Language, String)>;
 
 /// Creates and builds the plugin of `wattle new` in each language; Rust, the yardstick, is the first.
-fn build_languages(folder: &Path) -> Result<(Vec<(Language, Contestant)>, MissingLanguages), Failure> {
+fn build_languages(folder: &Path) -> Result<(Vec<(Language, LanguageComponent)>, MissingLanguages), Failure> {
     let (mut built, mut missing) = (Vec::new(), Vec::new());
     if folder.exists() {
         std::fs::remove_dir_all(folder).map_err(BenchError::from)?;
@@ -255,7 +255,7 @@ fn build_languages(folder: &Path) -> Result<(Vec<(Language, Contestant)>, Missin
         let created = create(&plugin).map_err(Failure::failed)?;
         say(&format!("building the plugin in {}…", language.name()));
         match build_folder(&created.folder, &mut |_| {}) {
-            Ok(plugin) => built.push((language, Contestant { name: language.name(), wasm: plugin.wasm })),
+            Ok(plugin) => built.push((language, LanguageComponent { name: language.name(), wasm: plugin.wasm })),
             Err(error @ (BuildError::NoTool { .. } | BuildError::ToolVersion { .. })) if language != Language::Rust => {
                 missing.push((language, error.to_string()));
             }

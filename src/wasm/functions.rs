@@ -15,11 +15,14 @@
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
-use std::fs::{File, OpenOptions};
+use std::fs::{File, OpenOptions, TryLockError};
 use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use rustix::fs::OFlags;
 use wasmtime::CacheStore;
@@ -36,6 +39,9 @@ const FILE_BYTES_MAX: u64 = 512 << 20;
 const VALUE_BYTES_MAX: u32 = 64 << 20;
 const KEY_BYTES: usize = 32;
 const HEADER_BYTES: u64 = 32 + 32 + 4;
+/// To add one takes microseconds.
+const LOCK_PATIENCE: Duration = Duration::from_secs(1);
+const LOCK_PAUSE: Duration = Duration::from_micros(100);
 /// The magic and the number.
 const BEGIN_BYTES: usize = MAGIC.len() + 8;
 
@@ -47,6 +53,8 @@ pub(super) struct FunctionCache {
     file: File,
     secret: [u8; cache::KEY_BYTES],
     bytes_max: u64,
+    /// Whether the lock could not be had the last time: then it is not waited for.
+    is_stuck: AtomicBool,
     entries: Mutex<Entries>,
 }
 
@@ -92,11 +100,28 @@ impl FunctionCache {
         cache::check(&about, cache::WRITABLE_FOR_OTHERS)?;
         let mut entries = Entries::default();
         entries.refresh(&file)?;
-        Ok(Self { file, secret, bytes_max, entries: Mutex::new(entries) })
+        Ok(Self { file, secret, bytes_max, is_stuck: AtomicBool::new(false), entries: Mutex::new(entries) })
     }
 
     fn entries(&self) -> MutexGuard<'_, Entries> {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Locks the file. A process that is stopped while it has the lock holds up no other for long: the cache only saves
+    /// time.
+    fn lock(&self) -> io::Result<()> {
+        let patience = if self.is_stuck.load(Ordering::Relaxed) { Duration::ZERO } else { LOCK_PATIENCE };
+        let start = Instant::now();
+        let locked = loop {
+            match self.file.try_lock() {
+                Err(TryLockError::WouldBlock) if start.elapsed() < patience => thread::sleep(LOCK_PAUSE),
+                Err(TryLockError::WouldBlock) => break Err(io::Error::other("another process has the lock")),
+                Err(TryLockError::Error(error)) => break Err(error),
+                Ok(()) => break Ok(()),
+            }
+        };
+        self.is_stuck.store(locked.is_err(), Ordering::Relaxed);
+        locked
     }
 
     fn mac(&self, key: &[u8; KEY_BYTES], value: &[u8]) -> [u8; 32] {
@@ -130,7 +155,7 @@ impl FunctionCache {
         entry.extend_from_slice(&length.to_le_bytes());
         entry.extend_from_slice(value);
         let mut entries = self.entries();
-        self.file.lock()?;
+        self.lock()?;
         let added = entries.add(&self.file, key, &entry, self.bytes_max);
         self.file.unlock()?;
         added
@@ -287,6 +312,19 @@ mod tests {
         for cache in &caches {
             assert!((0..200).all(|number| cache.get(&key(number)).as_deref() == Some(&[number; 99][..])));
         }
+    }
+
+    #[test]
+    fn a_process_that_keeps_the_lock_holds_up_no_other_for_long() {
+        let folder = tempfile::tempdir().unwrap();
+        let cache = open(folder.path(), FILE_BYTES_MAX).unwrap();
+        let stopped = File::open(folder.path().join(FILE)).unwrap();
+        stopped.lock().unwrap();
+        assert!(!cache.insert(&key(1), b"one".to_vec()));
+        assert!(cache.is_stuck.load(Ordering::Relaxed), "the next one does not wait");
+        stopped.unlock().unwrap();
+        assert!(cache.insert(&key(1), b"one".to_vec()) && cache.get(&key(1)).is_some());
+        assert!(!cache.is_stuck.load(Ordering::Relaxed));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! What every source keeps to, and no formatter or lint can ask for: the width of lines with comments, docs that say
 //! more than the name does, nouns for types and one name for one type in a room, one style of modules, one order of
-//! derives.
+//! derives, and no lock of standard error that outlives a statement.
 //!
 //! Each rule has an allowance: as much as was there when the rule came. It may only shrink; with fewer than that the
 //! test passes and prints the new number.
@@ -85,6 +85,14 @@ fn too_wide(source: &Source) -> Vec<Fault> {
     let is_data = |line: &str| ["r\"", "r#\"", "r##\""].iter().any(|raw| line.contains(raw));
     let wide = source.text.lines().enumerate().filter(|(_, line)| line.chars().count() > COLUMNS_MAX && !is_data(line));
     wide.map(|(at, _)| source.fault(at, &fix)).collect()
+}
+
+/// A variable that keeps standard error locked: other threads that say something would wait for it, and this one
+/// perhaps for them.
+fn locks_standard_error(source: &Source) -> Vec<Fault> {
+    let locks = |line: &str| line.trim_start().starts_with("let ") && line.contains("stderr().lock()");
+    let lines = source.code().lines().enumerate().filter(|(_, line)| !source.is_test() && locks(line));
+    lines.map(|(at, _)| source.fault(at, "keeps standard error locked: write to `stderr()` itself")).collect()
 }
 
 /// A comment of one line that is an article and a noun.
@@ -214,6 +222,11 @@ fn all(rule: impl Fn(&Source) -> Vec<Fault>) -> Vec<Fault> {
 #[test]
 fn no_line_is_wider_than_the_screen() {
     assert_allowed("wide lines", &all(too_wide), WIDE);
+}
+
+#[test]
+fn nothing_keeps_standard_error_locked() {
+    assert_allowed("locks of standard error", &all(locks_standard_error), 0);
 }
 
 #[test]
