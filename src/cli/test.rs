@@ -280,7 +280,7 @@ fn read(args: &TestArgs) -> Result<Vec<Tests>, Failure> {
     let sources = match load_tests(&args.paths) {
         Ok(sources) => sources,
         Err(errors) => {
-            let code = refuse(&errors, &mut anstream::stderr().lock())?;
+            let code = refuse(&errors, &mut anstream::stderr())?;
             let exit = if code == Exit::Usage as u8 { Exit::Usage } else { Exit::BadConfiguration };
             return Err(Failure::silent(exit));
         }

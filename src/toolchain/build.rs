@@ -98,15 +98,18 @@ fn build_with_tools(
     progress: &mut dyn FnMut(&str),
 ) -> Result<BuiltPlugin, BuildError> {
     let results = results(folder, language)?;
-    // Taken first: what is saved during the build is built the next time.
+    if let Some(built) = results.kept(&results.sources()) {
+        return Ok(built);
+    }
+    let _locked = results.lock(progress)?;
+    // Taken before tools run, since what is saved during the build is built the next time; and after another process
+    // has built, since nothing is left to do then.
     let sources = results.sources();
     if let Some(built) = results.kept(&sources) {
         return Ok(built);
     }
     let declarations = manifest::declarations(folder, language)?;
-    let target = results.target();
-    std::fs::create_dir_all(&target).map_err(|source| BuildError::Io { path: target.clone(), source })?;
-    let declared = target.join(DECLARED);
+    let declared = results.target().join(DECLARED);
     let _ = std::fs::remove_file(&declared);
     let wit = contract(&results)?;
     let encoded = |core: Vec<u8>| {

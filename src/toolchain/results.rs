@@ -8,6 +8,8 @@
 //! Where both are as the digests say, no tool runs. Everything in the folder and in the SDK that it uses is a source,
 //! except what tools put there.
 
+use std::fs::{File, TryLockError};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -25,6 +27,8 @@ const RECIPE: u32 = 1;
 pub(super) const LIBRARY: &str = "wattle";
 /// The folder of what is built.
 const TARGET: &str = "target";
+/// Locked by the process that builds, below it.
+const LOCK: &str = ".wattle.lock";
 /// Files and folders of a plugin: with more it is none.
 const FILES_MAX: usize = 20_000;
 /// Of a larger file, its length and time say whether it is another.
@@ -85,6 +89,32 @@ impl Results {
         self.target().join(format!("{}.json", self.name))
     }
 
+    /// Makes the folder of results, and keeps other processes from building there for as long as what is returned is
+    /// held. Waits while one does: tools that install packages or write results into the same folder break each other.
+    /// Returns none where the file system has no locks.
+    ///
+    /// # Errors
+    /// When the folder cannot be made, or the file of the lock.
+    pub(super) fn lock(&self, progress: &mut dyn FnMut(&str)) -> Result<Option<File>, BuildError> {
+        let path = self.target().join(LOCK);
+        let failed = |source| BuildError::Io { path: path.clone(), source };
+        std::fs::create_dir_all(self.target()).map_err(failed)?;
+        let file = File::options().create(true).truncate(false).write(true).open(&path).map_err(failed)?;
+        let locked = match file.try_lock() {
+            Err(TryLockError::WouldBlock) => {
+                progress("waiting for another process that builds this folder");
+                file.lock()
+            }
+            Err(TryLockError::Error(error)) => Err(error),
+            Ok(()) => Ok(()),
+        };
+        match locked {
+            Ok(()) => Ok(Some(file)),
+            Err(error) if error.kind() == io::ErrorKind::Unsupported => Ok(None),
+            Err(error) => Err(failed(error)),
+        }
+    }
+
     /// The sources as they are now. Where there are too many files to read, no two answers are alike.
     pub(super) fn sources(&self) -> Digest {
         let (mut all, mut walk) = (blake3::Hasher::new(), Walk::default());
@@ -114,7 +144,6 @@ impl Results {
     pub(super) fn keep(&self, sources: &Digest, wasm: &[u8]) -> Result<BuiltPlugin, BuildError> {
         let path = self.wasm();
         let failed = |source| BuildError::Io { path: path.clone(), source };
-        std::fs::create_dir_all(self.target()).map_err(failed)?;
         // Renamed, so that a bus which watches it reads all of it.
         let aside = path.with_extension("wasm.new");
         std::fs::write(&aside, wasm).map_err(failed)?;

@@ -2,13 +2,12 @@
 
 use std::path::Path;
 use std::process::Command;
-use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
-use crate::common::process::wattle;
+use crate::common::process::{Process, wattle};
+use crate::common::trees::PATIENCE;
+use crate::probes::build;
 use crate::projects::{Project, is_tested, path, said};
-
-/// Packages of npm are installed into a folder by one test at a time.
-static INSTALLING: Mutex<()> = Mutex::new(());
 
 /// A tree with a language on each level.
 #[test]
@@ -18,10 +17,7 @@ fn what_the_polyglot_example_says_of_itself_is_so() {
     }
     let mut test = wattle();
     test.current_dir(env!("CARGO_MANIFEST_DIR")).args(["test", "topologies/polyglot.test.yaml"]).env("PATH", path());
-    let output = {
-        let _alone = INSTALLING.lock().unwrap_or_else(PoisonError::into_inner);
-        test.output().unwrap()
-    };
+    let output = test.output().unwrap();
     let tested = said(&output);
     assert!(output.status.success() && tested.contains("polyglot.test.yaml"), "{tested}");
 
@@ -29,9 +25,14 @@ fn what_the_polyglot_example_says_of_itself_is_so() {
     let cache = tempfile::tempdir().unwrap();
     let mut check = wattle();
     check.current_dir(env!("CARGO_MANIFEST_DIR")).args(["check", "topologies/polyglot.yaml"]);
-    let output = check.env("XDG_CACHE_HOME", cache.path()).output().unwrap();
-    let checked = said(&output);
-    assert!(output.status.success() && checked.contains("compiling") && checked.contains("fraud"), "{checked}");
+    let mut check = Process::spawn(check.env("XDG_CACHE_HOME", cache.path())).unwrap();
+    let begin = Instant::now();
+    while check.is_running() {
+        assert!(begin.elapsed() < 5 * PATIENCE, "it does not end:\n{}", check.said());
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let (status, checked) = check.end();
+    assert!(status.success() && checked.contains("compiling") && checked.contains("fraud"), "{checked}");
 }
 
 fn run(folder: &str, program: &str, arguments: &[&str]) {
@@ -51,13 +52,8 @@ fn typescript() {
         return;
     }
     for folder in ["sdk/typescript/probe", "plugins/pricing"] {
-        let lock = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder).join("node_modules/.package-lock.json");
-        {
-            let _alone = INSTALLING.lock().unwrap_or_else(PoisonError::into_inner);
-            if !lock.is_file() {
-                run(folder, "npm", &["ci", "--no-audit", "--no-fund"]);
-            }
-        }
+        // It installs the packages, and other tests build the same folders meanwhile.
+        build(folder);
         run(folder, "npm", &["run", "check"]);
         run(folder, "npm", &["test"]);
     }

@@ -34,18 +34,21 @@ pub(crate) fn probes() -> Vec<Probe> {
     static PROBES: OnceLock<Vec<Probe>> = OnceLock::new();
     let build = || {
         let others = FOLDERS.iter().filter(|(language, _)| is_tested(language));
-        let others = others.map(|(language, folder)| Probe { language, wasm: build(Path::new(folder)) });
+        let others = others.map(|(language, folder)| {
+            build(folder);
+            Probe { language, wasm: Path::new(env!("CARGO_MANIFEST_DIR")).join(folder).join("target/probe.wasm") }
+        });
         let reference = Probe { language: REFERENCE, wasm: guest_path("probe") };
         [reference].into_iter().chain(others).collect()
     };
     PROBES.get_or_init(build).clone()
 }
 
-fn build(folder: &Path) -> PathBuf {
+/// Builds a folder of this repository.
+pub(crate) fn build(folder: &str) {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
     let built = wattle().arg("build").arg(&folder).env("PATH", path()).output().unwrap();
     assert!(built.status.success(), "{}: {}", folder.display(), said(&built));
-    folder.join("target/probe.wasm")
 }
 
 /// An event as a line of CloudEvents JSON.

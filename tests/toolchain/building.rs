@@ -1,9 +1,10 @@
 //! From a new project to a change that runs, with the tools of each language.
 
-use std::fs;
+use std::fs::{self, File};
 
 use wattle::api::Digest;
 
+use crate::common::process::Process;
 use crate::developing::what_is_saved_runs_soon;
 use crate::projects::{LANGUAGES, Project, is_tested, said};
 
@@ -66,6 +67,25 @@ fn what_does_not_compile_says_so_and_changes_nothing(project: &Project) {
     let name = handler.file_name().unwrap().to_str().unwrap();
     assert!(said.contains("does not build") && said.contains(name), "{said}");
     assert!(fs::read(project.component()).unwrap() == component);
+}
+
+/// Such as `wattle dev` and `wattle test`. Which of them comes first is up to this test, which has the lock itself.
+#[test]
+fn of_two_processes_that_build_a_folder_one_waits_for_the_other() {
+    if !is_tested("c") {
+        return;
+    }
+    let project = Project::new("c");
+    let target = project.folder.join("target");
+    fs::create_dir(&target).unwrap();
+    let first = File::create(target.join(".wattle.lock")).unwrap();
+    first.lock().unwrap();
+    let mut second = Process::spawn(&mut project.wattle(&["build"])).unwrap();
+    second.find(|line| line.contains("waiting for another process").then_some(())).expect("it says what it waits for");
+    assert!(second.is_running() && !project.component().exists());
+    drop(first);
+    let (status, said) = second.end();
+    assert!(status.success() && project.component().exists(), "{said}");
 }
 
 #[test]
