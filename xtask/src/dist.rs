@@ -11,7 +11,7 @@ use std::process::{Command, ExitCode};
 
 use serde_json::{Value, json};
 
-use super::prove::{Outcome, cargo_in};
+use super::prove::{Outcome, PROGRAM, cargo_in};
 
 struct Target {
     name: &'static str,
@@ -89,7 +89,7 @@ fn archive(target: &Target) -> Outcome<PathBuf> {
         copy(&root().join(file), &folder.join(file))?;
     }
     // The program of this machine writes both: that of the target may not run here.
-    cargo_in(&root(), &["build", "--locked", "--bin", "wattle", "--example", "man"])?;
+    cargo_in(&root(), PROGRAM)?;
     run(Command::new(root().join("target/debug/examples/man")).arg(folder.join("man")))?;
     for shell in SHELLS {
         let printed = Command::new(root().join("target/debug/wattle")).args(["completions", shell]).output();

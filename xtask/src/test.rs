@@ -104,7 +104,8 @@ pub(crate) const STEPS: &[Step] = &[
         what: "the documentation builds without a warning",
         commands: &[Run {
             folder: ".",
-            line: &["cargo", "doc", "--locked", "--workspace", "--no-deps"],
+            // With examples, dependencies have the features that clippy has checked them with.
+            line: &["cargo", "doc", "--locked", "--workspace", "--no-deps", "--lib", "--bins", "--examples"],
             environment: &[("RUSTDOCFLAGS", "-D warnings")],
         }],
         is_side_by_side: true,

@@ -134,12 +134,16 @@ fn in_folder_with(name: &str, program: &Path, run: impl FnOnce(&Given) -> Outcom
     line
 }
 
+/// Builds the program, and manual pages beside it: with an example, dependencies have the features that they have for
+/// tests, and what was compiled for those is not compiled again.
+pub(crate) const PROGRAM: &[&str] = &["build", "--locked", "--bin", "wattle", "--example", "man"];
+
 /// Builds the example plugins and the bus. Where that is.
 fn build() -> Outcome<PathBuf> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let plugins = ["build", "--locked", "--release", "--target", "wasm32-wasip2", "--target-dir", "target"];
     cargo_in(&root.join("plugins"), &plugins)?;
-    cargo_in(&root, &["build", "--locked", "--bin", "wattle"])?;
+    cargo_in(&root, PROGRAM)?;
     // this program is built by the same cargo into the same folder
     let here = std::env::current_exe().map_err(|error| error.to_string())?;
     let program = here.with_file_name(format!("wattle{}", std::env::consts::EXE_SUFFIX));
