@@ -40,4 +40,5 @@ mod subscribers;
 mod tailing;
 mod terminal;
 mod testing;
+mod upgrading;
 mod uploading;

@@ -412,6 +412,28 @@ async fn an_upgrade_that_renames_keys_changes_nothing_that_runs() {
     assert!(!store.has_seen(said, false), "the former names are something else to say from then on");
 }
 
+/// The record of a bus of that time, whose topology was changed while it ran. `tests/cli/upgrading.rs` starts it.
+#[test]
+fn the_files_of_a_start_with_keys_renamed_are_those_of_a_start_before() {
+    let archive = fixture("data-old-keys.tar.gz");
+    let unpacked = |name: &str| {
+        let output = std::process::Command::new("tar").arg("-xzOf").arg(&archive).arg(name).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        output.stdout
+    };
+    let disk = MemoryDisk::default();
+    for name in ["topology", "values"] {
+        put(&disk, name, &unpacked(&format!("data/plugins/{name}")));
+    }
+    let store = Store::open(disk, Arc::new(SystemClock)).unwrap();
+    let former = String::from_utf8(unpacked("pay.yaml")).unwrap();
+    let files = |text: &str| files_of(&[Source { path: "pay.yaml".into(), text: with_keys_of_now(text) }], &USUAL);
+    let (plan, _) = store.applied_since(&files(&former)).expect("they say what they said");
+    assert!(plan.topics.iter().any(|topic| topic.name == "sums"), "{plan:?}");
+    assert!(plan.subscribers.iter().any(|subscriber| subscriber.retry_queue.max_events == 500), "{plan:?}");
+    assert_eq!(store.applied_since(&files(&former.replace("max: 1000", "max: 999"))), None);
+}
+
 #[test]
 fn an_expression_that_was_taken_before_its_mistake_was_known_is_read_again() {
     let document = ONE.replace("in: { partitions: 1 }", "in: { partitions: 1, key: string(1/0) }");
