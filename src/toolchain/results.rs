@@ -144,6 +144,7 @@ impl Results {
     pub(super) fn keep(&self, sources: &Digest, wasm: &[u8]) -> Result<BuiltPlugin, BuildError> {
         let path = self.wasm();
         let failed = |source| BuildError::Io { path: path.clone(), source };
+        std::fs::create_dir_all(self.target()).map_err(failed)?;
         // Renamed, so that a bus which watches it reads all of it.
         let aside = path.with_extension("wasm.new");
         std::fs::write(&aside, wasm).map_err(failed)?;
