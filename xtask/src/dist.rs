@@ -15,7 +15,8 @@ use super::prove::{Outcome, PROGRAM, cargo_in};
 
 struct Target {
     name: &'static str,
-    /// Compiles the C code of dependencies, and links.
+    /// Compiles the C code of dependencies, and links where the program is not static: a static one is linked with what
+    /// Rust brings, since `musl-gcc` makes one of it that needs musl's loader.
     compiler: &'static str,
     /// The Debian package that has the compiler.
     package: &'static str,
@@ -70,10 +71,16 @@ fn archive(target: &Target) -> Outcome<PathBuf> {
     let of_cargo = name.to_uppercase().replace('-', "_");
     let mut cargo = Command::new("cargo");
     cargo.current_dir(root()).args(["build", "--locked", "--profile", "dist", "--bin", "wattle", "--target", name]);
-    cargo
-        .env(format!("CARGO_TARGET_{of_cargo}_LINKER"), compiler)
-        .env(format!("CC_{}", name.replace('-', "_")), compiler);
+    cargo.env(format!("CC_{}", name.replace('-', "_")), compiler);
+    let is_static = name.ends_with("musl");
+    if !is_static {
+        cargo.env(format!("CARGO_TARGET_{of_cargo}_LINKER"), compiler);
+    }
     run(&mut cargo)?;
+    let program = root().join("target").join(name).join("dist/wattle");
+    if is_static && needs_loader(&program)? {
+        return Err(format!("{} is not static: it needs a loader", program.display()));
+    }
     let metadata = metadata(name)?;
     let version = metadata.iter().find(|package| text(package, "name") == "wattle").map(|it| text(it, "version"));
     let title = format!("wattle-{}-{name}", version.unwrap_or_default());
@@ -84,7 +91,7 @@ fn archive(target: &Target) -> Outcome<PathBuf> {
     for part in ["completions", "man"] {
         fs::create_dir_all(folder.join(part)).map_err(|error| format!("{}: {error}", folder.display()))?;
     }
-    copy(&root().join("target").join(name).join("dist/wattle"), &folder.join("wattle"))?;
+    copy(&program, &folder.join("wattle"))?;
     for file in ["LICENSE", "README.md", "CHANGELOG.md"] {
         copy(&root().join(file), &folder.join(file))?;
     }
@@ -103,6 +110,16 @@ fn archive(target: &Target) -> Outcome<PathBuf> {
     let fixed = ["--sort=name", "--owner=0", "--group=0", "--numeric-owner", "--mtime=@0"];
     run(Command::new("tar").args(fixed).arg("-czf").arg(&archive).arg("-C").arg(output()).arg(&title))?;
     Ok(archive)
+}
+
+/// Whether the system needs another program to start this one.
+fn needs_loader(program: &Path) -> Outcome<bool> {
+    let printed = Command::new("readelf").args(["--program-headers", "--wide"]).arg(program).output();
+    let printed = printed.map_err(|error| format!("readelf: {error}; apt-get install binutils"))?;
+    match printed.status.success() {
+        true => Ok(String::from_utf8_lossy(&printed.stdout).contains("INTERP")),
+        false => Err(format!("readelf: {}", String::from_utf8_lossy(&printed.stderr))),
+    }
 }
 
 /// The packages that are in the program, by name and version.
