@@ -134,7 +134,7 @@ impl Bus {
         Ok(())
     }
 
-    /// Waits until some subscribers have handled everything, for as long as they get on.
+    /// Waits until some subscribers have handled everything, as long as their backlog shrinks.
     pub(super) fn settled(&self, names: &[&str]) -> Outcome<()> {
         let (mut least, mut since) = (u64::MAX, Instant::now());
         loop {

@@ -14,15 +14,16 @@ use super::{Given, Outcome};
 
 const TREE: &str = "three-semantics.yaml";
 const NAMES: [&str; 3] = ["semantics/most", "semantics/least", "semantics/exact"];
-/// The bus is killed as often.
+/// How often the bus is killed.
 pub(super) const KILLS: usize = 4;
-/// Each of them has handled as many since the start by then.
+/// The events that each subscriber has handled since its start when the bus is killed.
 const HANDLED: u64 = 300;
-/// Lines that the producer gives at once, and the pause after them. It goes on until the bus is killed.
+/// The producer's batch, in lines, and the pause between batches. It publishes until the bus is killed.
 const PACE: (usize, Duration) = (10, Duration::from_millis(3));
-/// More lines are not given before a kill: where looking at the status takes long, there would be too many to handle.
+/// Maximum of lines published before a kill. On a slow machine, on which a status takes seconds, the backlog would
+/// otherwise take minutes.
 const GIVEN_MAX: usize = 20_000;
-/// Whoever got no answer publishes again, from so many lines before.
+/// After a kill the producer repeats this number of lines, since it does not know which were stored.
 const AGAIN: usize = 200;
 
 /// What was given to a handler.
