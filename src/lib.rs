@@ -10,6 +10,7 @@
 
 #![cfg_attr(test, allow(clippy::disallowed_methods, reason = "tests of a module end with their tasks"))]
 
+pub mod access;
 pub mod api;
 pub mod app;
 pub mod bench;

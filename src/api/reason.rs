@@ -1,5 +1,13 @@
 //! The reasons of refusals, as `google.rpc.ErrorInfo` carries them. They are promises: programs act on them.
 
+/// The caller has not shown who it is, or what it has shown is not, or no longer, valid.
+pub const UNAUTHENTICATED: &str = "UNAUTHENTICATED";
+/// The caller does not have the right that the call needs.
+pub const FORBIDDEN: &str = "FORBIDDEN";
+/// The route does not exist.
+pub const UNKNOWN_ROUTE: &str = "UNKNOWN_ROUTE";
+/// The route exists, and does not take the method.
+pub const UNKNOWN_METHOD: &str = "UNKNOWN_METHOD";
 /// The topic does not exist.
 pub const UNKNOWN_TOPIC: &str = "UNKNOWN_TOPIC";
 /// The topic's short name is that of several.

@@ -27,6 +27,10 @@ pub struct Trace {
     pub found: usize,
     /// There may be more than what is shown: a limit of its size or of the search was reached.
     pub is_cut: bool,
+    /// Further events, in topics that the caller may not inspect.
+    pub hidden_events: usize,
+    /// Outcomes of the shown events at subscribers that the caller may not inspect.
+    pub hidden_handlings: usize,
 }
 
 /// An event of a trace.
@@ -105,17 +109,58 @@ pub enum TraceOutcome {
     DeadLetterDone,
 }
 
+impl Trace {
+    /// What of it somebody sees who may not see all topics and subscribers: of the rest only the numbers. `None` where
+    /// the event that was asked for is none of what may be seen.
+    pub fn restricted(self, topic: impl Fn(&str) -> bool, subscriber: impl Fn(&str) -> bool) -> Option<Self> {
+        let Self { events, found, is_cut, .. } = self;
+        let mut shown = Self { is_cut, ..Self::default() };
+        // The new place of each event, by its old one.
+        let mut places = Vec::with_capacity(events.len());
+        for mut event in events {
+            if !topic(&event.topic) {
+                shown.hidden_events += 1;
+                places.push(None);
+                continue;
+            }
+            if let Some(origin) = &mut event.origin {
+                origin.parent = origin.parent.and_then(|parent| *places.get(parent)?);
+                origin.subscriber = origin.subscriber.take().filter(|name| subscriber(name));
+            }
+            let all = event.handlings.len();
+            event.handlings.retain(|handling| subscriber(&handling.subscriber));
+            shown.hidden_handlings += all - event.handlings.len();
+            places.push(Some(shown.events.len()));
+            shown.events.push(event);
+        }
+        shown.found = (*places.get(found)?)?;
+        Some(shown)
+    }
+}
+
 impl From<Trace> for v1::TraceResponse {
     fn from(trace: Trace) -> Self {
-        let Trace { events, found, is_cut } = trace;
-        Self { events: events.into_iter().map(Into::into).collect(), found: index(found), is_cut }
+        let Trace { events, found, is_cut, hidden_events, hidden_handlings } = trace;
+        Self {
+            events: events.into_iter().map(Into::into).collect(),
+            found: index(found),
+            is_cut,
+            hidden_events: index(hidden_events),
+            hidden_handlings: index(hidden_handlings),
+        }
     }
 }
 
 impl From<v1::TraceResponse> for Trace {
     fn from(response: v1::TraceResponse) -> Self {
-        let v1::TraceResponse { events, found, is_cut } = response;
-        Self { events: events.into_iter().map(Into::into).collect(), found: found as usize, is_cut }
+        let v1::TraceResponse { events, found, is_cut, hidden_events, hidden_handlings } = response;
+        Self {
+            events: events.into_iter().map(Into::into).collect(),
+            found: found as usize,
+            is_cut,
+            hidden_events: hidden_events as usize,
+            hidden_handlings: hidden_handlings as usize,
+        }
     }
 }
 

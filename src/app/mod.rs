@@ -7,6 +7,7 @@
 
 pub mod capsules;
 pub mod cases;
+mod security;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -14,6 +15,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::runtime::{Builder, Runtime};
+use tokio::task::JoinHandle;
 
 use crate::api::Component;
 use crate::dispatch::{PrepareError, Tree};
@@ -27,7 +29,9 @@ use crate::deploy::{
     self, BeginError, Files, Reloader, Replacement, SecretFolders, StartTopology, Store, StoreError, StoreInspection,
     TopologyError,
 };
-use crate::effects::{Clock, DiskFolder, ReadOnlyFolder, SystemClock};
+use crate::effects::{self, Clock, DiskFolder, ReadOnlyFolder, SystemClock};
+use security::Security;
+pub use security::{Listening, SecurityError};
 
 /// The folder for versions of plugins in the data folder.
 const VERSIONS: &str = "plugins";
@@ -39,8 +43,8 @@ const RUNTIME_END: Duration = Duration::from_millis(500);
 /// Settings of the bus that are not in the topology.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// The address on which it listens.
-    pub listen: server::Options,
+    /// The address on which it listens, and the files that say who may come in.
+    pub listen: Listening,
     /// The data folder.
     pub data: PathBuf,
     /// When a publish is acknowledged.
@@ -81,6 +85,9 @@ pub enum StartError {
     /// An error of the service.
     #[error(transparent)]
     Server(#[from] server::StartError),
+    /// An error of the files of TLS and access.
+    #[error(transparent)]
+    Security(#[from] SecurityError),
     /// An error of the data folder.
     #[error(transparent)]
     Engine(#[from] EmbeddedError),
@@ -122,7 +129,7 @@ impl StartError {
                     | TopologyError::Prepare(PrepareError::Apply(ApplyError::Partitions { .. }))
             ),
             Self::Server(error) => matches!(error, server::StartError::Remote(_)),
-            Self::Nothing => true,
+            Self::Nothing | Self::Security(_) => true,
             Self::Engine(error) => matches!(error, EmbeddedError::NotOurs { .. } | EmbeddedError::Stranger { .. }),
             Self::Runtime(_) | Self::Host(_) | Self::Versions(_) | Self::Store(_) => false,
         }
@@ -159,6 +166,8 @@ pub struct RunningBus {
     service: Runtime,
     lanes: Runtime,
     server: Server,
+    /// Follows the files of TLS and access.
+    following: JoinHandle<()>,
     tree: Tree<EmbeddedEngine>,
     capsules: capsules::CapsuleWriter,
     reloader: Reloader<EmbeddedEngine, Host>,
@@ -226,6 +235,7 @@ pub struct OpenBus {
     service: Runtime,
     lanes: Runtime,
     port: Port,
+    security: Security,
     engine: EmbeddedEngine,
     clock: Arc<dyn Clock>,
     recovery: Recovery,
@@ -262,10 +272,11 @@ impl OpenBus {
         let (service, lanes) = (server::runtime().map_err(StartError::Runtime)?, runtime("lane")?);
         // The socket and the engine's watch belong to the service.
         let entered = service.enter();
-        let port = Port::take(&options.listen)?;
-        let opening = Instant::now();
         // One clock for all that the bus stores: an age is the difference of two of its readings.
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let security = Security::read(&options.listen, clock.clone())?;
+        let port = Port::take(&security.options())?;
+        let opening = Instant::now();
         let engine = EmbeddedEngine::open_by(&options.data, options.durability, clock.clone())?;
         remove_old_code(&options.data);
         let recovery = engine.recovery();
@@ -275,7 +286,7 @@ impl OpenBus {
         }
         let store = open_store(&options.data, &engine, &clock)?;
         drop(entered);
-        Ok(Self { service, lanes, port, engine, clock, recovery, store })
+        Ok(Self { service, lanes, port, security, engine, clock, recovery, store })
     }
 
     /// The topology that was applied last, with the component of each subscriber, in order.
@@ -299,7 +310,7 @@ impl OpenBus {
         options: &Options,
         progress: &(dyn Fn(Progress) + Sync),
     ) -> Result<RunningBus, StartError> {
-        let Self { service, lanes, port, engine, clock, recovery, mut store } = self;
+        let Self { service, lanes, port, security, engine, clock, recovery, mut store } = self;
         let entered = service.enter();
         let (cache_folder, keeps_functions) = (options.code_cache.clone(), options.keeps_functions);
         let mut host = HostOptions { cache_folder, keeps_functions, ..HostOptions::default() };
@@ -376,10 +387,11 @@ impl OpenBus {
             capsules.follow(reloader.forgotten(), move |name| remembering.remembers(name));
             let door: Arc<dyn server::Capsules> = Arc::new(capsules::CapsuleFolder { data: options.data.clone() });
             let server = Server::start_with(port, tree.clone(), Some(reloader.clone()), Some(door)).await?;
-            Ok::<_, StartError>((tree, capsules, reloader, server))
+            let following = effects::task(security.follow());
+            Ok::<_, StartError>((tree, capsules, reloader, server, following))
         });
-        let (tree, capsules, reloader, server) = started?;
-        Ok(RunningBus { service, lanes, server, tree, capsules, reloader, recovery })
+        let (tree, capsules, reloader, server, following) = started?;
+        Ok(RunningBus { service, lanes, server, following, tree, capsules, reloader, recovery })
     }
 }
 
@@ -413,7 +425,8 @@ impl RunningBus {
     /// their calls; everything that was accepted is made durable. Takes about `deadline` at most, unless the disk takes
     /// longer. Blocks.
     pub fn stop(self, deadline: Duration) -> StopResult {
-        let Self { service, lanes, server, tree, capsules, reloader, .. } = self;
+        let Self { service, lanes, server, following, tree, capsules, reloader, .. } = self;
+        following.abort();
         let stop = service.block_on(async {
             // Concurrently: neither callers nor versions use up the time of the lanes.
             let answering = server.stop(deadline);

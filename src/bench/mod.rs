@@ -152,7 +152,7 @@ fn client_runtime() -> io::Result<tokio::runtime::Runtime> {
 
 /// A free port on the loopback interface.
 fn loopback() -> server::Options {
-    server::Options { listen: (std::net::Ipv4Addr::LOCALHOST, 0).into(), insecure_allow_remote: false }
+    server::Options::open((std::net::Ipv4Addr::LOCALHOST, 0).into())
 }
 
 /// An environment in which every file exists.

@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use clap::builder::FalseyValueParser;
 
-use crate::app::Options;
+use crate::app::{Listening, Options};
 use crate::client::{Address, DEFAULT_PORT};
 use crate::deploy::SecretFolders;
 use crate::engine::embedded::Durability;
 use crate::model::units::{self, UnitError};
-use crate::server;
+use crate::server::ClientCertificates;
 use crate::wasm::HostOptions;
 
 /// The default address, for buses and clients.
@@ -29,8 +29,29 @@ pub(super) struct BusArgs {
     #[arg(long, env = "WATTLE_LISTEN", value_parser = listen, value_name = "HOST[:PORT]")]
     pub(super) listen: Option<SocketAddr>,
 
-    /// Listen on non-loopback addresses without TLS or authentication: anyone who can connect may use the whole API,
-    /// and read the secrets below --secrets through plugins of their own
+    /// Certificate chain of the bus, in PEM: connections are encrypted. The files of TLS and access are read again when
+    /// they change
+    #[arg(long, env = "WATTLE_TLS_CERT", value_name = "FILE", requires = "tls_key")]
+    pub(super) tls_cert: Option<PathBuf>,
+
+    /// Private key of the certificate, in PEM
+    #[arg(long, env = "WATTLE_TLS_KEY", value_name = "FILE", requires = "tls_cert")]
+    pub(super) tls_key: Option<PathBuf>,
+
+    /// Certificate authorities of clients, in PEM: a client certificate says who calls
+    #[arg(long, env = "WATTLE_TLS_CLIENT_CA", value_name = "FILE", requires = "tls_cert")]
+    pub(super) tls_client_ca: Option<PathBuf>,
+
+    /// Whether each client has to show a certificate
+    #[arg(long, env = "WATTLE_TLS_CLIENT_CERTIFICATES", value_enum, default_value_t, value_name = "WHETHER")]
+    pub(super) tls_client_certificates: WantedCertificates,
+
+    /// Access file: which callers may do what. What it does not allow is denied; without it, everything is allowed
+    #[arg(long, env = "WATTLE_ACCESS", value_name = "FILE")]
+    pub(super) access: Option<PathBuf>,
+
+    /// Listen on non-loopback addresses without TLS or without an access file: anyone who can connect may use the whole
+    /// API, and read the secrets below --secrets through plugins of their own
     #[arg(long, env = "WATTLE_INSECURE_ALLOW_REMOTE", value_parser = FalseyValueParser::new())]
     pub(super) insecure_allow_remote: bool,
 
@@ -55,16 +76,40 @@ pub(super) struct BusArgs {
     pub(super) drain_deadline: Duration,
 }
 
+/// Whether clients have to show certificates.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
+pub(super) enum WantedCertificates {
+    /// A client may show one
+    #[default]
+    Optional,
+    /// A client without one is not connected
+    Required,
+}
+
 impl BusArgs {
     /// Where to listen.
     pub(super) fn listen_or_default(&self) -> SocketAddr {
         self.listen.unwrap_or(SocketAddr::new(Ipv4Addr::LOCALHOST.into(), DEFAULT_PORT))
     }
 
+    fn listening(&self, address: SocketAddr) -> Listening {
+        let wanted = match self.tls_client_certificates {
+            WantedCertificates::Optional => ClientCertificates::Optional,
+            WantedCertificates::Required => ClientCertificates::Required,
+        };
+        Listening {
+            address,
+            insecure_allow_remote: self.insecure_allow_remote,
+            certificate: self.tls_cert.clone().zip(self.tls_key.clone()),
+            client_authorities: self.tls_client_ca.clone().map(|path| (path, wanted)),
+            access: self.access.clone(),
+        }
+    }
+
     /// The settings, with those that differ between commands.
     pub(super) fn options(&self, data: PathBuf, listen: SocketAddr) -> Options {
         Options {
-            listen: server::Options { listen, insecure_allow_remote: self.insecure_allow_remote },
+            listen: self.listening(listen),
             data,
             durability: self.durability,
             plugin_memory_bytes: self.plugin_memory,

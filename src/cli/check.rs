@@ -1,23 +1,25 @@
-//! `wattle check`: says everything that is wrong with topologies.
+//! `wattle check`: says everything that is wrong with topologies and access files.
 
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
 use super::components::{self, PluginWorld};
 use super::diagnostics::write_diagnostics;
-use super::load::{EXIT_BAD_CONFIGURATION, EXIT_OK, EXIT_USAGE, load, refuse};
+use super::load::{EXIT_BAD_CONFIGURATION, EXIT_OK, EXIT_USAGE, World, load, refuse};
 use super::{Exit, Failure, Outcome};
+use crate::access::{self, Access};
 use crate::topology::render::{self, Report};
-use crate::topology::{Plan, Source, check, show};
+use crate::topology::{Plan, Source, Surroundings, check, show};
 
-/// Validate topology files
+/// Validate topology files and access files
 ///
-/// Plugins that are built are checked too, as by a bus that is to run them.
+/// Plugins that are built are checked too, as by a bus that is to run them. Files that begin with `wattle: access/v1`
+/// are access files, each checked by itself with the keys that it names.
 #[derive(Debug, Clone, clap::Args)]
 pub struct CheckArgs {
-    /// Topology files or directories, checked together; `-` reads standard input
+    /// Topology files, checked together, access files, or directories of them; `-` reads standard input
     #[arg(required = true, value_name = "FILE|FOLDER")]
     pub paths: Vec<PathBuf>,
 
@@ -71,8 +73,21 @@ pub fn write(args: &CheckArgs, out: &mut dyn Write, notices: &mut dyn Write) -> 
         Ok(sources) => sources,
         Err(errors) => return refuse(&errors, notices),
     };
-    let (plan, diagnostics) = check(&sources, &PluginWorld::default().with_ports(&sources));
-    let plugins = plan.as_ref().map(|plan| components::misfits(&sources, plan)).unwrap_or_default();
+    let (access_files, topologies): (Vec<_>, Vec<_>) = sources.into_iter().partition(access::is_access_file);
+    let (plan, mut diagnostics) = match topologies.as_slice() {
+        [] => (None, Vec::new()),
+        some => check(some, &PluginWorld::default().with_ports(some)),
+    };
+    let plugins = plan.as_ref().map(|plan| components::misfits(&topologies, plan)).unwrap_or_default();
+    let mut rules = Vec::new();
+    for (number, source) in (topologies.len() as u32..).zip(&access_files) {
+        let (access, found) = access::check_numbered(number, source, &KeyFiles);
+        diagnostics.extend(found);
+        rules.extend(access.map(|access| good_access(source, &access)));
+    }
+    // Lines of the files are shown, and a token may be in them by mistake.
+    let shown = topologies.iter().cloned().chain(access_files.iter().map(|file| access::masked(file).into_owned()));
+    let sources: Vec<Source> = shown.collect();
     let bad = !plugins.is_empty() || diagnostics.iter().any(|diagnostic| args.deny_warnings || diagnostic.is_error());
     match args.output {
         CheckOutput::Json => {
@@ -85,10 +100,14 @@ pub fn write(args: &CheckArgs, out: &mut dyn Write, notices: &mut dyn Write) -> 
         CheckOutput::Text => {
             write_diagnostics(&sources, &diagnostics, notices)?;
             plugins.iter().try_for_each(|why| writeln!(notices, "error: {why}"))?;
-            if let Some(plan) = plan.filter(|_| !bad) {
-                match args.show {
-                    true => write!(out, "{}", show(&plan))?,
-                    false => writeln!(out, "{}", good(&sources, &plan))?,
+            if !bad {
+                match (plan, args.show) {
+                    (Some(plan), true) => write!(out, "{}", show(&plan))?,
+                    (Some(plan), false) => writeln!(out, "{}", good(&topologies, &plan))?,
+                    (None, _) => {}
+                }
+                if !args.show {
+                    rules.iter().try_for_each(|good| writeln!(out, "{good}"))?;
                 }
             }
         }
@@ -107,8 +126,25 @@ struct CheckResult {
     effective: Option<String>,
 }
 
+/// The keys of issuers, which access files name.
+struct KeyFiles;
+
+impl access::Files for KeyFiles {
+    fn text(&self, path: &Path, bytes_max: usize) -> Result<String, String> {
+        World.text(path, bytes_max)
+    }
+}
+
+fn count(count: usize, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
+}
+
+fn good_access(source: &Source, access: &Access) -> String {
+    let principals = count(access.principal_count(), "principal");
+    format!("{}: ok ({principals}, {})", source.path.display(), count(access.rule_count(), "rule"))
+}
+
 fn good(sources: &[Source], plan: &Plan) -> String {
-    let count = |count: usize, what: &str| format!("{count} {what}{}", if count == 1 { "" } else { "s" });
     let files = match sources {
         [only] => only.path.display().to_string(),
         many => count(many.len(), "file"),

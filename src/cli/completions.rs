@@ -11,9 +11,9 @@ use clap_complete::engine::{ArgValueCompleter, CompletionCandidate};
 use clap_complete::env::{Bash, Elvish, EnvCompleter, Fish, Powershell, Zsh};
 use clap_complete::{CompleteEnv, Shell};
 
-use super::{Failure, Outcome, args, block_on};
+use super::{Failure, Outcome, ServerArg, block_on};
 use crate::api::Snapshot;
-use crate::client::{Client, Patience};
+use crate::client::Patience;
 
 /// By which a call for completions is known.
 const VARIABLE: &str = "WATTLE_COMPLETE";
@@ -22,8 +22,8 @@ const WITHIN: Duration = Duration::from_millis(500);
 
 /// Print a shell completion script
 ///
-/// It completes commands, options, and names of topics and subscribers, which it gets from the bus at WATTLE_SERVER
-/// or --server.
+/// It completes commands, options, and names of topics and subscribers, which it gets from the bus that the line, the
+/// environment, or the current profile names.
 #[derive(Debug, Clone, clap::Args)]
 #[command(after_help = "Examples:
   echo 'source <(wattle completions bash)' >> ~/.bashrc
@@ -106,24 +106,12 @@ fn shown(names: &[&str], in_full: bool) -> Vec<String> {
 /// What the bus has.
 fn tree() -> Option<Snapshot> {
     let words: Vec<String> = std::env::args().collect();
-    let server =
-        server(&words).or_else(|| std::env::var("WATTLE_SERVER").ok()).unwrap_or(args::DEFAULT_LISTEN.to_owned());
+    let server = ServerArg::of_unfinished(&words)?;
     let asked = async {
-        let asked = async { Client::connect_with(&server, Patience::of(Some(WITHIN))).await?.status().await };
+        let asked = async { server.connect_for(Patience::of(Some(WITHIN))).await?.status().await };
         Ok(tokio::time::timeout(WITHIN, asked).await.ok().and_then(Result::ok))
     };
     block_on(asked).ok().flatten().map(|status| status.tree)
-}
-
-/// The bus that the line says which is being completed.
-fn server(words: &[String]) -> Option<String> {
-    let behind = |at: usize| words.get(at + 1).cloned();
-    let option = words.iter().enumerate().rev();
-    option
-        .filter_map(|(at, word)| {
-            word.strip_prefix("--server=").map(str::to_owned).or_else(|| (word == "--server").then(|| behind(at))?)
-        })
-        .next()
 }
 
 #[cfg(test)]
@@ -135,14 +123,5 @@ mod tests {
         let names = ["shop/orders", "shop/log", "other/log"];
         assert_eq!(shown(&names, false), ["orders", "shop/log", "other/log"]);
         assert_eq!(shown(&names, true), names);
-    }
-
-    #[test]
-    fn the_bus_is_the_one_that_the_line_names() {
-        let server = |line: &str| server(&line.split(' ').map(str::to_owned).collect::<Vec<_>>());
-        assert_eq!(server("wattle -- wattle tail --server a:1 or"), Some("a:1".to_owned()));
-        assert_eq!(server("wattle -- wattle tail --server=b or"), Some("b".to_owned()));
-        assert_eq!(server("wattle -- wattle tail or"), None);
-        assert_eq!(server("wattle -- wattle tail or --server"), None);
     }
 }

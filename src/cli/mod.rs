@@ -13,6 +13,7 @@ pub mod check;
 mod clock;
 mod completions;
 mod components;
+mod connection;
 mod dev;
 mod diagnostics;
 mod failed;
@@ -27,6 +28,7 @@ mod new;
 mod pending;
 mod plugin;
 mod pretty;
+mod profile;
 mod publish;
 mod reader;
 mod run;
@@ -39,6 +41,7 @@ mod status;
 mod table;
 mod tail;
 mod test;
+mod token;
 mod topics;
 mod trace;
 mod tree;
@@ -49,13 +52,13 @@ mod words;
 use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
-use std::time::Duration;
 
 use clap::error::{ContextKind, ContextValue};
 use clap::parser::ValueSource;
 use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use crate::client::{Client, ClientError, Patience, Refusal};
+use crate::client::{ClientError, Refusal};
+use connection::ServerArg;
 
 /// How a command ended, as its exit code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,6 +73,8 @@ pub enum Exit {
     Unknown = 4,
     /// The target was changed by another client since it was looked at. Nothing happened.
     Conflict = 5,
+    /// The bus does not know who calls, or does not allow it. Nothing happened.
+    Denied = 6,
     /// The configuration is wrong: `EX_CONFIG` of BSD's sysexits.
     BadConfiguration = 78,
     /// Interrupted twice: 128 + SIGINT.
@@ -143,17 +148,22 @@ impl Failure {
     }
 }
 
+/// How a caller says who it is.
+const CREDENTIALS: &str = "--token-file (or WATTLE_TOKEN), --client-cert and `wattle profile` say who calls";
+
 impl From<ClientError> for Failure {
     fn from(error: ClientError) -> Self {
         let exit = match &error {
-            ClientError::Address { .. } => Exit::Usage,
+            ClientError::Address { .. } | ClientError::Options { .. } => Exit::Usage,
             error if error.is_unreachable() => Exit::Unreachable,
+            error if error.is_denied() => Exit::Denied,
             error if error.is_conflict() => Exit::Conflict,
             error if !error.has_no_side_effects() => Exit::Unknown,
             _ => Exit::Failed,
         };
         let message = match exit {
             Exit::Unknown => format!("{error}; what was asked for may have happened or not"),
+            Exit::Denied if error.is_unauthenticated() => format!("{error}; {CREDENTIALS}"),
             _ => error.to_string(),
         };
         let refused = match error {
@@ -193,7 +203,7 @@ Run:
   run          Run the bus
   dev          Build and run topologies during development
 Topologies:
-  check        Validate topology files
+  check        Validate topology files and access files
   graph        Draw topologies
   schema       Print the JSON Schema of topology files
   plan         Preview the changes that `apply` would make
@@ -225,6 +235,8 @@ Subscribers:
   seek         Move a subscriber to another position
   state        Inspect, export, import and snapshot handler state
 Other:
+  profile      Manage connections to buses by name
+  token        Create tokens for callers
   bench        Run benchmarks with yardsticks
   completions  Print a shell completion script
   help         Show the help of a command
@@ -243,7 +255,7 @@ Other:
     after_help = "`wattle help COMMAND` or `wattle COMMAND --help` shows details and examples.
 
 Exit codes: 0 success, 1 failure, 2 wrong usage or an unreadable file, 3 bus unreachable, 4 outcome unknown, \
-5 conflict, 78 bad configuration. With `-o json`, errors are JSON on standard error as well."
+5 conflict, 6 not allowed, 78 bad configuration. With `-o json`, errors are JSON on standard error as well."
 )]
 struct Cli {
     #[command(subcommand)]
@@ -279,6 +291,8 @@ enum Command {
     Resume(moves::ResumeArgs),
     Seek(moves::SeekArgs),
     State(state::StateArgs),
+    Profile(profile::ProfileArgs),
+    Token(token::TokenArgs),
     Bench(bench::BenchArgs),
     Completions(completions::CompletionsArgs),
 }
@@ -324,6 +338,8 @@ pub fn main() -> ExitCode {
         Command::Resume(args) => moves::resume(&args),
         Command::Seek(args) => moves::seek(&args),
         Command::State(args) => state::run(&args),
+        Command::Profile(args) => profile::run(&args),
+        Command::Token(args) => token::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Completions(args) => completions::run(&args),
     };
@@ -428,50 +444,6 @@ struct SubscriberArgs {
     client: ClientArgs,
 }
 
-/// Where the bus is, and how long it is waited for: every command that talks to one has this, and no other way to it.
-#[derive(Debug, Clone, clap::Args)]
-struct ServerArg {
-    /// Address of the bus; the default port is 7411
-    #[arg(long, env = "WATTLE_SERVER", default_value = args::DEFAULT_LISTEN, value_name = "HOST[:PORT]")]
-    server: String,
-
-    /// Longest wait for an answer or progress of the bus, such as 10s; `none` or 0 waits without limit [default: 30s,
-    /// and 5m where it compiles plugins]
-    #[arg(long, env = "WATTLE_TIMEOUT", value_parser = timeout, value_name = "TIME")]
-    timeout: Option<Timeout>,
-}
-
-/// How long the bus is waited for; `None`: as long as it takes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Timeout(Option<Duration>);
-
-/// The default timeout, and the one where the bus compiles plugins.
-const TIMEOUT: Duration = Duration::from_secs(30);
-const TIMEOUT_COMPILING: Duration = Duration::from_secs(300);
-
-fn timeout(text: &str) -> Result<Timeout, String> {
-    match text {
-        "none" | "0" => Ok(Timeout(None)),
-        _ => {
-            let time = args::duration(text).map_err(|error| format!("{error}, or `none`"))?;
-            Ok(Timeout((time > Duration::ZERO).then_some(time)))
-        }
-    }
-}
-
-impl ServerArg {
-    fn patience(&self) -> Patience {
-        match self.timeout {
-            Some(Timeout(time)) => Patience::of(time),
-            None => Patience { compiling: Some(TIMEOUT_COMPILING), ..Patience::of(Some(TIMEOUT)) },
-        }
-    }
-
-    async fn connect(&self) -> Result<Client, ClientError> {
-        Client::connect_with(&self.server, self.patience()).await
-    }
-}
-
 /// Runs what a client command does.
 fn block_on<T>(future: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
@@ -495,18 +467,6 @@ mod tests {
             assert!(!wants(arguments), "{arguments:?}");
         }
         assert_eq!(["NotFound", "Failed"].map(upper_case), ["NOT_FOUND", "FAILED"]);
-    }
-
-    #[test]
-    fn a_timeout_has_a_unit_or_is_none() {
-        assert_eq!(timeout("10s"), Ok(Timeout(Some(Duration::from_secs(10)))));
-        assert_eq!(timeout("1m30s"), Ok(Timeout(Some(Duration::from_secs(90)))));
-        for none in ["none", "0", "0s"] {
-            assert_eq!(timeout(none), Ok(Timeout(None)), "{none}");
-        }
-        for wrong in ["", "5", "-1s", "5M", "forever"] {
-            assert!(timeout(wrong).unwrap_err().contains("`none`"), "{wrong:?}");
-        }
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! `wattle schema`: prints the JSON Schema of topology files and of test files.
+//! `wattle schema`: prints the JSON Schema of topology files, of test files, and of access files.
 
 use std::io::{self, Write};
 
@@ -12,6 +12,10 @@ pub struct SchemaArgs {
     /// Print the schema of test files instead
     #[arg(long)]
     pub tests: bool,
+
+    /// Print the schema of access files instead
+    #[arg(long, conflicts_with = "tests")]
+    pub access: bool,
 }
 
 /// Runs the command.
@@ -25,7 +29,11 @@ pub(super) fn run(args: &SchemaArgs) -> Outcome {
 ///
 /// Those of writing.
 pub fn write(args: &SchemaArgs, out: &mut dyn Write) -> io::Result<u8> {
-    let schema = if args.tests { crate::topology::cases::schema() } else { crate::topology::schema() };
+    let schema = match (args.tests, args.access) {
+        (_, true) => crate::access::schema(),
+        (true, false) => crate::topology::cases::schema(),
+        (false, false) => crate::topology::schema(),
+    };
     write!(out, "{schema}")?;
     Ok(EXIT_OK)
 }

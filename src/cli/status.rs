@@ -79,7 +79,7 @@ async fn watch(args: &StatusArgs, client: Client) -> Outcome {
     let mut ticks = tokio::time::interval(WATCH_EVERY);
     // a bus that answers late is not asked the more often for that
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let server = &args.server.server;
+    let server = args.server.address();
     let (mut client, mut is_away, mut last) = (Some(client), false, Vec::new());
     for is_first in std::iter::once(true).chain(std::iter::repeat(false)) {
         ticks.tick().await;
@@ -131,7 +131,7 @@ fn print(args: &StatusArgs, status: &BusStatus, drift: Option<&Changes>) -> Outc
     match args.output {
         Output::Json => writeln!(out, "{}", json(status, drift))?,
         Output::Text => {
-            for line in lines(&args.server.server, status, drift) {
+            for line in lines(args.server.address(), status, drift) {
                 writeln!(out, "{line}")?;
             }
         }

@@ -1,4 +1,4 @@
-//! Where a bus is: a host and a port, of which the port may be left out.
+//! Where a bus is: a host and a port, of which the port may be left out, and for clients whether it speaks TLS.
 
 use std::fmt;
 use std::net::Ipv6Addr;
@@ -46,16 +46,54 @@ fn port(text: &str) -> Result<u16, String> {
     text.parse().map_err(|_| format!("`{text}` is not a port, which is a number up to 65535"))
 }
 
+/// What is spoken at an address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scheme {
+    /// Plain text.
+    Http,
+    /// TLS.
+    Https,
+}
+
+/// The address of a bus as its clients write it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServerAddress {
+    /// `None` if it is left open.
+    pub scheme: Option<Scheme>,
+    pub address: Address,
+}
+
+impl FromStr for ServerAddress {
+    type Err = String;
+
+    /// An [`Address`]; `http://` or `https://` may stand before it.
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (scheme, rest) = match text.split_once("://") {
+            None => (None, text),
+            Some(("http", rest)) => (Some(Scheme::Http), rest),
+            Some(("https", rest)) => (Some(Scheme::Https), rest),
+            Some((scheme, _)) => return Err(format!("the scheme {scheme} is not spoken, only http and https are")),
+        };
+        let rest = if scheme.is_some() { rest.strip_suffix('/').unwrap_or(rest) } else { rest };
+        Ok(Self { scheme, address: Address::without_scheme(rest)? })
+    }
+}
+
 impl FromStr for Address {
     type Err = String;
 
     /// `HOST`, `HOST:PORT`, `[IPV6]:PORT`, or a number of IPv6 alone; `http://` may stand before it.
     fn from_str(text: &str) -> Result<Self, String> {
-        let rest = match text.split_once("://") {
-            None => text,
-            Some(("http", rest)) => rest.strip_suffix('/').unwrap_or(rest),
-            Some((scheme, _)) => return Err(format!("the scheme {scheme} is not spoken, only http is")),
-        };
+        let ServerAddress { scheme, address } = text.parse()?;
+        match scheme {
+            Some(Scheme::Https) => Err("only clients write https://; --tls-cert lets a bus speak TLS".to_owned()),
+            Some(Scheme::Http) | None => Ok(address),
+        }
+    }
+}
+
+impl Address {
+    fn without_scheme(rest: &str) -> Result<Self, String> {
         if let Some(rest) = rest.strip_prefix('[') {
             let (host, behind) = rest.split_once(']').ok_or("the bracket is not closed")?;
             if !is_ipv6(host) {
@@ -117,11 +155,29 @@ mod tests {
     }
 
     #[test]
+    fn clients_say_whether_the_bus_speaks_tls_or_leave_it_open() {
+        for (text, scheme, shown) in [
+            ("bus", None, "bus:7411"),
+            ("http://bus/", Some(Scheme::Http), "bus:7411"),
+            ("https://bus", Some(Scheme::Https), "bus:7411"),
+            ("https://[::1]:80/", Some(Scheme::Https), "[::1]:80"),
+        ] {
+            let server: ServerAddress = text.parse().unwrap();
+            assert_eq!((server.scheme, server.address.to_string().as_str()), (scheme, shown), "{text}");
+        }
+        for wrong in ["https://", "https:///", "bus/", "https://bus/path", "wss://bus", "https://u@bus"] {
+            assert!(wrong.parse::<ServerAddress>().is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
     fn what_is_no_address_is_said_to_be_none() {
         for (text, words) in [
             ("", "host is missing"),
             (":7411", "host is missing"),
-            ("https://localhost", "https"),
+            ("https://localhost", "--tls-cert"),
+            ("ftp://localhost", "ftp"),
+            ("http://http://localhost", "not a port"),
             ("localhost:", "not a port"),
             ("localhost:x", "not a port"),
             ("localhost:65536", "65535"),

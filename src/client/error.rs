@@ -6,7 +6,7 @@ use std::time::Duration;
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
-use super::line::Trouble;
+use super::trouble::Trouble;
 use crate::api::{ERROR_DOMAIN, reason};
 use crate::model::units::show_duration;
 
@@ -14,11 +14,30 @@ use crate::model::units::show_duration;
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum ClientError {
     /// The address makes no sense.
-    #[error("`{server}` is not the address of a bus: {why}; write it as host:port or host, such as 127.0.0.1:7411")]
+    #[error(
+        "`{server}` is not the address of a bus: {why}; write it as host:port or host, such as 127.0.0.1:7411, with \
+         https:// before it if the bus speaks TLS"
+    )]
     Address {
         /// The given text.
         server: String,
         /// Why it is invalid.
+        why: String,
+    },
+    /// What the client was given does not allow a connection. Nothing was sent.
+    #[error("cannot connect to {server}: {why}")]
+    Options {
+        /// The given address.
+        server: String,
+        /// What cannot be used, and what to do.
+        why: String,
+    },
+    /// The two sides do not agree on TLS, or one does not trust the other.
+    #[error("cannot connect to {server} securely: {why}")]
+    Tls {
+        /// Where it is.
+        server: String,
+        /// What happened, and what to do.
         why: String,
     },
     /// No process answers there.
@@ -92,6 +111,14 @@ impl ClientError {
         }
     }
 
+    /// What a failure to connect says.
+    pub(super) fn of_connect(server: &str, status: &Status) -> Self {
+        match status.source().and_then(|source| source.downcast_ref::<Trouble>()) {
+            Some(_) => Self::from_status(server, status),
+            None => Self::Unreachable { server: server.to_owned(), why: words(status) },
+        }
+    }
+
     /// What a status says.
     pub(super) fn from_status(server: &str, status: &Status) -> Self {
         let server_name = || server.to_owned();
@@ -102,20 +129,15 @@ impl ClientError {
             Some(Trouble::Stranger(stranger)) => {
                 return Self::NoBus { server: server_name(), why: stranger.to_string() };
             }
+            Some(Trouble::Tls(why)) => return Self::Tls { server: server_name(), why: why.clone() },
+            Some(Trouble::Options(why)) => return Self::Options { server: server_name(), why: why.clone() },
             None => {}
         }
         let details = status.get_error_details();
         let info = details.error_info().filter(|info| info.domain == ERROR_DOMAIN);
         // A bus gives its reasons with these.
-        let no_bus = match status.code() {
-            _ if info.is_some() => None,
-            Code::Unimplemented => {
-                Some("it speaks gRPC and does not know the called method, or it is of another release")
-            }
-            Code::Unauthenticated | Code::PermissionDenied => Some("it asks who this is, which no bus does"),
-            _ => None,
-        };
-        if let Some(why) = no_bus {
+        if info.is_none() && status.code() == Code::Unimplemented {
+            let why = "it speaks gRPC and does not know the called method, or it is of another release";
             return Self::NoBus { server: server_name(), why: why.to_owned() };
         }
         let from_the_network =
@@ -141,7 +163,7 @@ impl ClientError {
     /// Whether the same call may succeed later.
     pub fn is_retryable(&self) -> bool {
         match self {
-            Self::Address { .. } | Self::NoBus { .. } => false,
+            Self::Address { .. } | Self::Options { .. } | Self::Tls { .. } | Self::NoBus { .. } => false,
             Self::Unreachable { .. } | Self::Lost { .. } | Self::Silent { .. } => true,
             Self::Refused(refused) => {
                 matches!(refused.code, Code::Unavailable | Code::DeadlineExceeded) || refused.retry_after.is_some()
@@ -152,7 +174,11 @@ impl ClientError {
     /// Whether it is sure that nothing happened.
     pub fn has_no_side_effects(&self) -> bool {
         match self {
-            Self::Address { .. } | Self::Unreachable { .. } | Self::NoBus { .. } => true,
+            Self::Address { .. }
+            | Self::Options { .. }
+            | Self::Tls { .. }
+            | Self::Unreachable { .. }
+            | Self::NoBus { .. } => true,
             Self::Lost { is_read, .. } | Self::Silent { is_read, .. } => *is_read,
             Self::Refused(refused) => !refused.outcome_unknown,
         }
@@ -173,10 +199,20 @@ impl ClientError {
     /// Whether no bus was reached, so that nothing happened.
     pub fn is_unreachable(&self) -> bool {
         match self {
-            Self::Unreachable { .. } | Self::NoBus { .. } => true,
+            Self::Unreachable { .. } | Self::Tls { .. } | Self::NoBus { .. } => true,
             Self::Lost { is_read, .. } | Self::Silent { is_read, .. } => *is_read,
-            Self::Address { .. } | Self::Refused(_) => false,
+            Self::Address { .. } | Self::Options { .. } | Self::Refused(_) => false,
         }
+    }
+
+    /// Whether the caller may not do that, or the bus does not know who calls. Nothing happened.
+    pub fn is_denied(&self) -> bool {
+        matches!(self, Self::Refused(Refusal { code: Code::Unauthenticated | Code::PermissionDenied, .. }))
+    }
+
+    /// Whether the bus does not know who calls, or no longer accepts that.
+    pub fn is_unauthenticated(&self) -> bool {
+        matches!(self, Self::Refused(Refusal { code: Code::Unauthenticated, .. }))
     }
 }
 

@@ -1,8 +1,9 @@
-//! What every call of a client passes: how long it may take without a sign of the bus, and whether what answers is a
-//! bus.
+//! What every call of a client passes: who calls, how long it may take without a sign of the bus, and whether what
+//! answers is a bus.
 //!
 //! ```text
-//!   a call ──> Line ──> Channel ──> Wire ──> TCP
+//!   a call ──> Line ──> Channel ──> Wire ──> TCP, or TLS over it
+//!              │ it gets the token                │ another side that cannot be trusted
 //!              │ no answer and no progress for too long: Silent
 //!              │ an answer that is not gRPC: a stranger
 //!                                   └ the first bytes are not those of HTTP/2: a stranger
@@ -12,25 +13,22 @@
 //! it takes says so ([`NoTimeout`]), and one for which the bus compiles says that ([`CompileRequest`]); nothing else
 //! can leave this out.
 
-use crate::model::units::show_duration;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
-use std::{fmt, io};
 
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
-use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep};
 use tonic::body::Body;
 use tonic::codegen::{BoxFuture, Service, http};
 use tonic::transport::{Channel, Endpoint};
-use tonic::{Code, Request, Status};
+use tonic::{Request, Status};
 
-use super::address::Address;
+use super::secret::Token;
+use super::trouble::{Finding, Stranger, Trouble};
+use super::wire::{Connector, Target};
 
 /// How long a bus may take without an answer or progress; `None`: as long as it takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,196 +73,22 @@ pub(super) fn marked<T>(mark: impl Clone + Send + Sync + 'static, message: T) ->
     request
 }
 
-/// Why a call failed of which the bus said nothing.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Trouble {
-    /// Nothing came for so long.
-    Silent(Duration),
-    /// What answers is no bus.
-    Stranger(Stranger),
-}
-
-impl fmt::Display for Trouble {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Silent(time) => write!(f, "nothing came for {}", show_duration(*time)),
-            Self::Stranger(stranger) => write!(f, "{stranger}"),
-        }
-    }
-}
-
-impl std::error::Error for Trouble {}
-
-impl Trouble {
-    pub(super) fn status(self) -> Status {
-        let code = match self {
-            Self::Silent(_) => Code::DeadlineExceeded,
-            Self::Stranger(_) => Code::Unavailable,
-        };
-        let mut status = Status::new(code, self.to_string());
-        status.set_source(Arc::new(self));
-        status
-    }
-}
-
-/// What answers, where that is no bus.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub(super) enum Stranger {
-    /// A server of web pages.
-    #[error("it speaks HTTP and not gRPC")]
-    Http,
-    /// A server that wants to be spoken to in TLS.
-    #[error("it speaks TLS, which the bus does not")]
-    Tls,
-    /// Anything else.
-    #[error("it speaks something else than HTTP/2")]
-    Other,
-}
-
-/// The bytes of the head of a frame of HTTP/2: three of its length, one of its kind, one of flags, four of its stream.
-const FRAME_HEAD_BYTES: usize = 9;
-/// The kind that a server has to begin with.
-const SETTINGS: u8 = 4;
-
-/// What the first bytes from a server say of it: nothing yet, that it speaks HTTP/2, or that it is a stranger.
-fn judge(head: &[u8]) -> Option<Result<(), Stranger>> {
-    match head {
-        [] => None,
-        // Of TLS: an alert, or a handshake.
-        [0x15 | 0x16, ..] => Some(Err(Stranger::Tls)),
-        [b'H', ..] => Some(Err(Stranger::Http)),
-        // No server has settings of 64 KiB.
-        [first, ..] if *first > 0 => Some(Err(Stranger::Other)),
-        [0, _, _, kind, ..] if *kind != SETTINGS => Some(Err(Stranger::Other)),
-        [0, _, _, _, _, 0, 0, 0, 0, ..] => Some(Ok(())),
-        _ if head.len() < FRAME_HEAD_BYTES => None,
-        _ => Some(Err(Stranger::Other)),
-    }
-}
-
-/// The kind of server by its first bytes, of the latest connection.
-type SharedStranger = Arc<Mutex<Option<Stranger>>>;
-
-/// A connection whose first bytes are looked at. It fails where they are those of a stranger.
-struct Wire {
-    stream: TcpStream,
-    /// As long as it is not known who that is.
-    head: Option<Vec<u8>>,
-    found: SharedStranger,
-}
-
-impl AsyncRead for Wire {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let before = buffer.filled().len();
-        ready!(Pin::new(&mut self.stream).poll_read(cx, buffer))?;
-        let Some(head) = &mut self.head else { return Poll::Ready(Ok(())) };
-        head.extend(buffer.filled().iter().skip(before).take(FRAME_HEAD_BYTES - head.len()));
-        match judge(head) {
-            None => {}
-            Some(Ok(())) => self.head = None,
-            Some(Err(stranger)) => {
-                *self.found.lock().unwrap_or_else(PoisonError::into_inner) = Some(stranger);
-                return Poll::Ready(Err(io::Error::other(stranger)));
-            }
-        }
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl AsyncWrite for Wire {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, bytes)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, bytes)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-}
-
-/// Connects to the first of a host's addresses that takes it. Each has its share of the time, so that one that swallows
-/// everything keeps nobody from the next.
-async fn reach(address: &Address, within: Duration) -> io::Result<TcpStream> {
-    let end = Instant::now() + within;
-    let late = || io::Error::new(io::ErrorKind::TimedOut, format!("it took more than {}", show_duration(within)));
-    let found = tokio::time::timeout_at(end, tokio::net::lookup_host((address.host(), address.port()))).await;
-    let addresses: Vec<_> = found.map_err(|_| late())??.collect();
-    let mut failed = io::Error::new(io::ErrorKind::NotFound, "the name stands for no address");
-    for (index, to) in addresses.iter().enumerate() {
-        let share = end.saturating_duration_since(Instant::now()) / u32::try_from(addresses.len() - index).unwrap_or(1);
-        failed = match tokio::time::timeout(share, TcpStream::connect(to)).await {
-            Ok(Ok(stream)) => {
-                stream.set_nodelay(true)?;
-                return Ok(stream);
-            }
-            Ok(Err(error)) => error,
-            Err(_) => late(),
-        };
-    }
-    Err(failed)
-}
-
-/// Makes connections.
-#[derive(Clone)]
-struct Connector {
-    address: Address,
-    within: Duration,
-    found: SharedStranger,
-}
-
-impl Service<http::Uri> for Connector {
-    type Response = TokioIo<Wire>;
-    type Error = io::Error;
-    type Future = BoxFuture<TokioIo<Wire>, io::Error>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, _: http::Uri) -> Self::Future {
-        let Self { address, within, found } = self.clone();
-        Box::pin(async move {
-            let stream = reach(&address, within).await?;
-            *found.lock().unwrap_or_else(PoisonError::into_inner) = None;
-            Ok(TokioIo::new(Wire { stream, head: Some(Vec::new()), found }))
-        })
-    }
-}
-
 /// The way of all calls to the bus.
 #[derive(Debug, Clone)]
 pub(super) struct Line {
     channel: Channel,
     patience: Patience,
-    found: SharedStranger,
+    target: Arc<Target>,
+    finding: Finding,
 }
 
 impl Line {
-    /// Connects; takes no longer than `within`.
-    pub(super) async fn connect(
-        endpoint: &Endpoint,
-        address: Address,
-        within: Duration,
-        patience: Patience,
-    ) -> Result<Self, tonic::transport::Error> {
-        let found = SharedStranger::default();
-        let connector = Connector { address, within, found: found.clone() };
-        Ok(Self { channel: endpoint.connect_with_connector(connector).await?, patience, found })
+    /// Connects. A failure without a [`Trouble`] is one of the network.
+    pub(super) async fn connect(endpoint: &Endpoint, target: Target, patience: Patience) -> Result<Self, Status> {
+        let (target, finding) = (Arc::new(target), Finding::default());
+        let connector = Connector { target: target.clone(), finding: finding.clone() };
+        let channel = endpoint.connect_with_connector(connector).await.map_err(|error| failed(&finding, error))?;
+        Ok(Self { channel, patience, target, finding })
     }
 
     /// How long a request may go without an answer or progress.
@@ -290,25 +114,28 @@ impl Service<http::Request<Body>> for Line {
     type Future = BoxFuture<http::Response<Answer>, Status>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Status>> {
-        let found = &self.found;
-        self.channel.poll_ready(cx).map_err(|error| failed(found, error))
+        let finding = &self.finding;
+        self.channel.poll_ready(cx).map_err(|error| failed(finding, error))
     }
 
-    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
-        let (patience, found, taken) = (self.patience_with(&request), self.found.clone(), LastReadTime::default());
+    fn call(&mut self, mut request: http::Request<Body>) -> Self::Future {
+        let (patience, finding, taken) = (self.patience_with(&request), self.finding.clone(), LastReadTime::default());
+        if let Some(token) = self.target.token.as_ref().and_then(Token::header) {
+            request.headers_mut().insert(http::header::AUTHORIZATION, token);
+        }
         let request = request.map(|body| Body::new(TimedBody { body, taken: taken.clone() }));
         let answer = self.channel.call(request);
         Box::pin(async move {
-            let answer = unless_silent(answer, patience, &taken).await?.map_err(|error| failed(&found, error))?;
+            let answer = unless_silent(answer, patience, &taken).await?.map_err(|error| failed(&finding, error))?;
             check_grpc(&answer).map_err(Trouble::status)?;
             Ok(answer.map(|body| Answer { body, silence: patience.map(Silence::new) }))
         })
     }
 }
 
-fn failed(found: &SharedStranger, error: impl Into<tonic::codegen::StdError>) -> Status {
-    match *found.lock().unwrap_or_else(PoisonError::into_inner) {
-        Some(stranger) => Trouble::Stranger(stranger).status(),
+fn failed(finding: &Finding, error: impl Into<tonic::codegen::StdError>) -> Status {
+    match finding.get() {
+        Some(trouble) => trouble.status(),
         None => Status::from_error(error.into()),
     }
 }
@@ -422,28 +249,6 @@ mod tests {
     use http_body::Body as _;
 
     use super::*;
-
-    #[test]
-    fn the_first_bytes_of_a_server_tell_strangers_from_a_bus() {
-        let settings = [0, 0, 18, SETTINGS, 0, 0, 0, 0, 0, 1];
-        for count in 1..FRAME_HEAD_BYTES {
-            assert_eq!(judge(&settings[..count]), None, "{count}");
-        }
-        assert_eq!(judge(&settings[..FRAME_HEAD_BYTES]), Some(Ok(())));
-        assert_eq!(judge(&settings), Some(Ok(())));
-        for (said, stranger) in [
-            (&b"HTTP/1.1 400 Bad Request\r\n"[..], Stranger::Http),
-            (b"\x15\x03\x01\x00\x02\x02\x46", Stranger::Tls),
-            (b"\x15", Stranger::Tls),
-            (b"SSH-2.0-OpenSSH_9.9\r\n", Stranger::Other),
-            (b"-ERR unknown command\r\n", Stranger::Other),
-            (b"\x4a\0\0\0\x0a8.4.0", Stranger::Other),
-            (b"\0\0\0\0", Stranger::Other),
-            (b"\0\0\x12\x04\0\0\0\0\x01", Stranger::Other),
-        ] {
-            assert_eq!(judge(said), Some(Err(stranger)), "{said:?}");
-        }
-    }
 
     fn silent(status: &Status) -> bool {
         use std::error::Error;

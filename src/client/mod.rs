@@ -1,7 +1,8 @@
 //! A typed client of the service.
 //!
 //! Promises: events go out and come in as the bytes that they are; every failure says whether it may be tried again and
-//! whether anything has happened. Nothing is published twice by this client on its own account.
+//! whether anything has happened. Nothing is published twice by this client on its own account. A bus that speaks TLS
+//! is verified, and a token is sent in plain text only to this machine.
 //! Must not know: the engine, the tree; types of the contract stay behind its door.
 
 mod address;
@@ -12,9 +13,15 @@ mod pending;
 mod plugins;
 mod publishing;
 mod reading;
+mod secret;
 mod shadow;
 mod subscribers;
+#[cfg(test)]
+mod tests;
+mod tls;
 mod topologies;
+mod trouble;
+mod wire;
 
 use std::time::Duration;
 
@@ -34,7 +41,7 @@ use crate::api::v1::topology_service_client::TopologyServiceClient;
 use crate::api::{AddressedEvent, Numbering, PublishReceipt, Snapshot, Storage, TopicStatus, Trace, TraceQuery};
 use crate::limits;
 
-pub use address::{Address, DEFAULT_PORT};
+pub use address::{Address, DEFAULT_PORT, Scheme, ServerAddress};
 pub use capsules::{CapsuleInfo, CapsuleInfos};
 pub use error::{ClientError, Refusal};
 use line::Line;
@@ -42,7 +49,10 @@ pub use line::Patience;
 pub use pending::Pending;
 pub use publishing::{Publishing, Window};
 pub use reading::{Position, ReadRequest, Reading, ReceivedEvent, Start};
+pub use secret::{Secret, Token};
 pub use subscribers::{FailedEvents, Listing, Part, Source, StateOfKey, States};
+pub use tls::{CertificateFiles, TlsOptions};
+use wire::Target;
 
 /// How long a connection may take.
 const CONNECT_WITHIN: Duration = Duration::from_secs(5);
@@ -53,6 +63,34 @@ const FRAME_BYTES: u32 = 256 << 10;
 /// Silence after which the bus is asked whether it is there, and how long it may take to answer.
 const KEEPALIVE_AFTER: Duration = Duration::from_secs(20);
 const KEEPALIVE_WITHIN: Duration = Duration::from_secs(10);
+
+/// How a client connects. By default it waits for each answer as long as that takes, and shows nothing of itself.
+#[derive(Debug, Clone, Default)]
+pub struct ConnectOptions {
+    /// How long it waits for answers.
+    pub patience: Patience,
+    /// How it uses TLS. What is given here turns TLS on for an address that leaves it open.
+    pub tls: TlsOptions,
+    /// What it sends with each request to say who it is.
+    pub token: Option<Token>,
+}
+
+impl ConnectOptions {
+    /// What an address and these options mean together: TLS, or `None` for plain text.
+    ///
+    /// # Errors
+    /// Words, if they contradict each other.
+    pub fn tls_for(&self, server: &ServerAddress) -> Result<Option<TlsOptions>, String> {
+        match server.scheme {
+            Some(Scheme::Http) if self.tls.is_given() => Err(format!(
+                "http:// is plain text, and --tls-ca and --client-cert are for TLS: write https://{}",
+                server.address
+            )),
+            Some(Scheme::Https) => Ok(Some(self.tls.clone())),
+            Some(Scheme::Http) | None => Ok(Some(self.tls.clone()).filter(TlsOptions::is_given)),
+        }
+    }
+}
 
 /// A connection to a bus. Cheap to clone; clones share it.
 #[derive(Debug, Clone)]
@@ -85,33 +123,41 @@ pub struct BusStatus {
 }
 
 impl Client {
-    /// Connects to the bus at `server`, an [`Address`], and waits for each of its answers as long as that takes.
+    /// Connects to the bus at `server`, a [`ServerAddress`], and waits for each of its answers as long as that takes.
     ///
     /// # Errors
-    /// [`ClientError::Address`], [`ClientError::Unreachable`].
+    /// As of [`Self::connect_with`].
     pub async fn connect(server: &str) -> Result<Self, ClientError> {
-        Self::connect_with(server, Patience::default()).await
+        Self::connect_with(server, ConnectOptions::default()).await
     }
 
-    /// Connects to the bus at `server`, and waits for none of its answers for longer than `patience` without progress.
+    /// Connects to the bus at `server`, a [`ServerAddress`], in the way that the options say.
     ///
     /// # Errors
-    /// [`ClientError::Address`], [`ClientError::Unreachable`].
-    pub async fn connect_with(server: &str, patience: Patience) -> Result<Self, ClientError> {
-        let address: Address = server.parse().map_err(|why| ClientError::Address { server: server.to_owned(), why })?;
-        let server = address.to_string();
+    /// [`ClientError::Address`], [`ClientError::Options`], [`ClientError::Tls`], [`ClientError::NoBus`],
+    /// [`ClientError::Unreachable`].
+    pub async fn connect_with(server: &str, options: ConnectOptions) -> Result<Self, ClientError> {
+        let parsed = server.parse().map_err(|why| ClientError::Address { server: server.to_owned(), why });
+        let address: ServerAddress = parsed?;
+        let tls = options.tls_for(&address).map_err(|why| ClientError::Options { server: server.to_owned(), why })?;
+        let ConnectOptions { patience, token, .. } = options;
+        let address = address.address;
+        let scheme = if tls.is_some() { "https" } else { "http" };
         // The zone of an address is for this machine only and is never sent.
-        let endpoint = Endpoint::from_shared(format!("http://{server}")).unwrap_or(Endpoint::from_static("http://bus"));
-        let endpoint = endpoint
+        let uri = Endpoint::from_shared(format!("{scheme}://{address}"))
+            .or_else(|_| Endpoint::from_shared(format!("{scheme}://bus")));
+        let endpoint = uri
+            .unwrap_or(Endpoint::from_static("http://bus"))
             .initial_stream_window_size(STREAM_WINDOW_BYTES)
             .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
             .max_frame_size(FRAME_BYTES)
             .http2_keep_alive_interval(KEEPALIVE_AFTER)
             .keep_alive_timeout(KEEPALIVE_WITHIN);
+        let server = if tls.is_some() { format!("https://{address}") } else { address.to_string() };
         let within = patience.usual.map_or(CONNECT_WITHIN, |time| time.min(CONNECT_WITHIN));
-        let channel = Line::connect(&endpoint, address, within, patience)
+        let channel = Line::connect(&endpoint, Target { address, within, tls, token }, patience)
             .await
-            .map_err(|error| ClientError::Unreachable { server: server.clone(), why: error::words(&error) })?;
+            .map_err(|status| ClientError::of_connect(&server, &status))?;
         Ok(Self {
             server,
             patience,

@@ -48,6 +48,7 @@ pub use ops::topic::Topic;
 pub use ops::trace::{self, TraceError};
 pub use ops::versions::{CurrentVersions, Versions};
 pub use ops::{shadow, snapshots};
+pub use rules::audit::TOPIC as AUDIT_TOPIC;
 pub use rules::delay::DelayRefusal;
 pub use rules::guards::StateUnknown;
 pub use rules::names::{NameError, NameKind};

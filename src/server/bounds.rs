@@ -11,10 +11,24 @@ pub(super) const CONNECTIONS_MAX: usize = 1024;
 pub(super) const BACKLOG: u32 = 1024;
 /// Calls at once on one connection.
 pub(super) const STREAMS_PER_CONNECTION_MAX: u32 = 256;
-/// How long a client may take to say that it speaks HTTP/2.
+/// How long a TLS handshake may take.
+pub(super) const HANDSHAKE_WITHIN: Duration = Duration::from_secs(10);
+/// How long a client may take to say what it speaks, and to end the head of its first request of HTTP/1.
 pub(super) const PREFACE_WITHIN: Duration = Duration::from_secs(10);
-/// Bytes of HTTP/2's preface and of the head of the frame behind it.
-pub(super) const PREFACE_BYTES: usize = 24 + 9;
+/// The preface of HTTP/2.
+pub(super) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// Bytes of the preface and of the head of the frame after it.
+pub(super) const PREFACE_BYTES: usize = PREFACE.len() + 9;
+/// How long the head of a further request of HTTP/1 may take from its first byte.
+pub(super) const HEAD_WITHIN: Duration = Duration::from_secs(10);
+/// How long a connection of HTTP/1 may be idle between requests.
+pub(super) const IDLE_WITHIN: Duration = Duration::from_secs(75);
+/// Headers of one request of HTTP/1.
+pub(super) const HEADERS_MAX: usize = 100;
+/// Bytes of the head of a request of HTTP/1 (others: [`HEADER_BYTES`]), and of its body that are read ahead.
+pub(super) const HEAD_BUFFER_BYTES: usize = 32 << 10;
+/// How often open streams are judged again at the least, so that expired credentials end them.
+pub(super) const JUDGED_EVERY: Duration = Duration::from_secs(2);
 /// How long accepting pauses after a failure, such as having no file descriptors left.
 pub(super) const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 

@@ -1,31 +1,39 @@
-//! The service: gRPC on one port.
+//! The service: gRPC and HTTP on one port.
 //!
 //! Promises: bad input gets the right code and harms no other caller; every connection, stream and reader is bounded;
-//! health says NOT_SERVING before anything is refused; [`Server::stop`] answers what was admitted.
+//! nobody does what the rules of access do not allow; health says NOT_SERVING before anything is refused;
+//! [`Server::stop`] answers what was admitted.
 //!
 //! ```floors
-//! grpc
-//! listener room
-//! refusal
-//! calls
+//! grpc http
+//! audit room
+//! auth
+//! refusal listener
+//! calls tls
 //! bounds
 //! ```
 //!
 //! | module | content |
 //! |---|---|
 //! | `grpc` | the services, and how a refusal is a status |
-//! | `listener` `bounds` `calls` `room` | what one connection, one call, one caller may take, whatever it speaks |
+//! | `http` | the routes, and how a refusal is a problem document |
+//! | `auth` `audit` | who calls, whether that caller may, and the record of it |
+//! | `listener` `tls` `bounds` `calls` `room` | what one connection, one call, one caller may take, whatever it speaks |
 //! | `refusal` | errors as refusals, in no protocol's terms |
 //!
 //! Relies on: the engine for what durable means, [`crate::dispatch::Publisher`] for what an event must be.
 //! Must not know: files, signals, how the tree is put together, how plugins run.
 
+mod audit;
+mod auth;
 mod bounds;
 mod calls;
 mod grpc;
+mod http;
 mod listener;
 mod refusal;
 mod room;
+mod tls;
 
 use std::io;
 use std::net::SocketAddr;
@@ -43,10 +51,13 @@ use tonic_health::server::HealthReporter;
 use crate::deploy::{Compile, Reloader};
 use crate::dispatch::Tree;
 use crate::effects;
-use crate::engine::{Engine, Health};
+use crate::engine::{Engine, Health, StopReason};
 use crate::wasm::Host;
+pub use auth::Gate;
 use calls::Calls;
 pub use grpc::capsule::{CapsulePage, Capsules, FileReader};
+use listener::{Listener, Peer, Serve};
+pub use tls::{ClientCertificates, Tls, TlsError, TlsTexts};
 
 /// A runtime for a service. It has a thread for every two processors: a request takes it a few tens of microseconds,
 /// less than two of its threads would spend to wake each other for it, and the lanes need the processors more.
@@ -59,13 +70,28 @@ pub fn runtime() -> io::Result<Runtime> {
     Builder::new_multi_thread().worker_threads(threads).thread_name("service").enable_all().build()
 }
 
-/// Where to listen.
-#[derive(Debug, Clone)]
+/// Where to listen, and who may come in.
+#[derive(Clone)]
 pub struct Options {
     /// Address and port; port 0 takes a free one.
     pub listen: SocketAddr,
-    /// Listen on non-loopback addresses, although there is neither encryption nor authentication.
+    /// Listen on non-loopback addresses also without encryption or without rules of access.
     pub insecure_allow_remote: bool,
+    /// Encrypts connections; without it they are in plain text.
+    pub tls: Option<Tls>,
+    /// What callers may do.
+    pub gate: Gate,
+}
+
+impl Options {
+    /// In plain text, and everybody who can connect may do everything.
+    pub fn open(listen: SocketAddr) -> Self {
+        Self { listen, insecure_allow_remote: false, tls: None, gate: Gate::open() }
+    }
+
+    fn is_safe(&self) -> bool {
+        self.listen.ip().is_loopback() || self.insecure_allow_remote || self.tls.is_some() && self.gate.has_rules()
+    }
 }
 
 /// An address that is taken but does not answer yet: connections wait until [`Server::start`].
@@ -74,7 +100,7 @@ pub struct Options {
 /// socket that is only bound keeps no other from being bound to the same address (`SO_REUSEADDR`).
 pub struct Port {
     listener: TcpListener,
-    listen: SocketAddr,
+    options: Options,
 }
 
 impl Port {
@@ -84,7 +110,7 @@ impl Port {
     /// [`StartError::Remote`], [`StartError::Bind`].
     pub fn take(options: &Options) -> Result<Self, StartError> {
         let listen = options.listen;
-        if !listen.ip().is_loopback() && !options.insecure_allow_remote {
+        if !options.is_safe() {
             return Err(StartError::Remote(listen));
         }
         let listener = || {
@@ -94,7 +120,8 @@ impl Port {
             socket.bind(listen)?;
             socket.listen(bounds::BACKLOG)
         };
-        Ok(Self { listener: listener().map_err(|source| StartError::Bind { listen, source })?, listen })
+        let listener = listener().map_err(|source| StartError::Bind { listen, source })?;
+        Ok(Self { listener, options: options.clone() })
     }
 }
 
@@ -103,11 +130,10 @@ impl Port {
 pub enum StartError {
     /// The address can be reached from other machines.
     #[error(
-        "refusing to listen on {0}: other machines can reach it, and there is neither encryption nor authentication \
-         yet; \
-         listen on 127.0.0.1, or say --insecure-allow-remote if everybody who can reach it may do all that this bus \
-         can: publish, read, run plugins \
-         of their own, and have them told what is in the files below its folders of secrets (--secrets)"
+        "refusing to listen on {0}: other machines can reach it, and that needs encryption (--tls-cert, --tls-key) and \
+         rules of access (--access); listen on 127.0.0.1, or pass --insecure-allow-remote if everybody who can reach \
+         it may do everything: publish, read, run plugins, and let these read the files below the folders of secrets \
+         (--secrets)"
     )]
     Remote(SocketAddr),
     /// The address cannot be listened on.
@@ -136,7 +162,7 @@ pub struct Server {
     closing: CancellationToken,
     calls: Calls,
     cut: CancellationToken,
-    serving: JoinHandle<Result<(), tonic::transport::Error>>,
+    serving: JoinHandle<()>,
     watching: JoinHandle<()>,
 }
 
@@ -198,7 +224,7 @@ impl Server {
         reloader: Option<Reloader<E, C>>,
         capsules: Option<Arc<dyn Capsules>>,
     ) -> Result<Self, StartError> {
-        let Port { listener, listen } = port;
+        let Port { listener, options: Options { listen, tls, gate, .. } } = port;
         let address = listener.local_addr().map_err(|source| StartError::Bind { listen, source })?;
 
         let (closing, cut, calls) = (CancellationToken::new(), CancellationToken::new(), Calls::default());
@@ -207,11 +233,22 @@ impl Server {
         let are_ready = tree.has_all_plugins();
         report_plugins(&health, are_ready).await;
         let watching = effects::task(watch(tree.clone(), health.clone(), are_ready));
+        let is_ready = {
+            let (health, closing) = (tree.engine().health(), closing.clone());
+            move || match *health.borrow() {
+                Health::Serving if closing.is_cancelled() => http::Readiness::Stopping,
+                Health::Serving => http::Readiness::Ready,
+                Health::Stopped(StopReason::Closed) => http::Readiness::Stopping,
+                Health::Stopped(StopReason::Poisoned(_)) => http::Readiness::Failed,
+            }
+        };
 
         let services = grpc::Services { tree, reloader, capsules, closing: closing.clone(), calls: calls.clone() };
-        let router = services.added_to(grpc::transport().add_service(health_service))?;
-        let incoming = listener::Incoming::new(listener, cut.clone());
-        let serving = effects::task(router.serve_with_incoming_shutdown(incoming, closing.clone().cancelled_owned()));
+        let grpc = services.routes(health_service)?;
+        let http = http::Http::new(is_ready);
+        let service = Router(Arc::new(Routes { grpc, http, gate }));
+        let listener = Listener { listener, tls, service, closing: closing.clone(), cut: cut.clone() };
+        let serving = effects::task(listener.run());
         Ok(Self { address, health, closing, calls, cut, serving, watching })
     }
 
@@ -244,3 +281,33 @@ impl Server {
         answered
     }
 }
+
+/// Each request to the API that it speaks.
+#[derive(Clone)]
+struct Router(Arc<Routes>);
+
+struct Routes {
+    grpc: grpc::Grpc,
+    http: http::Http,
+    gate: Gate,
+}
+
+impl Serve for Router {
+    fn answer(
+        self,
+        peer: Arc<Peer>,
+        request: ::http::Request<hyper::body::Incoming>,
+    ) -> impl Future<Output = ::http::Response<tonic::body::Body>> + Send + 'static {
+        let routes = self.0;
+        async move {
+            let kind = request.headers().get(::http::header::CONTENT_TYPE);
+            match kind.is_some_and(|kind| kind.as_bytes().starts_with(GRPC_CONTENT_TYPE)) {
+                true => routes.grpc.answer(&routes.gate, &peer, request).await,
+                false => routes.http.answer(&routes.gate, &peer, request).await,
+            }
+        }
+    }
+}
+
+/// How the content type of all gRPC begins.
+const GRPC_CONTENT_TYPE: &[u8] = b"application/grpc";

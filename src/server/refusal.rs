@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use crate::access::{Identity, Resource, Unauthenticated, Verb};
 use crate::api::reason;
 use crate::deploy::{CompareError, PluginError, ReloadError, StoreError, TopologyError};
 use crate::dispatch::publish::{EventRefusal, NumberingRefusal};
@@ -30,6 +31,10 @@ pub(super) enum Class {
     Precondition,
     /// A quota or a resource is used up.
     Exhausted,
+    /// The caller has not shown who it is, or not so that it can be believed.
+    Unauthenticated,
+    /// The caller may not do that.
+    Forbidden,
     /// Another change came first: look again, then repeat.
     Conflict,
     /// The bus does not serve this at the moment.
@@ -147,6 +152,9 @@ pub(super) fn publish(error: &PublishError) -> Refusal {
         PublishError::NotARoot { topic, parent } => {
             let metadata = [("topic", topic.clone()), ("parent", parent.clone())];
             Refusal::with(Class::Precondition, reason::NOT_A_ROOT, error, metadata)
+        }
+        PublishError::Internal { topic } => {
+            Refusal::with(Class::Precondition, reason::NOT_A_ROOT, error, [("topic", topic.clone())])
         }
         PublishError::Diverted { topic, from } => {
             let metadata = [("topic", topic.clone()), ("diverted_from", from.clone())];
@@ -424,6 +432,50 @@ pub(super) fn topology(error: &TopologyError) -> Refusal {
         }
         TopologyError::Closed => stopped(&StopReason::Closed),
     }
+}
+
+/// There is no such route.
+pub(super) fn unknown_route() -> Refusal {
+    Refusal::new(Class::NotFound, reason::UNKNOWN_ROUTE, &"the bus has no such route")
+}
+
+/// The route takes other methods.
+pub(super) fn unknown_method() -> Refusal {
+    Refusal::new(Class::Invalid, reason::UNKNOWN_METHOD, &"the route does not take this method")
+}
+
+/// A request has come past the judge: a fault of the bus.
+pub(super) fn unjudged() -> Refusal {
+    Refusal::new(Class::Internal, reason::FORBIDDEN, &"nobody has judged this request, which is a fault of the bus")
+}
+
+/// Credentials that are not those of anybody.
+pub(super) fn unauthenticated(error: &Unauthenticated) -> Refusal {
+    Refusal::new(Class::Unauthenticated, reason::UNAUTHENTICATED, error)
+}
+
+/// The caller has shown nothing, and somebody has to be known.
+pub(super) fn anonymous() -> Refusal {
+    let words = "the bus has to know who calls: send a token (`authorization: Bearer …`) or show a client certificate";
+    Refusal::new(Class::Unauthenticated, reason::UNAUTHENTICATED, &words)
+}
+
+/// The caller may not do that; `None`: not to anything.
+pub(super) fn forbidden(who: &Identity, verb: Verb, what: Option<Resource<'_>>) -> Refusal {
+    if who.is_anonymous() {
+        return anonymous();
+    }
+    let (words, name) = match what {
+        Some(Resource::Topic(name)) => (format!("{verb} for topic `{name}`"), Some(name)),
+        Some(Resource::Subscriber(name)) => (format!("{verb} for subscriber `{name}`"), Some(name)),
+        Some(Resource::Namespace(name)) => (format!("{verb} for all of namespace `{name}`"), Some(name)),
+        Some(Resource::Bus) => (format!("{verb} for the bus as a whole"), None),
+        None => (format!("{verb} for anything"), None),
+    };
+    let words = format!("`{}` does not have the right {words}: a rule of the access file has to give it", who.name());
+    let mut refusal = Refusal::with(Class::Forbidden, reason::FORBIDDEN, &words, [("verb", verb.to_string())]);
+    refusal.metadata.extend(name.map(|name| ("resource", name.to_owned())));
+    refusal
 }
 
 /// A field of a request that makes no sense.

@@ -90,6 +90,9 @@ pub(crate) fn resolve(
     if problems.any_error() { None } else { plan(&namespaces, &shapes) }
 }
 
+/// The namespace of the bus's own topics.
+const RESERVED_NAMESPACE: &str = "wattle";
+
 /// Puts the declarations of files together by namespace.
 fn gather(
     files: &[File],
@@ -104,6 +107,11 @@ fn gather(
         match name {
             Some((name, span)) => {
                 let namespace = named.entry(name.clone()).or_default();
+                if name == RESERVED_NAMESPACE && namespace.name.is_none() {
+                    let message = format!("the namespace `{name}` is reserved for topics of the bus");
+                    let reserved = Diagnostic::error(Code::BadValue, span, "reserved", message);
+                    problems.push(reserved.help("choose another name"));
+                }
                 namespace.name.get_or_insert((name, span));
                 declare(namespace, topology, shared, problems);
             }

@@ -41,7 +41,7 @@ macro_rules! inline_schema {
     };
 }
 
-pub(super) use inline_schema;
+pub(crate) use inline_schema;
 
 /// Any text that is not empty.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -12,6 +12,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod access;
 mod dispatch;
 mod reload;
 mod service;

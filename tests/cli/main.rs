@@ -29,6 +29,7 @@ mod kill;
 mod log;
 mod logging;
 mod plugins;
+mod profiles;
 mod scopes;
 mod shadow;
 mod silence;

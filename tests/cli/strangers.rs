@@ -34,7 +34,10 @@ async fn other_grpc() -> String {
 }
 
 fn check(ran: &Ran, address: &str, words: &str) {
-    let said = format!("what answers at {address} is no Wattle bus");
+    let said = match words {
+        "TLS" => format!("write https://{address}"),
+        _ => format!("what answers at {address} is no Wattle bus"),
+    };
     assert!(ran.notices.contains(&said) && ran.notices.contains(words), "{ran:?}");
     assert!(ran.code == Some(3) && ran.notices.lines().count() == 1, "{ran:?}");
 }

@@ -18,6 +18,8 @@ pub fn wattle() -> Command {
 pub fn program(path: &Path) -> Command {
     let mut command = Command::new(path);
     command.env("XDG_CACHE_HOME", concat!(env!("CARGO_TARGET_TMPDIR"), "/cache"));
+    // Nobody has profiles there.
+    command.env("XDG_CONFIG_HOME", concat!(env!("CARGO_TARGET_TMPDIR"), "/no-config"));
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("WATTLE_") || name == "RUST_LOG" {
             command.env_remove(name);

@@ -86,9 +86,9 @@ impl CapsuleFolder {
 }
 
 impl Capsules for CapsuleFolder {
-    fn list(&self, subscriber: Option<&str>, behind: &str, count: usize) -> io::Result<CapsulePage> {
+    fn list(&self, is_wanted: &dyn Fn(&str) -> bool, behind: &str, count: usize) -> io::Result<CapsulePage> {
         let all = self.all()?.into_iter();
-        let wanted = all.filter(|found| subscriber.is_none_or(|name| name == found.subscriber));
+        let wanted = all.filter(|found| is_wanted(&found.subscriber));
         let (mut shown, mut bytes, mut last) = (Vec::new(), 0, String::new());
         for found in wanted.filter(|found| found.place().as_str() > behind) {
             let length = match fs::metadata(&found.path) {

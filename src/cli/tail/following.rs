@@ -83,6 +83,7 @@ pub(super) async fn read(
 ) -> Result<(), Failure> {
     let mut places = Places::new(&client, &read).await?;
     let (mut left, mut client, mut is_first, mut pause) = (read.limit, Some(client), true, TRIED_FIRST_AFTER);
+    let mut was_denied = false;
     loop {
         let connected = match client.take() {
             Some(client) => Ok(client),
@@ -99,7 +100,7 @@ pub(super) async fn read(
                 if !is_first {
                     say("connected again, and going on where it was");
                 }
-                (is_first, pause) = (false, TRIED_FIRST_AFTER);
+                (is_first, was_denied, pause) = (false, false, TRIED_FIRST_AFTER);
                 loop {
                     match reading.next().await {
                         Ok(Some(events)) => {
@@ -116,10 +117,12 @@ pub(super) async fn read(
         if left == Some(0) {
             return Ok(());
         }
-        if !error.is_retryable() {
+        // The token that it began with has expired, and a newer one may be in its file.
+        let is_renewed = error.is_unauthenticated() && !std::mem::replace(&mut was_denied, true);
+        if !is_renewed && !error.is_retryable() {
             return Err(error.into());
         }
-        if pause == TRIED_FIRST_AFTER {
+        if !is_renewed && pause == TRIED_FIRST_AFTER {
             say(&format!("{error}; trying again until it is there"));
         }
         tokio::time::sleep(pause).await;

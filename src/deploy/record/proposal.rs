@@ -2,13 +2,13 @@
 //!
 //! Must not know: what is stored, who decides.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use crate::api::{Base, Component, Node, Proposal};
 use crate::topology::{
     Code, ConfigValue, Diagnostic, MergedPlan, PathKind, Plan, PluginSource, Source, SubscriberKind, SubscriberPlan,
-    Surroundings, check_on, documents,
+    Surroundings, check_on, documents, namespaces,
 };
 
 /// Why there is no plan of what is proposed.
@@ -72,17 +72,26 @@ impl Proposal {
         Ok((plan, components))
     }
 
+    /// The namespaces that it names, as far as it can be read.
+    pub fn namespaces(&self) -> BTreeSet<String> {
+        namespaces(&self.sources(), &ProposalSurroundings(self))
+    }
+
+    fn sources(&self) -> Vec<Source> {
+        let source = |(number, text): (usize, &String)| Source {
+            path: format!("applied-{number}.yaml").into(),
+            text: text.clone(),
+        };
+        self.documents.iter().enumerate().map(source).collect()
+    }
+
     /// The plan of this on top of the applied topology, whose components are given by full names of subscribers.
     pub(crate) fn read_on(
         &self,
         applied: &Plan,
         known: &BTreeMap<String, Component>,
     ) -> Result<MergedProposal, ProposalError> {
-        let source = |(number, text): (usize, &String)| Source {
-            path: format!("applied-{number}.yaml").into(),
-            text: text.clone(),
-        };
-        let sources: Vec<_> = self.documents.iter().enumerate().map(source).collect();
+        let sources = self.sources();
         let (merged, problems) =
             check_on(&sources, &ProposalSurroundings(self), &Base::of(applied, |_| true), self.prune);
         let Some(merged) = merged else { return Err(unreadable(&problems)) };

@@ -76,6 +76,11 @@ impl<E: Engine> Subscriber<E> {
         self.plan().label()
     }
 
+    /// The full name of the topic that it reads.
+    pub fn from(&self) -> String {
+        self.running.plan[self.plan().from].label()
+    }
+
     /// Number of its lanes, one for each partition of its topic.
     pub fn partitions(&self) -> u32 {
         self.partitions

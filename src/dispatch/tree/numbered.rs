@@ -106,6 +106,11 @@ impl<'a> NumberedPlan<'a> {
         })
     }
 
+    /// The hidden topic of who has changed what.
+    pub(crate) fn audit(&self) -> Option<TopicId> {
+        self.numbers.topics.get(2 * (self.topics.len() + self.guards)).copied()
+    }
+
     /// The subscriber that reads the hidden topic of held events.
     pub(crate) fn holder(&self, index: TopicIndex) -> Option<SubscriberId> {
         let at = index.0 as usize;
@@ -176,12 +181,18 @@ pub(crate) fn blueprint(plan: &Plan, versions: Vec<[u8; 32]>) -> Blueprint {
         settings: hidden(topic),
         lifecycle: None,
     });
+    let audit = TopicSpec {
+        name: rules::audit::TOPIC.to_owned(),
+        partitions: 1,
+        settings: rules::audit::settings(),
+        lifecycle: None,
+    };
     let holders = guarded().map(|topic| SubscriberSpec { name: held(topic), from: held(topic) });
     let timers = plan.topics.iter().map(|topic| SubscriberSpec { name: delayed(topic), from: delayed(topic) });
     let from = |index: TopicIndex| plan.topics.get(index.0 as usize).map(TopicPlan::label).unwrap_or_default();
     let subscribers = plan.subscribers.iter();
     Blueprint {
-        topics: topics.chain(delays).chain(refused).chain(helds).collect(),
+        topics: topics.chain(delays).chain(refused).chain(helds).chain([audit]).collect(),
         subscribers: subscribers
             .map(|s| SubscriberSpec { name: s.label(), from: from(s.from) })
             .chain(timers)

@@ -134,6 +134,7 @@ impl TreeState {
             delayed: numbered.delayed(index).map(|(delayed, _)| delayed),
             guard: numbered.guard(index),
             backlog: backlog.clone(),
+            is_internal: false,
         });
         let refused = numbered.topics().zip((0..).map(TopicIndex)).filter_map(|((topic, _), index)| {
             Some(publish::PublishTarget {
@@ -151,8 +152,26 @@ impl TreeState {
                 delayed: None,
                 guard: None,
                 backlog: None,
+                is_internal: false,
             })
         });
-        Targets::new(targets.chain(refused))
+        let audit = numbered.audit().map(|topic| publish::PublishTarget {
+            name: rules::audit::TOPIC.to_owned(),
+            topic,
+            partitions: 1,
+            parent: None,
+            diverted_from: None,
+            key: None,
+            id: None,
+            schema: None,
+            dedupes: false,
+            per_key: false,
+            is_dead_letters: false,
+            delayed: None,
+            guard: None,
+            backlog: None,
+            is_internal: true,
+        });
+        Targets::new(targets.chain(refused).chain(audit))
     }
 }

@@ -3,6 +3,8 @@
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
+use super::authorized;
+use crate::access::{Resource, Verb};
 use crate::api::v1;
 use crate::api::v1::admin_service_server::AdminService;
 use crate::deploy::{Compile, Reloader};
@@ -17,12 +19,22 @@ pub(super) struct Admin<E, C> {
 
 #[tonic::async_trait]
 impl<E: Engine, C: Compile> AdminService for Admin<E, C> {
-    async fn list_topics(&self, _: Request<v1::ListTopicsRequest>) -> Result<Response<v1::ListTopicsResponse>, Status> {
-        let topics = self.tree.topics().iter().map(Into::into).collect();
+    async fn list_topics(
+        &self,
+        request: Request<v1::ListTopicsRequest>,
+    ) -> Result<Response<v1::ListTopicsResponse>, Status> {
+        let caller = authorized::caller(request.extensions())?;
+        let topics = self.tree.topics();
+        let topics = topics.iter().filter(|topic| caller.may(Verb::Inspect, Resource::Topic(&topic.name)));
+        let topics = topics.map(Into::into).collect();
         Ok(Response::new(v1::ListTopicsResponse { topics }))
     }
 
-    async fn get_status(&self, _: Request<v1::GetStatusRequest>) -> Result<Response<v1::GetStatusResponse>, Status> {
+    async fn get_status(
+        &self,
+        request: Request<v1::GetStatusRequest>,
+    ) -> Result<Response<v1::GetStatusResponse>, Status> {
+        let caller = authorized::caller(request.extensions())?;
         let tree = self.tree.clone();
         // it may read from a disk
         let snapshot = tokio::task::spawn_blocking(move || tree.snapshot()).await;
@@ -30,6 +42,10 @@ impl<E: Engine, C: Compile> AdminService for Admin<E, C> {
         if let Some(reloader) = &self.reloader {
             reloader.tell(&mut snapshot.subscribers);
         }
+        snapshot.topics.retain(|topic| caller.may(Verb::Inspect, Resource::Topic(&topic.name)));
+        snapshot.subscribers.retain(|subscriber| caller.may(Verb::Inspect, Resource::Subscriber(&subscriber.name)));
+        // What is wrong with the files may be of any namespace.
+        let files_refused = self.reloader.as_ref().filter(|_| caller.may(Verb::Inspect, Resource::Bus));
         let health = self.tree.engine().health().borrow().clone();
         let (state, reason) = match health {
             Health::Stopped(stopped @ StopReason::Poisoned(_)) => (v1::ServingState::Failed, stopped.to_string()),
@@ -47,7 +63,7 @@ impl<E: Engine, C: Compile> AdminService for Admin<E, C> {
             subscribers: snapshot.subscribers.iter().map(Into::into).collect(),
             storage: Some(self.tree.engine().storage().into()),
             uptime: snapshot.uptime.try_into().ok(),
-            files_refused: self.reloader.as_ref().map(Reloader::files_refused).unwrap_or_default(),
+            files_refused: files_refused.map(Reloader::files_refused).unwrap_or_default(),
             topology_revision: self.reloader.as_ref().map(Reloader::revision).unwrap_or_default(),
         }))
     }

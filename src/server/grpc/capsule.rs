@@ -12,7 +12,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
+use super::authorized;
 use super::stream::{AnswerStream, Source};
+use crate::access::{Resource, Verb};
 use crate::api::reason;
 use crate::api::v1;
 use crate::api::v1::capsule_service_server::CapsuleService;
@@ -22,12 +24,12 @@ use crate::server::{bounds, refusal};
 
 /// What a bus keeps of events that failed.
 pub trait Capsules: Send + Sync + 'static {
-    /// Capsules of a subscriber, or of all, by subscriber and id: those after a place, at most a number and fewer where
-    /// they are large, and the token of the next page; `None`: there are no more. Reads from a disk.
+    /// Capsules of some subscribers, by subscriber and id: those after a place, at most a number and fewer where they
+    /// are large, and the token of the next page; `None`: there are no more. Reads from a disk.
     ///
     /// # Errors
     /// Those of reading.
-    fn list(&self, subscriber: Option<&str>, behind: &str, count: usize) -> io::Result<CapsulePage>;
+    fn list(&self, is_wanted: &dyn Fn(&str) -> bool, behind: &str, count: usize) -> io::Result<CapsulePage>;
 
     /// A capsule. An error of the kind [`io::ErrorKind::NotFound`] says that there is none.
     ///
@@ -156,11 +158,22 @@ impl<E: Engine> CapsuleService for StoredCapsules<E> {
         &self,
         request: Request<v1::ListCapsulesRequest>,
     ) -> Result<Response<v1::ListCapsulesResponse>, Status> {
+        let caller = authorized::caller(request.extensions())?.clone();
         let v1::ListCapsulesRequest { subscriber, page_token, page_size } = request.into_inner();
         let subscriber = Some(subscriber).filter(|name| !name.is_empty());
         let subscriber = subscriber.map(|name| self.full_name(&name)).transpose()?;
+        if let Some(name) = &subscriber {
+            caller.check(Verb::Inspect, Resource::Subscriber(name))?;
+        }
         let (_place, capsules, count) = (self.place().await?, self.capsules.clone(), bounds::page_size(page_size));
-        let listed = blocking(move || capsules.list(subscriber.as_deref(), &page_token, count)).await?;
+        let listed = blocking(move || {
+            let is_wanted = |name: &str| match &subscriber {
+                Some(wanted) => wanted == name,
+                None => caller.may(Verb::Inspect, Resource::Subscriber(name)),
+            };
+            capsules.list(&is_wanted, &page_token, count)
+        });
+        let listed = listed.await?;
         let (capsules, next) = listed.map_err(|error| refusal::unreadable_capsule(&error))?;
         Ok(Response::new(v1::ListCapsulesResponse { capsules, next_page_token: next.unwrap_or_default() }))
     }

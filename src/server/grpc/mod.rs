@@ -1,11 +1,16 @@
 //! The gRPC services, and how a refusal is rendered as a status.
+//!
+//! Promises: no service sees a request whose caller may not make it: the right of each method stands in the contract,
+//! and [`authorized`] judges by it.
 
 mod admin;
+mod authorized;
 pub(super) mod capsule;
 mod deadline;
 mod plugin;
 mod publish;
 mod read;
+mod recorded;
 mod shadow;
 mod stream;
 mod subscriber;
@@ -14,12 +19,19 @@ mod topology;
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use hyper::body::Incoming;
 use tokio_util::sync::CancellationToken;
-use tonic::transport::server::Router;
+use tonic::body::Body;
+use tonic::service::Routes;
 use tonic::{Code, Status};
+use tonic_health::pb::health_server::{Health, HealthServer};
 use tonic_types::{ErrorDetails, StatusExt};
+use tower_service::Service;
 
+use super::audit::{Audit, Subject};
+use super::auth::{Caller, Gate, Names, Right};
 use super::calls::Calls;
+use super::listener::Peer;
 use super::refusal::{Class, Refusal};
 use super::room::ByteBudget;
 use super::{StartError, bounds};
@@ -36,6 +48,7 @@ use crate::deploy::{Compile, Reloader};
 use crate::dispatch::Tree;
 use crate::engine::Engine;
 use crate::limits;
+use authorized::Authorized;
 use capsule::Capsules;
 use deadline::Deadlines;
 
@@ -55,26 +68,14 @@ pub(super) const HEALTH_NAMES: [&str; 9] = [
 /// The name by which health of the plugins can be asked for: SERVING if each can be called.
 pub(super) const HEALTH_OF_PLUGINS: &str = "wattle.plugins";
 
-/// The transport, with its bounds.
-pub(super) fn transport() -> tonic::transport::Server {
-    tonic::transport::Server::builder()
-        .initial_stream_window_size(bounds::STREAM_WINDOW_BYTES)
-        .initial_connection_window_size(bounds::CONNECTION_WINDOW_BYTES)
-        .max_frame_size(bounds::FRAME_BYTES)
-        .max_concurrent_streams(bounds::STREAMS_PER_CONNECTION_MAX)
-        .http2_max_header_list_size(bounds::HEADER_BYTES)
-        .http2_max_pending_accept_reset_streams(Some(bounds::PENDING_RESETS_MAX))
-        .http2_max_local_error_reset_streams(Some(bounds::ERROR_RESETS_MAX))
-        .http2_keepalive_interval(Some(bounds::KEEPALIVE_AFTER))
-        .http2_keepalive_timeout(Some(bounds::KEEPALIVE_WITHIN))
-}
-
 fn code(class: Class) -> Code {
     match class {
         Class::Invalid => Code::InvalidArgument,
         Class::NotFound => Code::NotFound,
         Class::Precondition => Code::FailedPrecondition,
         Class::Exhausted => Code::ResourceExhausted,
+        Class::Unauthenticated => Code::Unauthenticated,
+        Class::Forbidden => Code::PermissionDenied,
         Class::Conflict => Code::Aborted,
         Class::Unavailable => Code::Unavailable,
         Class::TimedOut => Code::DeadlineExceeded,
@@ -113,63 +114,187 @@ pub(super) struct Services<E, C> {
 }
 
 impl<E: Engine, C: Compile> Services<E, C> {
-    /// Adds all of them.
-    pub(super) fn added_to(self, router: Router) -> Result<Router, StartError> {
+    /// All of them.
+    pub(super) fn routes<H: Health>(self, health: HealthServer<H>) -> Result<Grpc, StartError> {
         let Self { tree, reloader, capsules, closing, calls } = self;
         let (publisher, engine) = (tree.publisher().clone(), tree.engine().clone());
+        let audit = Audit::new(publisher.clone());
+        let names: Arc<dyn Names> = Arc::new(TreeNames(tree.clone()));
         let waiting = ByteBudget::of(bounds::WAITING_BYTES_MAX);
-        let publishing = publish::Publishing { publisher, closing: closing.clone(), calls: calls.clone(), waiting };
+        let (closing, calls) = (&closing, &calls);
+        let publishing = publish::Publishing {
+            publisher,
+            closing: closing.clone(),
+            calls: calls.clone(),
+            waiting,
+            names: names.clone(),
+        };
         let reading = read::Reading { tree: tree.clone(), engine, closing: closing.clone() };
         let admin = admin::Admin { tree: tree.clone(), reloader: reloader.clone(), closing: closing.clone() };
-        let capsules = capsules.map(|capsules| {
-            let fetching = capsule::StoredCapsules::new(tree.clone(), capsules, closing.clone());
-            let fetching = CapsuleServiceServer::new(fetching);
-            Deadlines(fetching.max_encoding_message_size(limits::MESSAGE_BYTES_MAX))
-        });
-        let subscribers = subscriber::Subscribers { tree, closing: closing.clone(), calls: calls.clone() };
-        let shadows = reloader.clone().map(|reloader| {
-            let shadows = shadow::Shadows::new(reloader, closing.clone(), calls.clone());
-            let shadows = ShadowServiceServer::new(shadows).max_decoding_message_size(limits::MESSAGE_BYTES_MAX);
-            Deadlines(shadows.max_encoding_message_size(limits::MESSAGE_BYTES_MAX))
-        });
-        let topologies = reloader.clone().map(|reloader| {
-            let (closing, calls) = (closing.clone(), calls.clone());
-            let topologies = topology::Topologies { reloader, closing, calls };
-            Deadlines(TopologyServiceServer::new(topologies).max_decoding_message_size(limits::MESSAGE_BYTES_MAX))
-        });
-        let plugins = reloader.map(|reloader| {
-            let plugins = plugin::Plugins::new(reloader, closing.clone(), calls.clone());
-            Deadlines(PluginServiceServer::new(plugins).max_decoding_message_size(limits::MESSAGE_BYTES_MAX))
-        });
         let contract = |error: tonic_reflection::server::Error| StartError::Contract(error.to_string());
         let reflection = || {
             tonic_reflection::server::Builder::configure()
                 .register_encoded_file_descriptor_set(api::DESCRIPTORS)
                 .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         };
-
-        let router = router
+        let authorized = Authorized::by(&names);
+        let mut routes = Routes::builder();
+        routes
+            .add_service(health)
             .add_service(reflection().build_v1().map_err(contract)?)
             .add_service(reflection().build_v1alpha().map_err(contract)?)
             .add_service(Deadlines(
-                PublisherServiceServer::new(publishing)
+                PublisherServiceServer::new(authorized.with(publishing))
                     .max_decoding_message_size(limits::MESSAGE_BYTES_MAX)
                     .max_encoding_message_size(limits::MESSAGE_BYTES_MAX),
             ))
             .add_service(Deadlines(
-                ReaderServiceServer::new(reading).max_encoding_message_size(limits::MESSAGE_BYTES_MAX),
+                ReaderServiceServer::new(authorized.with(reading)).max_encoding_message_size(limits::MESSAGE_BYTES_MAX),
             ))
-            .add_service(Deadlines(AdminServiceServer::new(admin)))
-            .add_optional_service(plugins)
-            .add_optional_service(shadows)
-            .add_optional_service(topologies)
-            .add_optional_service(capsules)
-            .add_service(Deadlines(
-                SubscriberServiceServer::new(subscribers)
-                    .max_decoding_message_size(limits::MESSAGE_BYTES_MAX)
-                    .max_encoding_message_size(limits::MESSAGE_BYTES_MAX),
+            .add_service(Deadlines(AdminServiceServer::new(authorized.with(admin))));
+        if let Some(reloader) = reloader {
+            let plugins = plugin::Plugins::new(reloader.clone(), closing.clone(), calls.clone());
+            let topologies =
+                topology::Topologies { reloader: reloader.clone(), closing: closing.clone(), calls: calls.clone() };
+            let shadows = shadow::Shadows::new(reloader, names.clone(), closing.clone(), calls.clone());
+            routes
+                .add_service(Deadlines(
+                    PluginServiceServer::new(authorized.with(plugins))
+                        .max_decoding_message_size(limits::MESSAGE_BYTES_MAX),
+                ))
+                .add_service(Deadlines(
+                    ShadowServiceServer::new(authorized.with(shadows))
+                        .max_decoding_message_size(limits::MESSAGE_BYTES_MAX)
+                        .max_encoding_message_size(limits::MESSAGE_BYTES_MAX),
+                ))
+                .add_service(Deadlines(
+                    TopologyServiceServer::new(authorized.with(topologies))
+                        .max_decoding_message_size(limits::MESSAGE_BYTES_MAX),
+                ));
+        }
+        if let Some(capsules) = capsules {
+            let stored = capsule::StoredCapsules::new(tree.clone(), capsules, closing.clone());
+            routes.add_service(Deadlines(
+                CapsuleServiceServer::new(authorized.with(stored)).max_encoding_message_size(limits::MESSAGE_BYTES_MAX),
             ));
-        Ok(router)
+        }
+        let subscribers = subscriber::Subscribers { tree, closing: closing.clone(), calls: calls.clone() };
+        routes.add_service(Deadlines(
+            SubscriberServiceServer::new(authorized.with(subscribers))
+                .max_decoding_message_size(limits::MESSAGE_BYTES_MAX)
+                .max_encoding_message_size(limits::MESSAGE_BYTES_MAX),
+        ));
+        Ok(Grpc::new(routes.routes().prepare(), audit))
+    }
+}
+
+struct TreeNames<E>(Tree<E>);
+
+impl<E: Engine> Names for TreeNames<E> {
+    fn topic(&self, name: &str) -> Option<String> {
+        self.0.topic(name).ok().map(|topic| topic.name().to_owned())
+    }
+
+    fn subscriber(&self, name: &str) -> Option<(String, String)> {
+        let subscriber = self.0.subscriber(name).ok()?;
+        Some((subscriber.name(), subscriber.from()))
+    }
+}
+
+/// The services, by the paths of their methods.
+#[derive(Clone)]
+pub(super) struct Grpc {
+    routes: Routes,
+    audit: Audit,
+    rights: Arc<HashMap<&'static str, Right>>,
+}
+
+/// Health is for everybody who can connect.
+const HEALTH_PATH: &str = "/grpc.health.v1.Health/";
+
+impl Grpc {
+    fn new(routes: Routes, audit: Audit) -> Self {
+        Self { routes, audit, rights: Arc::new(authorized::RIGHTS.iter().copied().collect()) }
+    }
+
+    /// Answers a request, once its caller may make it.
+    pub(super) async fn answer(
+        &self,
+        gate: &Gate,
+        peer: &Arc<Peer>,
+        mut request: http::Request<Incoming>,
+    ) -> http::Response<Body> {
+        if request.uri().path().starts_with(HEALTH_PATH) {
+            return self.call(request).await;
+        }
+        let (caller, right) = match self.caller(gate, peer, &request) {
+            Ok(judged) => judged,
+            Err((caller, refusal)) => {
+                let (path, subject) = (request.uri().path(), Subject::default());
+                let (caller, reason) = (caller.as_ref().map(Caller::name), refusal.reason);
+                self.audit.denied(caller, peer, path, &subject, reason).await;
+                return Status::from(refusal).into_http();
+            }
+        };
+        let Some(right) = right.filter(|right| right.is_audited || !caller.is_unjudged()) else {
+            request.extensions_mut().insert(caller);
+            return self.call(request).await;
+        };
+        let (subject, path) = (Subject::default(), request.uri().path().to_owned());
+        request.extensions_mut().insert(caller.clone());
+        if right.is_audited {
+            request.extensions_mut().insert(subject.clone());
+        }
+        let granted = || caller.granted(right.verbs, Vec::new());
+        let answer = match right.streams_requests.then(granted).flatten() {
+            None => self.call(request).await,
+            Some(grant) => tokio::select! {
+                biased;
+                answer = self.call(request) => answer,
+                refusal = grant.revoked() => Status::from(refusal).into_http(),
+            },
+        };
+        // An error has its status among the headers, since it has no body.
+        let status = Status::from_header_map(answer.headers());
+        match status.as_ref().map(Status::code) {
+            Some(Code::PermissionDenied | Code::Unauthenticated) => {
+                self.audit.denied(Some(caller.name()), peer, &path, &subject, reason::FORBIDDEN).await;
+            }
+            code if right.is_audited => {
+                let outcome = code.map_or_else(|| "OK".to_owned(), |code| format!("{code:?}"));
+                self.audit.made(caller.name(), peer, &path, &subject, &outcome).await;
+            }
+            _ => {}
+        }
+        answer
+    }
+
+    async fn call(&self, request: http::Request<Incoming>) -> http::Response<Body> {
+        let mut routes = self.routes.clone();
+        match routes.call(request).await {
+            Ok(answer) => answer,
+            Err(never) => match never {},
+        }
+    }
+
+    /// Who calls; an error if it may not, judged by the method alone.
+    fn caller(
+        &self,
+        gate: &Gate,
+        peer: &Arc<Peer>,
+        request: &http::Request<Incoming>,
+    ) -> Result<(Caller, Option<Right>), (Option<Caller>, Refusal)> {
+        let caller = gate.caller(request.headers(), peer).map_err(|refusal| (None, refusal))?;
+        let right = self.rights.get(request.uri().path()).copied();
+        let judged = match &right {
+            Some(right) => caller.check_right(right),
+            // Reflection, and what does not exist: a stranger does not learn which.
+            None => caller.check_known(),
+        };
+        match judged {
+            Ok(()) => Ok((caller, right)),
+            Err(refusal) => Err((Some(caller), refusal)),
+        }
     }
 }
 
@@ -186,6 +311,8 @@ mod tests {
             (Class::NotFound, Code::NotFound),
             (Class::Precondition, Code::FailedPrecondition),
             (Class::Exhausted, Code::ResourceExhausted),
+            (Class::Unauthenticated, Code::Unauthenticated),
+            (Class::Forbidden, Code::PermissionDenied),
             (Class::Conflict, Code::Aborted),
             (Class::Unavailable, Code::Unavailable),
             (Class::TimedOut, Code::DeadlineExceeded),

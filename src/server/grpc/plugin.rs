@@ -7,14 +7,16 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::deadline;
 use super::stream::next_part;
+use super::{authorized, deadline};
+use crate::access::{Resource, Verb};
 use crate::api::v1::plugin_service_server::PluginService;
 use crate::api::v1::upload_component_request::Part;
 use crate::api::{Digest, NotADigest, UnpinResult, v1};
 use crate::deploy::{Compile, ReloadError, Reloader};
 use crate::engine::Engine;
 use crate::limits::COMPONENT_BYTES_MAX;
+use crate::server::audit::Subject;
 use crate::server::calls::Calls;
 use crate::server::room::ByteBudget;
 use crate::server::{bounds, refusal};
@@ -110,6 +112,7 @@ impl<E: Engine, C: Compile> PluginService for Plugins<E, C> {
     ) -> Result<Response<v1::UploadComponentResponse>, Status> {
         let within = tokio::time::Instant::now() + bounds::PARTS_WITHIN;
         let deadline = deadline::deadline(&request).map_or(within, |deadline| deadline.min(within));
+        let subject = request.extensions().get::<Subject>().cloned().unwrap_or_default();
         let mut parts = request.into_inner();
         let receiving = self.receive(&mut parts);
         let received = tokio::select! {
@@ -117,6 +120,7 @@ impl<E: Engine, C: Compile> PluginService for Plugins<E, C> {
             () = self.closing.cancelled() => return Err(refusal::shutting_down().into()),
         };
         if let Some((component, wasm, _room)) = received {
+            subject.set("component", component.to_string());
             self.changing(self.reloader.upload(component, wasm)).await?;
             tracing::info!(component = component.short(), "uploaded");
         }
@@ -140,9 +144,12 @@ impl<E: Engine, C: Compile> PluginService for Plugins<E, C> {
 
     async fn list_plugins(
         &self,
-        _: Request<v1::ListPluginsRequest>,
+        request: Request<v1::ListPluginsRequest>,
     ) -> Result<Response<v1::ListPluginsResponse>, Status> {
-        let plugins = self.reloader.list().into_iter().map(Into::into).collect();
+        let caller = authorized::caller(request.extensions())?;
+        let plugins = self.reloader.list().into_iter();
+        let plugins = plugins.filter(|of| caller.may(Verb::Inspect, Resource::Subscriber(&of.subscriber)));
+        let plugins = plugins.map(Into::into).collect();
         Ok(Response::new(v1::ListPluginsResponse { plugins }))
     }
 

@@ -7,6 +7,7 @@
 
 use std::collections::VecDeque;
 use std::pin::{Pin, pin};
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -15,13 +16,15 @@ use tokio_stream::Stream;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tonic::{Code, Request, Response, Status, Streaming};
 
-use super::deadline;
 use super::stream::{AnswerStream, Source};
+use super::{authorized, deadline};
+use crate::access::Verb;
 use crate::api::AddressedEvent;
 use crate::api::v1;
 use crate::api::v1::publisher_service_server::PublisherService;
 use crate::dispatch::{Admission, PublishError, Publisher};
 use crate::engine::{Engine, Fence};
+use crate::server::auth::{Caller, Names};
 use crate::server::calls::{Calls, StreamCall};
 use crate::server::room::ByteBudget;
 use crate::server::{bounds, refusal};
@@ -33,6 +36,7 @@ pub(super) struct Publishing<E> {
     pub(super) calls: Calls,
     /// For requests that wait for room in their topics.
     pub(super) waiting: ByteBudget,
+    pub(super) names: Arc<dyn Names>,
 }
 
 #[tonic::async_trait]
@@ -75,7 +79,8 @@ impl<E: Engine> PublisherService for Publishing<E> {
         request: Request<Streaming<v1::PublishStreamRequest>>,
     ) -> Result<Response<Self::PublishStreamStream>, Status> {
         let deadline = deadline::deadline(&request);
-        let pipeline = Pipeline::new(self, request.into_inner(), deadline);
+        let caller = authorized::caller(request.extensions())?.clone();
+        let pipeline = Pipeline::new(self, caller, request.into_inner(), deadline);
         Ok(Response::new(AnswerStream::new(pipeline)))
     }
 }
@@ -120,6 +125,8 @@ type Answer = Result<v1::PublishResponse, Status>;
 /// The requests of a stream that are not answered yet.
 pub(super) struct Pipeline<E> {
     publisher: Publisher<E>,
+    caller: Caller,
+    names: Arc<dyn Names>,
     waiting: ByteBudget,
     requests: Streaming<v1::PublishStreamRequest>,
     topic: String,
@@ -161,9 +168,16 @@ impl Slot {
 }
 
 impl<E: Engine> Pipeline<E> {
-    fn new(service: &Publishing<E>, requests: Streaming<v1::PublishStreamRequest>, deadline: Option<Instant>) -> Self {
+    fn new(
+        service: &Publishing<E>,
+        caller: Caller,
+        requests: Streaming<v1::PublishStreamRequest>,
+        deadline: Option<Instant>,
+    ) -> Self {
         Self {
             publisher: service.publisher.clone(),
+            caller,
+            names: service.names.clone(),
             waiting: service.waiting.clone(),
             requests,
             topic: String::new(),
@@ -189,8 +203,11 @@ impl<E: Engine> Pipeline<E> {
         }
         let (publisher, topic, events) = (self.publisher.clone(), self.topic.clone(), request.events.len());
         let (waiting, bytes) = (self.waiting.clone(), request.events.iter().map(Bytes::len).sum());
-        let admission =
-            Box::pin(async move { admission_within(&waiting, bytes, publisher.admit(&topic, events)).await });
+        let judged = self.caller.check_topic(&*self.names, Verb::Publish, &topic);
+        let admission = Box::pin(async move {
+            judged?;
+            admission_within(&waiting, bytes, publisher.admit(&topic, events)).await
+        });
         self.admitting = Some((admission, request));
     }
 

@@ -12,13 +12,14 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
-use super::deadline;
 use super::stream::{AnswerStream, Source};
+use super::{authorized, deadline};
+use crate::access::{Resource, Verb};
 use crate::api::times::{INVALID_TIME, nanoseconds, timestamp};
 use crate::api::v1::read_request::Start;
 use crate::api::v1::reader_service_server::ReaderService;
 use crate::api::{Bounds, PendingFilter, PendingKind, TraceQuery, v1};
-use crate::dispatch::{PendingPage, Topic, Tree};
+use crate::dispatch::{PendingPage, Topic, TraceError, Tree};
 use crate::engine::{Chunk, Engine, ReadBudget, ReadError, StopReason};
 use crate::model::{Offset, PartitionId, Record, partition_of};
 use crate::server::bounds;
@@ -46,6 +47,7 @@ impl<E: Engine> ReaderService for Reading<E> {
     }
 
     async fn trace(&self, request: Request<v1::TraceRequest>) -> Result<Response<v1::TraceResponse>, Status> {
+        let caller = authorized::caller(request.extensions())?.clone();
         let v1::TraceRequest { id, source, topic, since } = request.into_inner();
         if id.is_empty() {
             return Err(refusal::field("id", "is missing: say which event").into());
@@ -59,7 +61,18 @@ impl<E: Engine> ReaderService for Reading<E> {
         tokio::select! {
             biased;
             () = self.closing.cancelled() => Err(refusal::shutting_down().into()),
-            trace = trace => Ok(Response::new(trace.map_err(|error| refusal::trace(&error))?.into())),
+            trace = trace => {
+                let shown = trace.and_then(|trace| match caller.is_unjudged() {
+                    true => Ok(trace),
+                    false => trace
+                        .restricted(
+                            |topic| caller.may(Verb::Inspect, Resource::Topic(topic)),
+                            |subscriber| caller.may(Verb::Inspect, Resource::Subscriber(subscriber)),
+                        )
+                        .ok_or_else(|| TraceError::NotFound { id: of.id.clone(), topic: of.topic.clone() }),
+                });
+                Ok(Response::new(shown.map_err(|error| refusal::trace(&error))?.into()))
+            }
         }
     }
 

@@ -11,8 +11,9 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::deadline;
 use super::stream::next_part;
+use super::{authorized, deadline};
+use crate::access::Verb;
 use crate::api::v1::shadow_request::{Begin, Part};
 use crate::api::v1::shadow_service_server::ShadowService;
 use crate::api::{ShadowRange, StateOfPartition, v1};
@@ -20,11 +21,14 @@ use crate::deploy::{Compile, Reloader};
 use crate::dispatch::shadow::ShadowOptions;
 use crate::engine::Engine;
 use crate::limits::{self, COMPONENT_BYTES_MAX};
+use crate::server::audit::Subject;
+use crate::server::auth::Names;
 use crate::server::calls::Calls;
 use crate::server::{bounds, refusal};
 
 pub(super) struct Shadows<E, C> {
     reloader: Reloader<E, C>,
+    names: Arc<dyn Names>,
     closing: CancellationToken,
     /// Calls that are under way; shutdown waits for them.
     calls: Calls,
@@ -38,10 +42,15 @@ pub(super) struct Shadows<E, C> {
 type ShadowInput = (Vec<u8>, Vec<StateOfPartition>);
 
 impl<E: Engine, C: Compile> Shadows<E, C> {
-    pub(super) fn new(reloader: Reloader<E, C>, closing: CancellationToken, calls: Calls) -> Self {
+    pub(super) fn new(
+        reloader: Reloader<E, C>,
+        names: Arc<dyn Names>,
+        closing: CancellationToken,
+        calls: Calls,
+    ) -> Self {
         let room = |at_once| Arc::new(Semaphore::new(at_once));
         let (room, room_coming) = (room(bounds::SHADOWS_MAX), room(bounds::SHADOWS_COMING_MAX));
-        Self { reloader, closing, calls, room, room_coming }
+        Self { reloader, names, closing, calls, room, room_coming }
     }
 
     /// Over events that are kept, in time.
@@ -188,12 +197,18 @@ impl<E: Engine, C: Compile> ShadowService for Shadows<E, C> {
         request: Request<Streaming<v1::ShadowRequest>>,
     ) -> Result<Response<v1::ShadowResponse>, Status> {
         let (deadline, now) = (deadline::deadline(&request), tokio::time::Instant::now());
+        let caller = authorized::caller(request.extensions())?.clone();
+        let subject = request.extensions().get::<Subject>().cloned().unwrap_or_default();
         let mut parts = request.into_inner();
         let _call = self.calls.token();
         let compared = async {
             let within = deadline.unwrap_or(now + bounds::SHADOW_WITHIN);
             let in_time = |_| refusal::deadline();
             let begin = tokio::time::timeout_at(within, begin(&mut parts)).await.map_err(in_time)??;
+            subject.set("subscriber", begin.subscriber.clone());
+            caller.check_subscriber(&*self.names, Verb::Deploy, &begin.subscriber)?;
+            // Differences show the data of events.
+            caller.check_subscriber(&*self.names, Verb::Read, &begin.subscriber)?;
             match (begin.coming, deadline) {
                 (None, _) => {
                     let compared = self.compare(begin, &mut parts);

@@ -5,10 +5,13 @@
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
+use super::authorized;
+use crate::access::{Resource, Verb};
 use crate::api::v1::topology_service_server::TopologyService;
 use crate::api::{Changes, NotADigest, Proposal, topologies, v1};
-use crate::deploy::{Compile, Reloader};
+use crate::deploy::{Compile, Reloader, Touched};
 use crate::engine::Engine;
+use crate::server::auth::Caller;
 use crate::server::calls::Calls;
 use crate::server::refusal;
 
@@ -25,15 +28,44 @@ fn proposal(topology: Option<v1::Topology>) -> Result<Proposal, Status> {
     Ok(topology.try_into().map_err(|error: NotADigest| invalid(error))?)
 }
 
+impl<E: Engine, C: Compile> Topologies<E, C> {
+    /// Refuses a topology that touches what the caller may not change.
+    async fn check(&self, caller: &Caller, proposal: &Proposal) -> Result<(), Status> {
+        if caller.is_unjudged() {
+            return Ok(());
+        }
+        // The declared namespaces first: what is wrong with the rest is not for everybody to know.
+        for namespace in proposal.namespaces() {
+            caller.check(Verb::Apply, Resource::Namespace(&namespace))?;
+        }
+        let (reloader, proposal) = (self.reloader.clone(), proposal.clone());
+        let touched = tokio::task::spawn_blocking(move || reloader.touched(&proposal)).await;
+        let touched = touched.map_err(|error| Status::internal(error.to_string()))?;
+        let Touched { namespaces, read } = touched.map_err(|error| refusal::topology(&error))?;
+        for namespace in &namespaces {
+            caller.check(Verb::Apply, Resource::Namespace(namespace))?;
+        }
+        // A subscriber of a topic gives its events to whoever writes its handler.
+        for topic in &read {
+            caller.check(Verb::Read, Resource::Topic(topic))?;
+        }
+        Ok(())
+    }
+}
+
 #[tonic::async_trait]
 impl<E: Engine, C: Compile> TopologyService for Topologies<E, C> {
     async fn get_topology(
         &self,
         request: Request<v1::GetTopologyRequest>,
     ) -> Result<Response<v1::GetTopologyResponse>, Status> {
+        let caller = authorized::caller(request.extensions())?.clone();
         let v1::GetTopologyRequest { namespaces } = request.into_inner();
         let reloader = self.reloader.clone();
-        let is_asked_for = move |name: &str| namespaces.is_empty() || namespaces.iter().any(|wanted| wanted == name);
+        let is_asked_for = move |name: &str| match namespaces.as_slice() {
+            [] => caller.may(Verb::Apply, Resource::Namespace(name)),
+            wanted => wanted.iter().any(|wanted| wanted == name),
+        };
         let looked = tokio::task::spawn_blocking(move || reloader.base(is_asked_for)).await;
         let base = looked.map_err(|error| Status::internal(error.to_string()))?;
         Ok(Response::new(topologies::applied(base)))
@@ -43,7 +75,9 @@ impl<E: Engine, C: Compile> TopologyService for Topologies<E, C> {
         &self,
         request: Request<v1::PlanTopologyRequest>,
     ) -> Result<Response<v1::PlanTopologyResponse>, Status> {
+        let caller = authorized::caller(request.extensions())?.clone();
         let proposal = proposal(request.into_inner().topology)?;
+        self.check(&caller, &proposal).await?;
         let reloader = self.reloader.clone();
         let looked = tokio::task::spawn_blocking(move || {
             let revision = reloader.revision();
@@ -62,8 +96,11 @@ impl<E: Engine, C: Compile> TopologyService for Topologies<E, C> {
             return Err(refusal::shutting_down().into());
         }
         let _call = self.calls.token();
+        let caller = authorized::caller(request.extensions())?.clone();
         let v1::ApplyTopologyRequest { topology, allow_loss, if_revision } = request.into_inner();
-        let applied = self.reloader.apply_if(proposal(topology)?, allow_loss, if_revision).await;
+        let proposal = proposal(topology)?;
+        self.check(&caller, &proposal).await?;
+        let applied = self.reloader.apply_if(proposal, allow_loss, if_revision).await;
         let Changes { changes, differs, .. } = applied.map_err(|error| refusal::topology(&error))?;
         Ok(Response::new(v1::ApplyTopologyResponse {
             changes: changes.into_iter().map(Into::into).collect(),

@@ -4,7 +4,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use std::borrow::Cow;
 
 use crate::model;
-use crate::topology::diagnostic::Span;
+use crate::topology::one_or_more::OneOrMore;
 use crate::topology::reader::{FromNode, Owner, Reader, choice, keys};
 use crate::topology::schema_parts;
 use crate::topology::values::{Count, FilePath, List, MS_MAX, Period, Table, Word};
@@ -144,35 +144,6 @@ choice! {
         Parked = "parked",
         /// Its lane stands still.
         Halted = "halted",
-    }
-}
-
-/// One, or a list of some.
-#[derive(Debug, Clone)]
-pub(crate) struct OneOrMore<T>(pub(crate) Vec<(Span, T)>);
-
-impl<T: JsonSchema> JsonSchema for OneOrMore<T> {
-    fn inline_schema() -> bool {
-        true
-    }
-
-    fn schema_name() -> Cow<'static, str> {
-        format!("{}OrMore", T::schema_name()).into()
-    }
-
-    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
-        let one = generator.subschema_for::<T>();
-        let list = generator.subschema_for::<List<T>>();
-        json_schema!({ "anyOf": [one, list] })
-    }
-}
-
-impl<T: FromNode> FromNode for OneOrMore<T> {
-    fn read(node: NodeRef<'_>, owner: Owner<'_>, reader: &mut Reader<'_>) -> Option<Self> {
-        match node.view() {
-            View::Sequence(_) => List::read(node, owner, reader).map(|List(items)| OneOrMore(items)),
-            _ => T::read(node, owner, reader).map(|one| OneOrMore(vec![(node.span(), one)])),
-        }
     }
 }
 

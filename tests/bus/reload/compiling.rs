@@ -93,7 +93,7 @@ async fn health_tells_plugins_apart_from_the_bus() {
         let world = stopped().await;
         cool(&world, &["a"]);
         let bus = started_without_work(&world).await;
-        let listen = Options { listen: "127.0.0.1:0".parse().unwrap(), insecure_allow_remote: false };
+        let listen = Options::open("127.0.0.1:0".parse().unwrap());
         let (tree, reloader) = (bus.tree.clone(), Some(bus.reloader.clone()));
         let server = Server::start_with(Port::take(&listen).unwrap(), tree, reloader, None).await.unwrap();
         let channel = Endpoint::from_shared(format!("http://{}", server.address())).unwrap();

@@ -31,7 +31,7 @@ impl Door {
     async fn open() -> Self {
         let world = World::new("a");
         let bus = world.start().await;
-        let options = Options { listen: "127.0.0.1:0".parse().unwrap(), insecure_allow_remote: false };
+        let options = Options::open("127.0.0.1:0".parse().unwrap());
         let port = Port::take(&options).unwrap();
         let server = Server::start_with(port, bus.tree.clone(), Some(bus.reloader.clone()), None).await.unwrap();
         let address = server.address().to_string();

@@ -2,7 +2,7 @@
 
 mod applying;
 mod bad_plugins;
-mod bed;
+pub(crate) mod bed;
 mod collecting;
 mod compiling;
 mod crashes;

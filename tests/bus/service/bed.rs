@@ -343,7 +343,7 @@ pub(crate) async fn bed() -> Bed {
     let healed = watch::Sender::new(false);
     let handlers = plan.subscribers.iter().map(|_| Worker { healed: healed.clone() }).collect();
     let tree = Tree::start(engine.clone(), &plan, handlers, &tokio::runtime::Handle::current()).await.unwrap();
-    let options = Options { listen: "127.0.0.1:0".parse().unwrap(), insecure_allow_remote: false };
+    let options = Options::open("127.0.0.1:0".parse().unwrap());
     let server = Server::start(Port::take(&options).unwrap(), tree.clone()).await.unwrap();
     let address = server.address().to_string();
     let client = Client::connect(&address).await.unwrap();

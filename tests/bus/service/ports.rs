@@ -9,7 +9,7 @@ use wattle::server::{Options, Port, Server, StartError};
 use wattle::topology::Plan;
 
 fn at(address: &str) -> Options {
-    Options { listen: address.parse().unwrap(), insecure_allow_remote: false }
+    Options::open(address.parse().unwrap())
 }
 
 /// An address that nobody has.

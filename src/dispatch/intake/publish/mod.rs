@@ -164,6 +164,18 @@ impl<E: Engine> Publisher<E> {
         self.append(events.iter().map(|event| (target, event)), room, marks, fence, until_durable).await
     }
 
+    /// Publishes an event of the bus itself to a topic that only the bus writes to; resolves when it is durable.
+    ///
+    /// # Errors
+    /// [`PublishError`].
+    pub async fn publish_internal(&self, topic: &str, event: &Bytes) -> Result<(), PublishError> {
+        let targets = self.targets();
+        let target = targets.find(topic)?;
+        let room = BufferSizes::of(std::slice::from_ref(event), target.partitions);
+        let events = std::iter::once((target, event));
+        self.append(events, room, Marks::Nothing, None, Admission::default()).await.map(drop)
+    }
+
     /// Publishes events to several roots, all in one commit or none; resolves when they are durable. Events keep their
     /// order within each partition. Duplicates as in [`Self::publish`]: they are left out, and the other events are
     /// published.

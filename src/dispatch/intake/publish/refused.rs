@@ -51,6 +51,9 @@ pub enum PublishError {
     /// The topic is not a root; only roots accept events from outside.
     #[error("topic `{topic}` is an output of subscriber `{parent}`; only root topics accept publishes")]
     NotARoot { topic: String, parent: String },
+    /// The topic belongs to the bus.
+    #[error("only the bus writes to topic `{topic}`: it can be read, and nothing can be published to it")]
+    Internal { topic: String },
     /// The topic only accepts events that another topic diverts to it.
     #[error("topic `{topic}` takes what `{from}` diverts to it, and nothing else: publish to `{from}`")]
     Diverted {

@@ -43,6 +43,8 @@ pub struct PublishTarget {
     pub guard: Option<TopicGuard>,
     /// Its backlog limit.
     pub(crate) backlog: Option<Arc<Backlog>>,
+    /// Only the bus writes to it; it is found by its full name only.
+    pub is_internal: bool,
 }
 
 impl PublishTarget {
@@ -74,7 +76,7 @@ impl Targets {
     pub fn new(targets: impl IntoIterator<Item = PublishTarget>) -> Self {
         let by_name: BTreeMap<_, _> = targets.into_iter().map(|target| (target.name.clone(), target)).collect();
         let mut by_short_name: HashMap<String, Vec<String>> = HashMap::new();
-        for full in by_name.keys() {
+        for full in by_name.values().filter(|target| !target.is_internal).map(|target| &target.name) {
             if let Some((_, short)) = full.split_once('/') {
                 by_short_name.entry(short.to_owned()).or_default().push(full.clone());
             }
@@ -96,7 +98,7 @@ impl Targets {
             return Err(NameError::Ambiguous { kind, name, candidates });
         }
         let found = candidates.first().and_then(|full| self.by_name.get(full));
-        let names = || self.by_name.keys().map(String::as_str);
+        let names = || self.by_name.values().filter(|target| !target.is_internal).map(|target| target.name.as_str());
         found.ok_or_else(|| NameError::unknown(NameKind::Topic, name, names()))
     }
 
@@ -107,6 +109,9 @@ impl Targets {
     pub(super) fn root(&self, name: &str) -> Result<&PublishTarget, PublishError> {
         let target = self.find(name)?;
         let topic = || target.name.clone();
+        if target.is_internal {
+            return Err(PublishError::Internal { topic: topic() });
+        }
         match (&target.parent, &target.diverted_from) {
             (Some(parent), _) => Err(PublishError::NotARoot { topic: topic(), parent: parent.clone() }),
             (None, Some(from)) => Err(PublishError::Diverted { topic: topic(), from: from.clone() }),
