@@ -220,7 +220,7 @@ fn names(message: &MessageDescriptor, path: &str) -> Option<String> {
 /// A service that judges each request, and the streams of its answers for as long as they are open.
 fn wrapper(service: &ServiceDescriptor, methods: &[Method], code: &mut String) -> Result<(), Box<dyn Error>> {
     let (name, module) = (service.name(), snake(service.name()) + "_server");
-    writeln!(code, "impl<T: v1::{module}::{name}> v1::{module}::{name} for Authorized<T> {{")?;
+    writeln!(code, "impl<T: v1::{module}::{name}> v1::{module}::{name} for AuthorizedService<T> {{")?;
     for Method { of, verbs, subject, is_audited } in methods {
         let (method, input, output) = (snake(of.name()), of.input().name().to_owned(), of.output().name().to_owned());
         let verb = verbs.first().map(String::as_str).unwrap_or_default();
@@ -234,10 +234,10 @@ fn wrapper(service: &ServiceDescriptor, methods: &[Method], code: &mut String) -
             false => format!("v1::{output}"),
         };
         if of.is_server_streaming() {
-            writeln!(code, "    type {0}Stream = Watched<T::{0}Stream>;", of.name())?;
+            writeln!(code, "    type {0}Stream = WatchedStream<T::{0}Stream>;", of.name())?;
         }
         writeln!(code, "    fn {method}<'a, 'f>(&'a self, request: tonic::Request<{argument}>)")?;
-        writeln!(code, "        -> Answer<'f, {output}>\n    where 'a: 'f, Self: 'f {{")?;
+        writeln!(code, "        -> ServiceFuture<'f, {output}>\n    where 'a: 'f, Self: 'f {{")?;
         // The requests of a stream are judged by the service, one by one.
         let judged = match subject {
             _ if of.is_client_streaming() => None,

@@ -6,7 +6,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator};
 
 use super::pattern::Pattern;
 use super::token::TokenHash;
-use super::values::{ByteRate, CertificateName, Expiry, KeyFile, PlainText};
+use super::values::{ByteRate, CertificateName, Expiry, Items, KeyFile, PlainText};
 use crate::topology::one_or_more::OneOrMore;
 use crate::topology::reader::{FromNode, Owner, Reader, choice, keys};
 use crate::topology::values::{Count, Flag, List, NamedTable, Size, Table};
@@ -50,7 +50,7 @@ keys! {
         /// is read again when it changes; nothing is fetched.
         keys(required): KeyFile,
         /// The algorithms by which it signs.
-        algorithms(required): List<Signing>,
+        algorithms(required): Items<Signing>,
     }
 }
 
@@ -61,7 +61,7 @@ choice! {
         Es256 = "ES256",
         /// ECDSA with P-384 and SHA-384.
         Es384 = "ES384",
-        /// Ed25519.
+        /// EdDSA with Ed25519.
         EdDsa = "EdDSA",
         /// RSA with SHA-256.
         Rs256 = "RS256",
@@ -98,13 +98,13 @@ keys! {
     /// A rule: each principal of `who` may do all of `may`, to everything that the other keys name.
     struct RuleKeys {
         /// Principals by name, or `anonymous`: the caller without credentials.
-        who(required): List<PlainText>,
-        /// Rights.
-        may(required): List<VerbName>,
+        who(required): Items<PlainText>,
+        /// What they may do.
+        may(required): Items<VerbName>,
         /// Topics, as patterns of full names: `shop/orders`, `shop/*`. A `*` stands for any characters of one part.
-        topics: List<Pattern>,
+        topics: Items<Pattern>,
         /// Subscribers, as patterns of full names.
-        subscribers: List<Pattern>,
+        subscribers: Items<Pattern>,
         /// `true`: the rule is also for what belongs to no topic and no subscriber, such as metrics, backups, the
         /// clock. Default false.
         bus: Flag,
@@ -112,7 +112,7 @@ keys! {
 }
 
 choice! {
-    /// Rights.
+    /// What rules can allow.
     enum VerbName {
         /// Append events to topics.
         Publish = "publish",

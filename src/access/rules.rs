@@ -50,7 +50,6 @@ pub(super) struct ClaimedPrincipal {
 }
 
 /// What its principals may do.
-#[derive(Default)]
 pub(super) struct Rule {
     pub(super) verbs: Verbs,
     pub(super) topics: Vec<Pattern>,

@@ -88,8 +88,10 @@ pub(super) fn mask(text: &str) -> Cow<'_, str> {
     masked
 }
 
+type Mask = (&'static str, fn(u8) -> bool, usize);
+
 /// The beginnings of tokens and of JWT, which characters follow them, and how many at least.
-const MASKS: [(&str, fn(u8) -> bool, usize); 2] = [
+const MASKS: [Mask; 2] = [
     (PREFIX, |byte| byte.is_ascii_alphanumeric() || byte == b'_', 24),
     ("eyJ", |byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte), 24),
 ];

@@ -15,7 +15,7 @@ use crate::model::Time;
 use crate::model::units::{self, UnitError};
 use crate::topology::diagnostic::Span;
 use crate::topology::reader::{FromNode, Owner, Reader};
-use crate::topology::values::inline_schema;
+use crate::topology::values::{List, inline_schema};
 use crate::topology::yaml::{NodeRef, View};
 
 /// The text of a scalar as it is written.
@@ -52,6 +52,44 @@ impl FromNode for PlainText {
             return reader.bad(span, format!("`{}` has an empty text", owner.key), "write a text, or remove it");
         }
         Some(Self(text.to_owned()))
+    }
+}
+
+/// A list with at least one item.
+#[derive(Debug, Clone)]
+pub(super) struct Items<T> {
+    pub(super) read: Vec<(Span, T)>,
+    /// Some of them could not be read, and were reported.
+    pub(super) has_unread: bool,
+}
+
+impl<T: JsonSchema> JsonSchema for Items<T> {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        format!("ItemsOf{}", T::schema_name()).into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "array", "minItems": 1, "items": generator.subschema_for::<T>() })
+    }
+}
+
+impl<T: FromNode> FromNode for Items<T> {
+    fn read(node: NodeRef<'_>, owner: Owner<'_>, reader: &mut Reader<'_>) -> Option<Self> {
+        let count = reader.list(node, "a list")?.count();
+        if count == 0 {
+            return reader.bad(
+                node.span(),
+                format!("`{}` names nothing", owner.key),
+                "write at least one, or remove it",
+            );
+        }
+        let List(read) = List::read(node, owner, reader)?;
+        let has_unread = read.len() < count;
+        Some(Self { read, has_unread })
     }
 }
 

@@ -4,6 +4,8 @@
 pub const UNAUTHENTICATED: &str = "UNAUTHENTICATED";
 /// The caller does not have the right that the call needs.
 pub const FORBIDDEN: &str = "FORBIDDEN";
+/// The caller uses as much as the access file lets it: try again later.
+pub const OVER_LIMIT: &str = "OVER_LIMIT";
 /// The route does not exist.
 pub const UNKNOWN_ROUTE: &str = "UNKNOWN_ROUTE";
 /// The route exists, and does not take the method.

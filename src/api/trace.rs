@@ -263,3 +263,50 @@ impl From<v1::TraceOutcome> for TraceOutcome {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn event(topic: &str, parent: Option<usize>, subscribers: &[&str]) -> TracedEvent {
+        let origin = parent.map(|parent| Origin {
+            parent: Some(parent),
+            subscriber: Some("a/s".to_owned()),
+            ..Origin::default()
+        });
+        let handling = |name: &&str| Handling {
+            subscriber: (*name).to_owned(),
+            outcome: TraceOutcome::Handled,
+            outputs: 0,
+            attempts: None,
+            digest: None,
+            failure: String::new(),
+            reason: String::new(),
+            due_ns: None,
+        };
+        let handlings = subscribers.iter().map(handling).collect();
+        TracedEvent { topic: topic.to_owned(), origin, handlings, ..TracedEvent::default() }
+    }
+
+    #[test]
+    fn who_may_not_see_all_of_a_trace_sees_the_numbers_of_the_rest() {
+        let events = vec![
+            event("a/in", None, &["a/s", "b/s"]),
+            event("b/out", Some(0), &["b/t"]),
+            event("a/out", Some(1), &[]),
+            event("a/out", Some(0), &["a/t"]),
+        ];
+        let trace = Trace { events, found: 3, ..Trace::default() };
+        let is_own = |name: &str| name.starts_with("a/");
+        let shown = trace.clone().restricted(is_own, is_own).unwrap();
+        let topics: Vec<_> = shown.events.iter().map(|event| event.topic.as_str()).collect();
+        assert_eq!((topics, shown.found), (vec!["a/in", "a/out", "a/out"], 2));
+        assert_eq!((shown.hidden_events, shown.hidden_handlings), (1, 1));
+        let parents = shown.events.iter().map(|event| event.origin.as_ref().map(|origin| origin.parent));
+        assert_eq!(parents.collect::<Vec<_>>(), [None, Some(None), Some(Some(0))]);
+
+        assert_eq!(trace.clone().restricted(|_| true, |_| true), Some(trace.clone()));
+        let other = Trace { found: 1, ..trace };
+        assert_eq!(other.restricted(is_own, is_own), None, "what was asked for is not to be seen");
+    }
+}

@@ -53,7 +53,7 @@ pub enum SecurityError {
     /// A file cannot be read.
     #[error("cannot read {}: {error}", path.display())]
     Unreadable { path: PathBuf, error: io::Error },
-    /// The certificates.
+    /// The files of TLS make no certificate that works.
     #[error("{}: {error}", path.display())]
     Tls { path: PathBuf, error: TlsError },
     /// The access file, with all that is wrong with it.

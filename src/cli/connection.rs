@@ -20,40 +20,47 @@ use crate::client::{CertificateFiles, Client, ClientError, ConnectOptions, Patie
 /// The token itself. It has no flag: arguments are visible to all users of a machine.
 const TOKEN_VARIABLE: &str = "WATTLE_TOKEN";
 
+/// Where help texts have the arguments of a connection. It is said for each of them: those of the commands come after.
+const HEADING: &str = "Connection";
+
 /// How the bus is reached: every command that talks to one has this, and no other way to it.
 #[derive(Debug, Clone, clap::Args)]
-#[command(next_help_heading = "Connection")]
 pub(super) struct ServerArg {
     /// Address of the bus; https:// is TLS, and the default port is 7411 [default: that of the current profile, else
     /// 127.0.0.1:7411]
-    #[arg(long, env = "WATTLE_SERVER", value_name = "[https://]HOST[:PORT]")]
+    #[arg(long, help_heading = HEADING, env = "WATTLE_SERVER", value_name = "[https://]HOST[:PORT]")]
     server: Option<String>,
 
     /// Longest wait for an answer or progress of the bus, such as 10s; `none` or 0 waits without limit [default: 30s,
     /// and 5m where it compiles plugins]
-    #[arg(long, env = "WATTLE_TIMEOUT", value_parser = timeout, value_name = "TIME")]
+    #[arg(long, help_heading = HEADING, env = "WATTLE_TIMEOUT", value_parser = timeout, value_name = "TIME")]
     timeout: Option<Timeout>,
 
     /// Connect as this profile says (`wattle profile`); other flags and variables of the connection take precedence.
     /// Without it, the current profile counts where no address is given
-    #[arg(long, env = "WATTLE_PROFILE", value_parser = profile::name, hide_short_help = true, value_name = "NAME")]
+    #[arg(long, env = "WATTLE_PROFILE", value_parser = profile::name, value_name = "NAME")]
+    #[arg(help_heading = HEADING, hide_short_help = true)]
     profile: Option<String>,
 
     /// File of the token that says who calls; it is read again when it changes. Without a file, WATTLE_TOKEN is the
     /// token itself
-    #[arg(long, env = "WATTLE_TOKEN_FILE", hide_short_help = true, value_name = "FILE")]
+    #[arg(long, env = "WATTLE_TOKEN_FILE", value_name = "FILE")]
+    #[arg(help_heading = HEADING, hide_short_help = true)]
     token_file: Option<PathBuf>,
 
     /// Certificate authorities of the bus, in PEM, in place of those that the system trusts
-    #[arg(long, env = "WATTLE_TLS_CA", hide_short_help = true, value_name = "FILE")]
+    #[arg(long, env = "WATTLE_TLS_CA", value_name = "FILE")]
+    #[arg(help_heading = HEADING, hide_short_help = true)]
     tls_ca: Option<PathBuf>,
 
     /// Client certificate that says who calls, in PEM
-    #[arg(long, env = "WATTLE_CLIENT_CERT", requires = "client_key", hide_short_help = true, value_name = "FILE")]
+    #[arg(long, env = "WATTLE_CLIENT_CERT", requires = "client_key", value_name = "FILE")]
+    #[arg(help_heading = HEADING, hide_short_help = true)]
     client_cert: Option<PathBuf>,
 
     /// Private key of the client certificate, in PEM
-    #[arg(long, env = "WATTLE_CLIENT_KEY", requires = "client_cert", hide_short_help = true, value_name = "FILE")]
+    #[arg(long, env = "WATTLE_CLIENT_KEY", requires = "client_cert", value_name = "FILE")]
+    #[arg(help_heading = HEADING, hide_short_help = true)]
     client_key: Option<PathBuf>,
 
     /// What all this comes to, once it is known.

@@ -64,8 +64,8 @@ struct AddArgs {
     name: String,
 
     /// Address of the bus; https:// is TLS, and the default port is 7411
-    #[arg(long, value_parser = server, value_name = "[https://]HOST[:PORT]")]
-    server: String,
+    #[arg(long = "server", value_parser = server, value_name = "[https://]HOST[:PORT]")]
+    address: String,
 
     /// File of the token that says who calls
     #[arg(long, value_name = "FILE")]
@@ -146,7 +146,7 @@ pub(super) fn path() -> Option<PathBuf> {
     Some(folder.join(FILE))
 }
 
-/// A connection.
+/// How a bus is reached: an address, and the files of who calls.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Profile {
@@ -269,7 +269,11 @@ fn parsed(text: &str) -> Result<Profiles, String> {
     if text.len() as u64 > FILE_BYTES_MAX {
         return Err(format!("it is larger than {} KiB", FILE_BYTES_MAX >> 10));
     }
-    let profiles: Profiles = toml::from_str(text).map_err(|error| error.to_string().trim_end().to_owned())?;
+    let profiles: Profiles = toml::from_str(text).map_err(|error| {
+        // Without the line itself: somebody may have written a token where it does not belong.
+        let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
+        format!("line {}: {}", before.matches('\n').count() + 1, error.message())
+    })?;
     for (key, profile) in &profiles.profile {
         name(key).and_then(|_| profile.check()).map_err(|why| format!("profile `{key}`: {why}"))?;
     }
@@ -333,7 +337,7 @@ fn add(file: &mut ProfileFile, args: &AddArgs) -> Outcome {
         }
     };
     let profile = Profile {
-        server: Some(args.server.clone()),
+        server: Some(args.address.clone()),
         token_file: absolute(&args.token_file)?,
         tls_ca: absolute(&args.tls_ca)?,
         client_cert: absolute(&args.client_cert)?,
@@ -445,7 +449,7 @@ mod tests {
         for (text, words) in [
             ("current = ", "line 1"),
             ("curent = \"x\"", "curent"),
-            ("[profile.a]\nserver = \"a\"\ntoken = \"secret\"", "unknown field `token`"),
+            ("[profile.a]\nserver = \"a\"\ntoken = \"hunter2\"", "line 3: unknown field `token`"),
             ("[profile.a]\ntoken_file = \"/t\"", "`server` is missing"),
             ("[profile.a]\nserver = \"ftp://a\"", "ftp"),
             ("[profile.a]\nserver = \"a\"\ntoken_file = \"token\"", "absolute"),
@@ -457,6 +461,7 @@ mod tests {
             fs::write(&path, text).unwrap();
             let why = ProfileFile::read(&path).unwrap_err();
             assert!(why.contains(words) && why.contains("profiles.toml"), "{text:.60}: {why}");
+            assert!(!why.contains("hunter2") && !why.contains('\n'), "{why}");
         }
         fs::write(&path, b"\xff").unwrap();
         assert!(ProfileFile::read(&path).unwrap_err().contains("profiles.toml"));

@@ -24,7 +24,7 @@ pub(super) struct TokenArgs {
 
 #[derive(Debug, Clone, clap::Subcommand)]
 enum TokenCommand {
-    New(NewArgs),
+    New(NewTokenArgs),
 }
 
 /// Create a token
@@ -37,7 +37,7 @@ enum TokenCommand {
   wattle token new ci
   wattle token new ci > ci.token
   wattle token new ci -o json")]
-struct NewArgs {
+struct NewTokenArgs {
     /// Name of the principal that is to have the token
     #[arg(default_value = PLACEHOLDER, hide_default_value = true)]
     name: String,
@@ -65,8 +65,8 @@ pub(super) fn run(args: &TokenArgs) -> Outcome {
 }
 
 /// Writes a token, and the lines for the access file.
-fn write(args: &NewArgs, token: &NewToken, out: &mut dyn Write, notices: &mut dyn Write) -> io::Result<()> {
-    let NewArgs { name, output } = args;
+fn write(args: &NewTokenArgs, token: &NewToken, out: &mut dyn Write, notices: &mut dyn Write) -> io::Result<()> {
+    let NewTokenArgs { name, output } = args;
     let (text, hash) = (token.text().reveal(), token.hash());
     match output {
         Output::Json => {
@@ -89,7 +89,7 @@ mod tests {
     fn written(name: &str, output: Output) -> (String, String) {
         let token = NewToken::from_random(&Zeroizing::new([7; NewToken::RANDOM_BYTES]));
         let (mut out, mut notices) = (Vec::new(), Vec::new());
-        write(&NewArgs { name: name.to_owned(), output }, &token, &mut out, &mut notices).unwrap();
+        write(&NewTokenArgs { name: name.to_owned(), output }, &token, &mut out, &mut notices).unwrap();
         (String::from_utf8(out).unwrap(), String::from_utf8(notices).unwrap())
     }
 

@@ -71,6 +71,10 @@ pub(super) fn run(args: &TraceArgs) -> Outcome {
     if trace.is_cut {
         say("there may be more: too much would have had to be looked at or shown");
     }
+    if trace.hidden_events + trace.hidden_handlings > 0 {
+        let (events, outcomes) = (trace.hidden_events, trace.hidden_handlings);
+        say(&format!("not shown without the right `inspect`: {events} events, and {outcomes} outcomes of these"));
+    }
     Ok(())
 }
 
@@ -121,6 +125,8 @@ fn json(trace: &Trace) -> Value {
     json!({
         "found": trace.found,
         "is_cut": trace.is_cut,
+        "hidden_events": trace.hidden_events,
+        "hidden_handlings": trace.hidden_handlings,
         "events": trace.events.iter().map(event).collect::<Vec<_>>(),
     })
 }
@@ -256,7 +262,7 @@ mod tests {
         let waiting = handling("shop/c", TraceOutcome::Waiting, 0, Some(0), "");
         let child = event("shop/out", "two", made_by("shop/a", false), vec![waiting]);
         let dead = event("shop/b.dead", "one", made_by("shop/b", true), Vec::new());
-        let trace = Trace { events: vec![root, dead, child], found: 2, is_cut: false };
+        let trace = Trace { events: vec![root, dead, child], found: 2, ..Trace::default() };
         let lines = [
             "shop/in 0:0  one  t  key k  ",
             "├─ a  handled, 1 output  plugin 0123456789ab",

@@ -51,7 +51,7 @@ fn port(text: &str) -> Result<u16, String> {
 pub enum Scheme {
     /// Plain text.
     Http,
-    /// TLS.
+    /// Plain text: whoever is on the way can read along.
     Https,
 }
 

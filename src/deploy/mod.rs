@@ -46,7 +46,6 @@ pub use record::store::Store;
 pub use reloader::Reloader;
 pub use secrets::SecretFolders;
 pub use topology::adopt::{StartTopology, adopt, instead};
-pub use topology::changes::Touched;
 pub use topology::error::TopologyError;
 pub use versions::shadow::CompareError;
 pub use versions::source::{described_ports, misfits, read, register, version};

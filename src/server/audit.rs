@@ -1,8 +1,8 @@
 //! Who has changed what: a record of each call that operates, deploys or applies, and of each that was denied.
 //!
-//! Promises: the record is durable before the caller gets its answer. Where it cannot be stored, since the disk is full,
-//! it is in the log: who frees the disk must not be kept from it. Denials of one caller are recorded up to a rate. Must
-//! not know: protocols, how a record is stored.
+//! Promises: the record is durable before the caller gets its answer. Where it cannot be stored, since the disk is
+//! full, it is in the log: whoever frees the disk must not be kept from it. Denials of one caller are recorded up to a
+//! rate. Must not know: protocols, how a record is stored.
 
 use std::collections::HashMap;
 use std::pin::Pin;
@@ -59,7 +59,7 @@ pub(super) enum Decision {
 struct Record<'a> {
     /// The caller's name; `anonymous` where it has shown nothing.
     who: &'a str,
-    /// Its address.
+    /// The address and the port that it calls from.
     from: String,
     /// The method or the route.
     call: &'a str,

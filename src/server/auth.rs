@@ -4,7 +4,7 @@
 //! anything is done; rules that change count at once, also for streams that are open. Where the bus has no rules,
 //! everybody who can connect may do everything. Must not know: protocols, how rules are written.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use http::HeaderMap;
@@ -15,6 +15,7 @@ use zeroize::Zeroizing;
 use super::bounds;
 use super::listener::Peer;
 use super::refusal::{self, Refusal};
+use super::usage::{Share, Usage};
 use crate::access::{Access, Authorization, Credentials, Identity, Resource, Unauthenticated, Verb};
 use crate::effects::Clock;
 
@@ -37,6 +38,7 @@ pub struct Gate(Option<Arc<Rules>>);
 
 struct Rules {
     access: watch::Sender<Arc<Access>>,
+    usage: Usage,
     clock: Arc<dyn Clock>,
 }
 
@@ -48,7 +50,8 @@ impl Gate {
 
     /// Only what the rules allow is allowed. Tokens expire by this clock.
     pub fn by(access: Access, clock: Arc<dyn Clock>) -> Self {
-        Self(Some(Arc::new(Rules { access: watch::Sender::new(Arc::new(access)), clock })))
+        let access = watch::Sender::new(Arc::new(access));
+        Self(Some(Arc::new(Rules { access, usage: Usage::default(), clock })))
     }
 
     /// Whether there are rules.
@@ -75,13 +78,30 @@ impl Gate {
         let access = rules.access.borrow().clone();
         let proof = Proof { authorization, peer: peer.clone() };
         let identity = rules.identify(&access, &proof).map_err(|error| refusal::unauthenticated(&error))?;
-        Ok(Caller(Some(Arc::new(Known { rules: rules.clone(), access, identity, proof }))))
+        if let Some(connections_max) = access.limits(&identity).connections {
+            rules.connect(peer, identity.name(), connections_max)?;
+        }
+        Ok(Caller(Some(Arc::new(KnownCaller { rules: rules.clone(), access, identity, proof }))))
     }
 }
 
 impl Rules {
     fn now_s(&self) -> u64 {
         self.clock.now_ns() / 1_000_000_000
+    }
+
+    /// Counts a connection of a principal, once.
+    fn connect(&self, peer: &Peer, name: &str, connections_max: u32) -> Result<(), Refusal> {
+        let mut shares = peer.shares.lock().unwrap_or_else(PoisonError::into_inner);
+        if shares.iter().any(|share| share.name() == name) {
+            return Ok(());
+        }
+        if shares.len() >= bounds::PRINCIPALS_PER_CONNECTION_MAX {
+            let limit = format!("{} principals with limits on one connection", bounds::PRINCIPALS_PER_CONNECTION_MAX);
+            return Err(refusal::over_limit(name, &limit, Duration::from_secs(1)));
+        }
+        shares.push(self.usage.connect(name, connections_max)?);
+        Ok(())
     }
 
     fn identify(&self, access: &Access, proof: &Proof) -> Result<Identity, Unauthenticated> {
@@ -114,9 +134,9 @@ impl Proof {
 
 /// Who calls. Cheap to clone.
 #[derive(Clone)]
-pub(super) struct Caller(Option<Arc<Known>>);
+pub(super) struct Caller(Option<Arc<KnownCaller>>);
 
-struct Known {
+struct KnownCaller {
     rules: Arc<Rules>,
     /// The rules by which it was identified.
     access: Arc<Access>,
@@ -124,7 +144,7 @@ struct Known {
     proof: Proof,
 }
 
-impl Known {
+impl KnownCaller {
     /// The rules of now, and who the caller is by them.
     fn now(&self) -> Result<(Arc<Access>, Identity), Refusal> {
         let access = self.rules.access.borrow().clone();
@@ -222,19 +242,30 @@ impl Caller {
         }
     }
 
+    /// Counts events that it publishes, until the share is dropped; waits while it is a little ahead of its rate.
+    pub(super) async fn publishing(&self, bytes: usize) -> Result<Option<Share>, Refusal> {
+        let Some(known) = &self.0 else { return Ok(None) };
+        let (access, identity) = known.now()?;
+        let limits = access.limits(&identity);
+        if limits.in_flight_bytes.is_none() && limits.publish_bytes_per_s.is_none() {
+            return Ok(None);
+        }
+        known.rules.usage.publish(identity.name(), limits, bytes as u64).await.map(Some)
+    }
+
     /// The names of a request that it was allowed, to be judged again.
-    pub(super) fn granted(&self, verbs: &'static [Verb], what: Vec<Granted>) -> Option<Grant> {
+    pub(super) fn granted(&self, verbs: &'static [Verb], what: Vec<GrantedName>) -> Option<Grant> {
         self.0.as_ref().map(|known| Grant { known: known.clone(), verbs, what })
     }
 }
 
 /// A full name.
-pub(super) enum Granted {
+pub(super) enum GrantedName {
     Topic(String),
     Subscriber(String),
 }
 
-impl Granted {
+impl GrantedName {
     fn resource(&self) -> Resource<'_> {
         match self {
             Self::Topic(name) => Resource::Topic(name),
@@ -245,11 +276,11 @@ impl Granted {
 
 /// What a caller was allowed, for as long as it takes.
 pub(super) struct Grant {
-    known: Arc<Known>,
+    known: Arc<KnownCaller>,
     /// It has to have one of them.
     verbs: &'static [Verb],
     /// Empty: for anything.
-    what: Vec<Granted>,
+    what: Vec<GrantedName>,
 }
 
 impl Grant {

@@ -27,6 +27,8 @@ pub(super) const IDLE_WITHIN: Duration = Duration::from_secs(75);
 pub(super) const HEADERS_MAX: usize = 100;
 /// Bytes of the head of a request of HTTP/1 (others: [`HEADER_BYTES`]), and of its body that are read ahead.
 pub(super) const HEAD_BUFFER_BYTES: usize = 32 << 10;
+/// Principals whose connections are limited, on one connection: gateways show the tokens of several.
+pub(super) const PRINCIPALS_PER_CONNECTION_MAX: usize = 64;
 /// How often open streams are judged again at the least, so that expired credentials end them.
 pub(super) const JUDGED_EVERY: Duration = Duration::from_secs(2);
 /// How long accepting pauses after a failure, such as having no file descriptors left.

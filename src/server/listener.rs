@@ -6,9 +6,9 @@
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::task::{Context, Poll};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use hyper::body::Incoming;
@@ -26,6 +26,7 @@ use tonic::body::Body;
 
 use super::bounds;
 use super::tls::{self, Tls};
+use super::usage::Share;
 use crate::access::CertificateNames;
 
 /// Who is at the other end of a connection.
@@ -34,6 +35,8 @@ pub(super) struct Peer {
     pub(super) address: SocketAddr,
     /// The names in its certificate, which was checked; none where it has shown none.
     pub(super) certificate: Option<CertificateNames>,
+    /// What its connection counts as of each principal with a limit.
+    pub(super) shares: Mutex<Vec<Share>>,
 }
 
 /// Answers the requests of one connection.
@@ -95,7 +98,7 @@ impl<S: Serve> Listener<S> {
                 };
                 match secured {
                     Ok((transport, certificate)) => {
-                        let peer = Arc::new(Peer { address, certificate });
+                        let peer = Arc::new(Peer { address, certificate, shares: Mutex::default() });
                         serve(Connection::new(transport, &cut), peer, service, &protocols, closing).await;
                     }
                     Err(error) => tracing::debug!(%address, %error, "no TLS connection"),
@@ -159,7 +162,7 @@ async fn serve<S: Serve, T: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
             let answer = answer.await;
             Ok::<_, std::convert::Infallible>(match request_under_way {
                 None => answer,
-                Some(request) => answer.map(|body| Body::new(Counted { body, _request: request })),
+                Some(request) => answer.map(|body| Body::new(CountedBody { body, _request: request })),
             })
         }
     });
@@ -178,34 +181,49 @@ async fn serve<S: Serve, T: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
 
 /// Requests of one HTTP/1 connection that are not answered to the end.
 #[derive(Debug, Clone, Default)]
-struct Requests(Arc<AtomicUsize>);
+struct Requests(Arc<RequestCount>);
+
+#[derive(Debug, Default)]
+struct RequestCount {
+    count: AtomicUsize,
+    /// Whoever reads from the connection, and waits without a time limit as long as there are requests.
+    reader: Mutex<Option<Waker>>,
+}
 
 impl Requests {
     fn begin(&self) -> RequestUnderWay {
-        self.0.fetch_add(1, Ordering::Relaxed);
+        self.0.count.fetch_add(1, Ordering::SeqCst);
         RequestUnderWay(self.0.clone())
     }
 
-    fn are_under_way(&self) -> bool {
-        self.0.load(Ordering::Relaxed) > 0
+    /// Whether there are any; then the reader is woken when there are none.
+    fn are_under_way(&self, reader: &Waker) -> bool {
+        if self.0.count.load(Ordering::SeqCst) == 0 {
+            return false;
+        }
+        *self.0.reader.lock().unwrap_or_else(PoisonError::into_inner) = Some(reader.clone());
+        self.0.count.load(Ordering::SeqCst) > 0
     }
 }
 
-struct RequestUnderWay(Arc<AtomicUsize>);
+struct RequestUnderWay(Arc<RequestCount>);
 
 impl Drop for RequestUnderWay {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        if self.0.count.fetch_sub(1, Ordering::SeqCst) == 1 {
+            let reader = self.0.reader.lock().unwrap_or_else(PoisonError::into_inner).take();
+            reader.into_iter().for_each(Waker::wake);
+        }
     }
 }
 
 /// The body of an answer, which ends its request.
-struct Counted {
+struct CountedBody {
     body: Body,
     _request: RequestUnderWay,
 }
 
-impl http_body::Body for Counted {
+impl http_body::Body for CountedBody {
     type Data = <Body as http_body::Body>::Data;
     type Error = <Body as http_body::Body>::Error;
 
@@ -232,7 +250,7 @@ enum Transport {
 
 /// What a peer has to do next, and until when.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Expected {
+enum Expectation {
     /// Say what it speaks: the first line of HTTP/1, or the preface of HTTP/2, of which these bytes have come.
     Greeting { bytes: usize },
     /// Nothing: a request is under way, or HTTP/2 asks by itself whether the peer is there.
@@ -246,7 +264,7 @@ enum Expected {
 /// A connection that fails when its peer takes too long, or the bus cuts it.
 struct Connection<T> {
     transport: TokioIo<T>,
-    expected: Expected,
+    expected: Expectation,
     is_http2: bool,
     until: Pin<Box<Sleep>>,
     requests: Requests,
@@ -257,7 +275,7 @@ impl<T> Connection<T> {
     fn new(transport: T, cut: &CancellationToken) -> Self {
         Self {
             transport: TokioIo::new(transport),
-            expected: Expected::Greeting { bytes: 0 },
+            expected: Expectation::Greeting { bytes: 0 },
             is_http2: false,
             until: Box::pin(tokio::time::sleep(bounds::PREFACE_WITHIN)),
             requests: Requests::default(),
@@ -265,45 +283,45 @@ impl<T> Connection<T> {
         }
     }
 
-    fn expect(&mut self, expected: Expected, within: Duration) {
+    fn expect(&mut self, expected: Expectation, within: Duration) {
         self.expected = expected;
         self.until.as_mut().reset(Instant::now() + within);
     }
 
     /// What is expected of a peer of HTTP/1, before it is read from.
-    fn expect_request(&mut self) {
-        match (self.requests.are_under_way(), self.expected) {
-            (true, _) => self.expected = Expected::Nothing,
-            (false, Expected::Nothing) => self.expect(Expected::Request, bounds::IDLE_WITHIN),
-            (false, Expected::Greeting { .. } | Expected::Request | Expected::Head) => {}
+    fn expect_request(&mut self, reader: &Waker) {
+        match (self.requests.are_under_way(reader), self.expected) {
+            (true, _) => self.expected = Expectation::Nothing,
+            (false, Expectation::Nothing) => self.expect(Expectation::Request, bounds::IDLE_WITHIN),
+            (false, Expectation::Greeting { .. } | Expectation::Request | Expectation::Head) => {}
         }
     }
 
     /// Takes note of bytes that have come.
     fn has_come(&mut self, come: &[u8]) {
         match self.expected {
-            Expected::Greeting { bytes } => {
+            Expectation::Greeting { bytes } => {
                 let rest = bounds::PREFACE.get(bytes..).unwrap_or_default();
                 let is_preface = come.iter().zip(rest).all(|(come, expected)| come == expected);
                 let bytes = bytes + come.len();
                 self.expected = match is_preface {
-                    true if bytes < bounds::PREFACE_BYTES => Expected::Greeting { bytes },
-                    true => Expected::Nothing,
+                    true if bytes < bounds::PREFACE_BYTES => Expectation::Greeting { bytes },
+                    true => Expectation::Nothing,
                     // The time of the greeting is that of its head, too.
-                    false => Expected::Head,
+                    false => Expectation::Head,
                 };
-                self.is_http2 = self.expected == Expected::Nothing;
+                self.is_http2 = self.expected == Expectation::Nothing;
             }
-            Expected::Request => self.expect(Expected::Head, bounds::HEAD_WITHIN),
-            Expected::Nothing | Expected::Head => {}
+            Expectation::Request => self.expect(Expectation::Head, bounds::HEAD_WITHIN),
+            Expectation::Nothing | Expectation::Head => {}
         }
     }
 
     fn late(&self) -> io::Error {
         let what = match self.expected {
-            Expected::Greeting { .. } => "the client speaks neither HTTP/2 nor HTTP/1",
-            Expected::Head => "the client did not end the head of its request",
-            Expected::Request | Expected::Nothing => "the client was idle",
+            Expectation::Greeting { .. } => "the client speaks neither HTTP/2 nor HTTP/1",
+            Expectation::Head => "the client did not end the head of its request",
+            Expectation::Request | Expectation::Nothing => "the client was idle",
         };
         io::Error::new(io::ErrorKind::TimedOut, what)
     }
@@ -319,9 +337,9 @@ impl<T: AsyncRead + Unpin> Read for Connection<T> {
             return Poll::Ready(Err(io::Error::new(io::ErrorKind::ConnectionAborted, "the bus is shutting down")));
         }
         if !self.is_http2 {
-            self.expect_request();
+            self.expect_request(cx.waker());
         }
-        if self.expected == Expected::Nothing {
+        if self.expected == Expectation::Nothing {
             return Pin::new(&mut self.transport).poll_read(cx, buffer);
         }
         let mut bytes = [std::mem::MaybeUninit::uninit(); SLOW_READ_BYTES];
@@ -446,7 +464,7 @@ mod tests {
     fn connected() -> DuplexStream {
         let (ours, theirs) = tokio::io::duplex(64 << 10);
         let cut = CancellationToken::new();
-        let peer = Arc::new(Peer { address: ([127, 0, 0, 1], 1).into(), certificate: None });
+        let peer = Arc::new(Peer { address: ([127, 0, 0, 1], 1).into(), certificate: None, shares: Mutex::default() });
         tokio::spawn(async move {
             serve(Connection::new(ours, &cut), peer, Echo, &protocols(), CancellationToken::new()).await;
         });
@@ -521,7 +539,7 @@ mod tests {
     async fn a_cut_connection_fails() {
         let (ours, mut theirs) = tokio::io::duplex(1 << 10);
         let cut = CancellationToken::new();
-        let peer = Arc::new(Peer { address: ([127, 0, 0, 1], 1).into(), certificate: None });
+        let peer = Arc::new(Peer { address: ([127, 0, 0, 1], 1).into(), certificate: None, shares: Mutex::default() });
         let connection = Connection::new(ours, &cut);
         tokio::spawn(async move { serve(connection, peer, Echo, &protocols(), CancellationToken::new()).await });
         ask(&mut theirs, "/a").await;

@@ -8,7 +8,9 @@
 //! grpc http
 //! audit room
 //! auth
-//! refusal listener
+//! listener
+//! usage
+//! refusal
 //! calls tls
 //! bounds
 //! ```
@@ -18,7 +20,8 @@
 //! | `grpc` | the services, and how a refusal is a status |
 //! | `http` | the routes, and how a refusal is a problem document |
 //! | `auth` `audit` | who calls, whether that caller may, and the record of it |
-//! | `listener` `tls` `bounds` `calls` `room` | what one connection, one call, one caller may take, whatever it speaks |
+//! | `listener` `tls` | connections, in plain text or encrypted |
+//! | `bounds` `calls` `room` `usage` | what one connection, one call, one caller may take, whatever it speaks |
 //! | `refusal` | errors as refusals, in no protocol's terms |
 //!
 //! Relies on: the engine for what durable means, [`crate::dispatch::Publisher`] for what an event must be.
@@ -34,6 +37,7 @@ mod listener;
 mod refusal;
 mod room;
 mod tls;
+mod usage;
 
 use std::io;
 use std::net::SocketAddr;

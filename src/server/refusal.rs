@@ -444,6 +444,12 @@ pub(super) fn unknown_method() -> Refusal {
     Refusal::new(Class::Invalid, reason::UNKNOWN_METHOD, &"the route does not take this method")
 }
 
+/// A principal uses as much as it may.
+pub(super) fn over_limit(name: &str, limit: &str, retry_after: Duration) -> Refusal {
+    let words = format!("`{name}` may have {limit}, as the access file says: try again later");
+    Refusal::new(Class::Exhausted, reason::OVER_LIMIT, &words).retry_after(retry_after)
+}
+
 /// A request has come past the judge: a fault of the bus.
 pub(super) fn unjudged() -> Refusal {
     Refusal::new(Class::Internal, reason::FORBIDDEN, &"nobody has judged this request, which is a fault of the bus")
@@ -456,7 +462,7 @@ pub(super) fn unauthenticated(error: &Unauthenticated) -> Refusal {
 
 /// The caller has shown nothing, and somebody has to be known.
 pub(super) fn anonymous() -> Refusal {
-    let words = "the bus has to know who calls: send a token (`authorization: Bearer …`) or show a client certificate";
+    let words = "the bus has to know who calls: send a token (`authorization: Bearer TOKEN`), or show a certificate";
     Refusal::new(Class::Unauthenticated, reason::UNAUTHENTICATED, &words)
 }
 

@@ -30,8 +30,8 @@ fn a_file_of_events_that_is_missing_is_named_at_the_start_and_all_else_is_served
     let mut files = std::fs::read_dir(&log).unwrap().map(|entry| entry.unwrap().path());
     let is_of_log = |path: &PathBuf| {
         let name = path.file_name().unwrap().to_str().unwrap().to_owned();
-        // by the number of its topic, which is the second one
-        name.starts_with("segment-00000002-")
+        // by the number of its topic, which is the third one: that of the audit is the first
+        name.starts_with("segment-00000003-")
     };
     let file = files.find(is_of_log).expect("what was published is in segments");
     std::fs::rename(&file, folder.path().join("aside")).unwrap();

@@ -86,8 +86,22 @@ const WALKED: &[&[&str]] = &[
 ];
 
 /// Commands that print nothing that anybody but their caller chose.
-const OTHERS: &[&str] =
-    &["run", "dev", "check", "graph", "schema", "new", "build", "test", "clock", "bench", "completions", "help"];
+const OTHERS: &[&str] = &[
+    "run",
+    "dev",
+    "check",
+    "graph",
+    "schema",
+    "new",
+    "build",
+    "test",
+    "clock",
+    "bench",
+    "completions",
+    "help",
+    "profile",
+    "token",
+];
 
 #[test]
 fn nothing_that_others_chose_is_obeyed_by_a_terminal() {

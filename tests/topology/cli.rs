@@ -199,6 +199,72 @@ fn the_schema_is_printed() {
     let (code, out, _) = run(&["schema", "--tests"]);
     assert_eq!(code, 0);
     assert_eq!(out, include_str!("../../test.schema.json"));
+    let (code, out, _) = run(&["schema", "--access"]);
+    assert_eq!(code, 0);
+    assert_eq!(out, include_str!("../../access.schema.json"));
+}
+
+const ACCESS: &str = "wattle: access/v1
+issuers: { idp: { issuer: https://idp.example, audience: wattle, keys: keys/jwks.json, algorithms: [EdDSA] } }
+principals: { ops: { issuer: idp, claim: { groups: wattle-ops } } }
+rules: [{ who: [ops], may: [inspect], topics: [\"n/*\"] }]
+";
+
+/// A set with one key.
+const KEYS: &str =
+    r#"{ "keys": [{ "kty": "OKP", "crv": "Ed25519", "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo" }] }"#;
+
+#[test]
+fn access_files_are_checked_with_the_topologies() {
+    let (_folder, path) = good();
+    write(&path, "access.yaml", ACCESS);
+    fs::create_dir(path.join("keys")).unwrap();
+    write(&path, "keys/jwks.json", KEYS);
+    let (code, out, notices) = run(&["check", text(&path)]);
+    assert_eq!((code, notices.as_str()), (0, ""));
+    let lines: Vec<&str> = out.lines().collect();
+    assert!(lines[0].ends_with("a.yaml: ok (2 topics of which 1 root, 1 subscriber)"), "{out}");
+    assert!(lines[1].ends_with("access.yaml: ok (1 principal, 1 rule)") && lines.len() == 2, "{out}");
+    let file = path.join("access.yaml");
+    let (code, out, notices) = run(&["check", text(&file)]);
+    assert_eq!((code, notices.as_str()), (0, ""));
+    assert!(out.ends_with("access.yaml: ok (1 principal, 1 rule)\n") && out.lines().count() == 1, "{out}");
+    let (code, out, _) = run(&["check", text(&path), "--show"]);
+    assert_eq!(code, 0);
+    assert!(out.starts_with("wattle: v1") && !out.contains("access"), "what is shown is a topology: {out}");
+}
+
+#[test]
+fn what_is_wrong_with_an_access_file_is_said_in_its_place() {
+    let (_folder, path) = good();
+    write(&path, "b.yaml", "wattle: v1\nname: n\ntopics: { unused: {} }\n");
+    write(&path, "access.yaml", ACCESS.replace("claim:", "clam:"));
+    let (code, out, notices) = run(&["check", text(&path)]);
+    assert_eq!((code, out.as_str()), (78, ""));
+    assert!(notices.contains("b.yaml:3:11") && notices.contains("access.yaml:3:35"), "{notices}");
+    assert!(notices.contains("did you mean `claim`?"), "{notices}");
+    assert!(notices.contains("keys/jwks.json` cannot be read") && notices.contains("access.yaml:2:"), "{notices}");
+    let (code, out, _) = run(&["check", text(&path.join("access.yaml")), "-o", "json"]);
+    assert_eq!(code, 78);
+    let report: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!((&report["ok"], &report["diagnostics"][0]["line"]), (&json!(false), &json!(2)));
+}
+
+#[test]
+fn a_token_in_an_access_file_is_not_shown() {
+    let (_folder, path) = good();
+    let secret = "0123456789abcdef".repeat(4);
+    write(
+        &path,
+        "access.yaml",
+        format!("wattle: access/v1\nprincipals: {{ ci: {{ token: wtl_01234567_{secret} }} }}\n"),
+    );
+    for output in ["text", "json"] {
+        let (code, out, notices) = run(&["check", text(&path), "-o", output]);
+        assert_eq!(code, 78);
+        let all = out + &notices;
+        assert!(all.contains("this is a token itself") && !all.contains(&secret[..16]), "{all}");
+    }
 }
 
 #[test]

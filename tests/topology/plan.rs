@@ -339,8 +339,11 @@ fn what_is_shown_is_a_topology_that_means_the_same() {
 
 #[test]
 fn the_schema_is_current() {
-    let schemas =
-        [("topology.schema.json", wattle::topology::schema()), ("test.schema.json", wattle::topology::cases::schema())];
+    let schemas = [
+        ("topology.schema.json", wattle::topology::schema()),
+        ("test.schema.json", wattle::topology::cases::schema()),
+        ("access.schema.json", wattle::access::schema()),
+    ];
     for (name, schema) in schemas {
         let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(name);
         if std::env::var_os("UPDATE_EXPECT").is_some() {

@@ -1,5 +1,5 @@
 //! `cargo xtask dist [TARGET…]`: archives of the program with completions, manual pages, licences and an SBOM, and
-//! their checksums, in `target/dist`.
+//! their checksums, in `target/archives`.
 //!
 //! Nothing is installed but the Rust target; a C compiler of the target that is missing is named with its Debian
 //! package.
@@ -41,7 +41,7 @@ pub(crate) fn dist(names: &[String]) -> ExitCode {
         eprintln!("xtask: targets are {}", known.join(", "));
         return ExitCode::from(2);
     }
-    match wanted.into_iter().map(archive).collect::<Outcome<Vec<_>>>().and_then(|archives| checksums(&archives)) {
+    match wanted.into_iter().try_for_each(archive).and_then(|()| checksums()) {
         Ok(sums) => {
             print!("{sums}");
             ExitCode::SUCCESS
@@ -58,11 +58,11 @@ fn root() -> PathBuf {
 }
 
 fn output() -> PathBuf {
-    root().join("target/dist")
+    root().join("target/archives")
 }
 
-/// Builds one archive: its path.
-fn archive(target: &Target) -> Outcome<PathBuf> {
+/// Builds one archive.
+fn archive(target: &Target) -> Outcome<()> {
     let Target { name, compiler, package } = target;
     if Command::new(compiler).arg("--version").output().is_err() {
         return Err(format!("`{compiler}` is missing: apt-get install {package}"));
@@ -108,8 +108,7 @@ fn archive(target: &Target) -> Outcome<PathBuf> {
     let archive = output().join(format!("{title}.tar.gz"));
     // The same content is the same archive.
     let fixed = ["--sort=name", "--owner=0", "--group=0", "--numeric-owner", "--mtime=@0"];
-    run(Command::new("tar").args(fixed).arg("-czf").arg(&archive).arg("-C").arg(output()).arg(&title))?;
-    Ok(archive)
+    run(Command::new("tar").args(fixed).arg("-czf").arg(&archive).arg("-C").arg(output()).arg(&title))
 }
 
 /// Whether the system needs another program to start this one.
@@ -185,8 +184,12 @@ fn sbom(packages: &[Value]) -> Value {
     })
 }
 
-fn checksums(archives: &[PathBuf]) -> Outcome<String> {
-    let names = archives.iter().filter_map(|path| path.file_name());
+/// The checksums of all archives that are there, those of earlier runs for other targets too.
+fn checksums() -> Outcome<String> {
+    let listed = fs::read_dir(output()).map_err(|error| format!("{}: {error}", output().display()))?;
+    let mut names: Vec<_> = listed.filter_map(|entry| Some(entry.ok()?.file_name())).collect();
+    names.retain(|name| name.to_string_lossy().ends_with(".tar.gz"));
+    names.sort();
     let printed = Command::new("sha256sum").current_dir(output()).args(names).output();
     let printed = printed.map_err(|error| format!("sha256sum: {error}"))?;
     write(&output().join("SHA256SUMS"), &printed.stdout)?;

@@ -97,11 +97,25 @@ fn a_right_needs_what_it_is_a_right_to() {
 #[test]
 fn a_rule_that_is_for_nothing_is_refused() {
     assert!(only(&with_rule("may: [read]")).0.starts_with("this rule is for nothing"));
-    assert!(only(&with_rule("may: [], bus: true")).0.starts_with("`may` names no rights"));
+    assert!(only(&with_rule("may: [], bus: true")).0.starts_with("`may` names nothing"));
     let text = "wattle: access/v1\nrules: [{ who: [], may: [metrics], bus: true }]\n";
-    assert!(only(text).0.starts_with("`who` names no principals"));
+    assert!(only(text).0.starts_with("`who` names nothing"));
     let (message, help) = only("wattle: access/v1\nrules: [{ who: [anonymous], bus: true }]\n");
     assert!(message.contains("needs the key `may`"), "{message} {help}");
+}
+
+#[test]
+fn what_cannot_be_read_is_reported_once() {
+    for rule in [
+        "may: [publsh], topics: [a/b]",
+        "may: [publish], topics: [orders]",
+        "may: [publish], topics: []",
+        "may: [publish], topics: orders",
+        "may: [apply], subscribers: [orders]",
+        "may: [metrics], bus: maybe",
+    ] {
+        assert_eq!(said(&with_rule(rule)).len(), 1, "{rule}: {:#?}", said(&with_rule(rule)));
+    }
 }
 
 #[test]

@@ -1,6 +1,5 @@
 //! The changes that applying a topology would make, and whether they are allowed. Decides nothing.
 
-use std::collections::BTreeSet;
 use std::sync::PoisonError;
 
 use crate::api::{Base, Change, ChangeKind, Changes, Component, Node, Proposal};
@@ -21,15 +20,6 @@ pub(crate) fn tell_notes(changes: &mut Changes, affected: &[String], notes: &[Op
         let at = affected.iter().position(|name| *name == change.name);
         change.words.extend(at.and_then(|at| notes.get(at)?.clone()));
     }
-}
-
-/// What applying a topology touches.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Touched {
-    /// The namespaces in which something is declared, changed, removed, or written to.
-    pub namespaces: BTreeSet<String>,
-    /// The topics of other namespaces that are read, by full name.
-    pub read: BTreeSet<String>,
 }
 
 impl<E: Engine, C: Compile> Reloader<E, C> {
@@ -56,30 +46,6 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
             }
         }
         Ok(changes)
-    }
-
-    /// What applying a topology would touch, by which it is judged who may.
-    ///
-    /// # Errors
-    /// [`TopologyError::Unreadable`], [`TopologyError::Refused`].
-    pub fn touched(&self, proposal: &Proposal) -> Result<Touched, TopologyError> {
-        let MergedProposal { plan, .. } = self.proposed(proposal)?;
-        let changes = self.changes_to(&plan).changes;
-        let namespace = |name: &str| name.split_once('/').map_or(name, |(namespace, _)| namespace).to_owned();
-        let mut namespaces = proposal.namespaces();
-        namespaces.extend(
-            changes.iter().flat_map(|of| std::iter::once(&of.name).chain(&of.renamed_from)).map(|name| namespace(name)),
-        );
-        let own = plan.subscribers.iter().filter(|of| namespaces.contains(&of.namespace));
-        let (mut read, mut written) = (BTreeSet::new(), BTreeSet::new());
-        for subscriber in own {
-            read.insert(plan[subscriber.from].label());
-            let topics = subscriber.ports.iter().map(|(_, topic)| *topic).chain(subscriber.dead_letters);
-            written.extend(topics.map(|topic| plan[topic].namespace.clone()));
-        }
-        namespaces.extend(written);
-        read.retain(|topic| !namespaces.contains(&namespace(topic)));
-        Ok(Touched { namespaces, read })
     }
 
     /// A proposal combined with the applied topology.

@@ -440,7 +440,7 @@ mod tests {
                 panic!("it waits for nothing")
             };
             let numbers = of_blueprint(&wanted, &all, &numbers.unwrap());
-            assert_eq!((numbers.topics.len(), numbers.keepers.len()), (4 * new.topics.len(), new.topics.len() / 2));
+            assert_eq!((numbers.topics.len(), numbers.keepers.len()), (4 * new.topics.len() + 1, new.topics.len() / 2));
             let numbered = NumberedPlan::new(&new, &numbers);
             let has_guard = |index| numbered.guard(index).zip(numbered.holder(index)).is_some();
             assert!(new.topics().all(|(index, _)| has_guard(index)));

@@ -11,36 +11,36 @@ use http::Extensions;
 use tokio_stream::Stream;
 use tonic::{Request, Response, Status};
 
-use super::recorded::Recorded;
+use super::recorded::AuditedRequest;
 use crate::access::Verb;
 use crate::api::v1;
 use crate::server::audit::Subject;
-use crate::server::auth::{Caller, Granted, Names, Right};
+use crate::server::auth::{Caller, GrantedName, Names, Right};
 use crate::server::refusal::{self, Refusal};
 
 include!(concat!(env!("OUT_DIR"), "/rights.rs"));
 
 /// A service, all of whose requests are judged.
-pub(super) struct Authorized<T> {
+pub(super) struct AuthorizedService<T> {
     service: T,
     names: Arc<dyn Names>,
 }
 
-impl Authorized<()> {
+impl AuthorizedService<()> {
     /// Judges by these names.
     pub(super) fn by(names: &Arc<dyn Names>) -> Self {
         Self { service: (), names: names.clone() }
     }
 
     /// A service that is judged in the same way.
-    pub(super) fn with<T>(&self, service: T) -> Authorized<T> {
-        Authorized { service, names: self.names.clone() }
+    pub(super) fn with<T>(&self, service: T) -> AuthorizedService<T> {
+        AuthorizedService { service, names: self.names.clone() }
     }
 }
 
-type Answer<'f, T> = Pin<Box<dyn Future<Output = Result<Response<T>, Status>> + Send + 'f>>;
+type ServiceFuture<'f, T> = Pin<Box<dyn Future<Output = Result<Response<T>, Status>> + Send + 'f>>;
 
-fn refused<'f, T: Send + 'f>(refusal: Refusal) -> Answer<'f, T> {
+fn refused<'f, T: Send + 'f>(refusal: Refusal) -> ServiceFuture<'f, T> {
     Box::pin(std::future::ready(Err(refusal.into())))
 }
 
@@ -50,13 +50,13 @@ pub(super) fn caller(extensions: &Extensions) -> Result<&Caller, Refusal> {
 }
 
 /// Notes what a request is about for its audit record.
-fn record<M: Recorded>(request: &Request<M>) {
+fn record<M: AuditedRequest>(request: &Request<M>) {
     if let Some(subject) = request.extensions().get::<Subject>() {
         request.get_ref().record(subject);
     }
 }
 
-impl<T> Authorized<T> {
+impl<T> AuthorizedService<T> {
     fn topics<'m>(
         &self,
         extensions: &Extensions,
@@ -101,15 +101,15 @@ impl<T> Authorized<T> {
     }
 }
 
-type Revoked = Pin<Box<dyn Future<Output = Refusal> + Send>>;
+type Revocation = Pin<Box<dyn Future<Output = Refusal> + Send>>;
 
 /// What the caller of a stream was allowed.
-struct Watch(Option<Revoked>);
+struct Watch(Option<Revocation>);
 
 impl Watch {
-    fn of(extensions: &Extensions, verbs: &'static [Verb], what: Vec<Granted>) -> Self {
+    fn of(extensions: &Extensions, verbs: &'static [Verb], what: Vec<GrantedName>) -> Self {
         let grant = caller(extensions).ok().and_then(|caller| caller.granted(verbs, what));
-        Self(grant.map(|grant| Box::pin(grant.revoked()) as Revoked))
+        Self(grant.map(|grant| Box::pin(grant.revoked()) as Revocation))
     }
 
     fn is_needed(extensions: &Extensions) -> bool {
@@ -117,7 +117,7 @@ impl Watch {
     }
 
     fn topics<'m, T>(
-        judged: &Authorized<T>,
+        judged: &AuthorizedService<T>,
         extensions: &Extensions,
         verbs: &'static [Verb],
         names: impl Iterator<Item = &'m str>,
@@ -126,11 +126,11 @@ impl Watch {
             return Self(None);
         }
         let full = |name: &str| judged.names.topic(name).unwrap_or_else(|| name.to_owned());
-        Self::of(extensions, verbs, names.map(|name| Granted::Topic(full(name))).collect())
+        Self::of(extensions, verbs, names.map(|name| GrantedName::Topic(full(name))).collect())
     }
 
     fn subscribers<'m, T>(
-        judged: &Authorized<T>,
+        judged: &AuthorizedService<T>,
         extensions: &Extensions,
         verbs: &'static [Verb],
         names: impl Iterator<Item = &'m str>,
@@ -139,9 +139,9 @@ impl Watch {
             return Self(None);
         }
         let granted = names.map(|name| match judged.names.subscriber(name) {
-            Some((_, topic)) if verbs == [Verb::Read] => Granted::Topic(topic),
-            Some((full, _)) => Granted::Subscriber(full),
-            None => Granted::Subscriber(name.to_owned()),
+            Some((_, topic)) if verbs == [Verb::Read] => GrantedName::Topic(topic),
+            Some((full, _)) => GrantedName::Subscriber(full),
+            None => GrantedName::Subscriber(name.to_owned()),
         });
         Self::of(extensions, verbs, granted.collect())
     }
@@ -152,20 +152,20 @@ impl Watch {
 }
 
 /// A stream of answers that ends when its caller loses the right to it.
-pub(super) struct Watched<S> {
+pub(super) struct WatchedStream<S> {
     /// `None` after the right was lost.
     stream: Option<Pin<Box<S>>>,
-    revoked: Option<Revoked>,
+    revoked: Option<Revocation>,
 }
 
-fn watched<'f, S: Send + 'f>(answer: Answer<'f, S>, watch: Watch) -> Answer<'f, Watched<S>> {
+fn watched<'f, S: Send + 'f>(answer: ServiceFuture<'f, S>, watch: Watch) -> ServiceFuture<'f, WatchedStream<S>> {
     Box::pin(async move {
         let answer = answer.await?;
-        Ok(answer.map(|stream| Watched { stream: Some(Box::pin(stream)), revoked: watch.0 }))
+        Ok(answer.map(|stream| WatchedStream { stream: Some(Box::pin(stream)), revoked: watch.0 }))
     })
 }
 
-impl<I, S: Stream<Item = Result<I, Status>>> Stream for Watched<S> {
+impl<I, S: Stream<Item = Result<I, Status>>> Stream for WatchedStream<S> {
     type Item = Result<I, Status>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {

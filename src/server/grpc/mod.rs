@@ -48,7 +48,7 @@ use crate::deploy::{Compile, Reloader};
 use crate::dispatch::Tree;
 use crate::engine::Engine;
 use crate::limits;
-use authorized::Authorized;
+use authorized::AuthorizedService;
 use capsule::Capsules;
 use deadline::Deadlines;
 
@@ -137,7 +137,7 @@ impl<E: Engine, C: Compile> Services<E, C> {
                 .register_encoded_file_descriptor_set(api::DESCRIPTORS)
                 .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         };
-        let authorized = Authorized::by(&names);
+        let authorized = AuthorizedService::by(&names);
         let mut routes = Routes::builder();
         routes
             .add_service(health)
@@ -212,6 +212,13 @@ pub(super) struct Grpc {
 /// Health is for everybody who can connect.
 const HEALTH_PATH: &str = "/grpc.health.v1.Health/";
 
+/// A call that is not made.
+struct Denial {
+    /// Who called, where that is known.
+    caller: Option<Caller>,
+    refusal: Refusal,
+}
+
 impl Grpc {
     fn new(routes: Routes, audit: Audit) -> Self {
         Self { routes, audit, rights: Arc::new(authorized::RIGHTS.iter().copied().collect()) }
@@ -229,7 +236,8 @@ impl Grpc {
         }
         let (caller, right) = match self.caller(gate, peer, &request) {
             Ok(judged) => judged,
-            Err((caller, refusal)) => {
+            Err(denial) => {
+                let Denial { caller, refusal } = *denial;
                 let (path, subject) = (request.uri().path(), Subject::default());
                 let (caller, reason) = (caller.as_ref().map(Caller::name), refusal.reason);
                 self.audit.denied(caller, peer, path, &subject, reason).await;
@@ -283,8 +291,8 @@ impl Grpc {
         gate: &Gate,
         peer: &Arc<Peer>,
         request: &http::Request<Incoming>,
-    ) -> Result<(Caller, Option<Right>), (Option<Caller>, Refusal)> {
-        let caller = gate.caller(request.headers(), peer).map_err(|refusal| (None, refusal))?;
+    ) -> Result<(Caller, Option<Right>), Box<Denial>> {
+        let caller = gate.caller(request.headers(), peer).map_err(|refusal| Denial { caller: None, refusal })?;
         let right = self.rights.get(request.uri().path()).copied();
         let judged = match &right {
             Some(right) => caller.check_right(right),
@@ -293,7 +301,7 @@ impl Grpc {
         };
         match judged {
             Ok(()) => Ok((caller, right)),
-            Err(refusal) => Err((Some(caller), refusal)),
+            Err(refusal) => Err(Box::new(Denial { caller: Some(caller), refusal })),
         }
     }
 }

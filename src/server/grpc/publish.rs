@@ -27,6 +27,7 @@ use crate::engine::{Engine, Fence};
 use crate::server::auth::{Caller, Names};
 use crate::server::calls::{Calls, StreamCall};
 use crate::server::room::ByteBudget;
+use crate::server::usage::Share;
 use crate::server::{bounds, refusal};
 
 pub(super) struct Publishing<E> {
@@ -48,8 +49,10 @@ impl<E: Engine> PublisherService for Publishing<E> {
             return Err(refusal::shutting_down().into());
         }
         let _call = self.calls.token();
+        let caller = authorized::caller(request.extensions())?.clone();
         let v1::PublishRequest { topic, events, numbering } = request.into_inner();
         let bytes = events.iter().map(Bytes::len).sum();
+        let _share = caller.publishing(bytes).await?;
         let admission = self.admitted(bytes, self.publisher.admit(&topic, events.len())).await?;
         let published =
             self.publisher.publish_admitted(&topic, &events, numbering.map(Into::into), admission, None).await;
@@ -65,9 +68,11 @@ impl<E: Engine> PublisherService for Publishing<E> {
             return Err(refusal::shutting_down().into());
         }
         let _call = self.calls.token();
+        let caller = authorized::caller(request.extensions())?.clone();
         let v1::PublishTogetherRequest { events, numbering } = request.into_inner();
         let events: Vec<_> = events.into_iter().map(Into::into).collect();
         let bytes = events.iter().map(|event: &AddressedEvent| event.event.len()).sum();
+        let _share = caller.publishing(bytes).await?;
         let admission = self.admitted(bytes, self.publisher.admit_together(&events)).await?;
         let published = self.publisher.publish_together_admitted(&events, numbering.map(Into::into), admission).await;
         let published = published.map_err(|error| refusal::publish(&error))?;
@@ -119,7 +124,9 @@ async fn admission_within(
 }
 
 type AdmissionResult = Result<Admission, PublishError>;
-type AdmissionFuture = Pin<Box<dyn Future<Output = Result<Admission, Status>> + Send>>;
+/// With the share of its principal, for as long as it is published.
+type AdmittedRequest = (Admission, Option<Share>);
+type AdmissionFuture = Pin<Box<dyn Future<Output = Result<AdmittedRequest, Status>> + Send>>;
 type Answer = Result<v1::PublishResponse, Status>;
 
 /// The requests of a stream that are not answered yet.
@@ -204,19 +211,27 @@ impl<E: Engine> Pipeline<E> {
         let (publisher, topic, events) = (self.publisher.clone(), self.topic.clone(), request.events.len());
         let (waiting, bytes) = (self.waiting.clone(), request.events.iter().map(Bytes::len).sum());
         let judged = self.caller.check_topic(&*self.names, Verb::Publish, &topic);
+        let caller = self.caller.clone();
         let admission = Box::pin(async move {
             judged?;
-            admission_within(&waiting, bytes, publisher.admit(&topic, events)).await
+            let share = caller.publishing(bytes).await?;
+            Ok((admission_within(&waiting, bytes, publisher.admit(&topic, events)).await?, share))
         });
         self.admitting = Some((admission, request));
     }
 
-    fn begin(&mut self, request: v1::PublishStreamRequest, admitted: Result<Admission, Status>, cx: &mut Context<'_>) {
+    fn begin(
+        &mut self,
+        request: v1::PublishStreamRequest,
+        admitted: Result<AdmittedRequest, Status>,
+        cx: &mut Context<'_>,
+    ) {
         let (publisher, topic, events) = (self.publisher.clone(), self.topic.clone(), request.events);
         let (numbering, fence) = (request.numbering.map(Into::into), Some(self.fence.clone()));
         let bytes = events.iter().map(Bytes::len).sum();
         let running = Box::pin(async move {
-            let published = publisher.publish_admitted(&topic, &events, numbering, admitted?, fence).await;
+            let (admission, _share) = admitted?;
+            let published = publisher.publish_admitted(&topic, &events, numbering, admission, fence).await;
             published.map(Into::into).map_err(|error| refusal::publish(&error).into())
         });
         let mut slot = Slot { bytes, state: State::Running(running) };

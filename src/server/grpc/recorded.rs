@@ -7,14 +7,14 @@ use crate::api::v1;
 use crate::server::audit::Subject;
 
 /// A request that is recorded. The topic or subscriber that it names is recorded by [`super::authorized`].
-pub(super) trait Recorded {
+pub(super) trait AuditedRequest {
     /// Says what it is about.
     fn record(&self, _subject: &Subject) {}
 }
 
 /// Requests that have no more than their subscriber, or nothing.
 macro_rules! only_names {
-    ($($request:ident),* $(,)?) => { $(impl Recorded for v1::$request {})* };
+    ($($request:ident),* $(,)?) => { $(impl AuditedRequest for v1::$request {})* };
 }
 
 only_names!(UnpinRequest, PauseRequest, ResumeRequest, ConfirmClockRequest);
@@ -22,7 +22,7 @@ only_names!(UnpinRequest, PauseRequest, ResumeRequest, ConfirmClockRequest);
 /// Requests that select failed events.
 macro_rules! filtered {
     ($($request:ident),* $(,)?) => {
-        $(impl Recorded for v1::$request {
+        $(impl AuditedRequest for v1::$request {
             fn record(&self, subject: &Subject) {
                 subject.set("filter", filter(self.filter.as_ref()));
             }
@@ -43,7 +43,7 @@ fn filter(filter: Option<&v1::FailedFilter>) -> Value {
 /// Requests that decide between versions.
 macro_rules! of_version {
     ($($request:ident),* $(,)?) => {
-        $(impl Recorded for v1::$request {
+        $(impl AuditedRequest for v1::$request {
             fn record(&self, subject: &Subject) {
                 subject.set("if_version", self.if_version.clone());
             }
@@ -53,14 +53,14 @@ macro_rules! of_version {
 
 of_version!(RollbackRequest, PromoteRequest);
 
-impl Recorded for v1::PinRequest {
+impl AuditedRequest for v1::PinRequest {
     fn record(&self, subject: &Subject) {
         subject.set("version", self.version.clone());
         subject.set("if_version", self.if_version.clone());
     }
 }
 
-impl Recorded for v1::DeployRequest {
+impl AuditedRequest for v1::DeployRequest {
     fn record(&self, subject: &Subject) {
         subject.set("component", self.component.clone());
         subject.set("policy", self.policy().as_str_name());
@@ -70,13 +70,13 @@ impl Recorded for v1::DeployRequest {
     }
 }
 
-impl Recorded for v1::FindMissingComponentsRequest {
+impl AuditedRequest for v1::FindMissingComponentsRequest {
     fn record(&self, subject: &Subject) {
         subject.set("components", self.components.len());
     }
 }
 
-impl Recorded for v1::SeekRequest {
+impl AuditedRequest for v1::SeekRequest {
     fn record(&self, subject: &Subject) {
         let to = self.to.as_ref().map(|to| format!("{to:?}"));
         subject.set("to", to);
@@ -87,25 +87,25 @@ impl Recorded for v1::SeekRequest {
     }
 }
 
-impl Recorded for v1::TakeSnapshotRequest {
+impl AuditedRequest for v1::TakeSnapshotRequest {
     fn record(&self, subject: &Subject) {
         subject.set("note", self.note.clone());
     }
 }
 
-impl Recorded for v1::DropSnapshotRequest {
+impl AuditedRequest for v1::DropSnapshotRequest {
     fn record(&self, subject: &Subject) {
         subject.set("number", self.number.to_string());
     }
 }
 
-impl Recorded for v1::ImportStateRequest {
+impl AuditedRequest for v1::ImportStateRequest {
     fn record(&self, subject: &Subject) {
         subject.set("entries", self.entries.len());
     }
 }
 
-impl Recorded for v1::GetTopologyRequest {
+impl AuditedRequest for v1::GetTopologyRequest {
     fn record(&self, subject: &Subject) {
         subject.set("namespaces", self.namespaces.join(" "));
     }
@@ -127,13 +127,13 @@ fn topology(topology: Option<&v1::Topology>, subject: &Subject) {
     }
 }
 
-impl Recorded for v1::PlanTopologyRequest {
+impl AuditedRequest for v1::PlanTopologyRequest {
     fn record(&self, subject: &Subject) {
         topology(self.topology.as_ref(), subject);
     }
 }
 
-impl Recorded for v1::ApplyTopologyRequest {
+impl AuditedRequest for v1::ApplyTopologyRequest {
     fn record(&self, subject: &Subject) {
         topology(self.topology.as_ref(), subject);
         subject.set("allow_loss", self.allow_loss);
@@ -141,7 +141,7 @@ impl Recorded for v1::ApplyTopologyRequest {
     }
 }
 
-impl Recorded for v1::CollectGarbageRequest {
+impl AuditedRequest for v1::CollectGarbageRequest {
     fn record(&self, subject: &Subject) {
         subject.set("allow_loss", self.allow_loss);
         subject.set("dry_run", self.dry_run);

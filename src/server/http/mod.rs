@@ -32,7 +32,7 @@ pub(super) enum Readiness {
 
 type IsReady = Arc<dyn Fn() -> Readiness + Send + Sync>;
 
-/// The routes.
+/// The routes, and what they ask to answer.
 #[derive(Clone)]
 pub(super) struct Http(Router);
 

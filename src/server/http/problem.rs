@@ -14,7 +14,7 @@ use crate::server::refusal::{Class, Refusal};
 #[derive(Debug)]
 pub(super) struct Problem(pub(super) Refusal);
 
-/// The document.
+/// The members of a problem document, in the order in which they are written.
 #[derive(Serialize)]
 struct Document {
     /// Where the reason is explained.
@@ -34,13 +34,13 @@ struct Document {
     outcome: Option<&'static str>,
     /// The parts of the request that are to blame.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    errors: Vec<Blamed>,
+    errors: Vec<BlamedField>,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     metadata: BTreeMap<&'static str, String>,
 }
 
 #[derive(Serialize)]
-struct Blamed {
+struct BlamedField {
     pointer: String,
     detail: String,
 }
@@ -77,7 +77,7 @@ impl IntoResponse for Problem {
             status: status.as_u16(),
             errors: fields
                 .into_iter()
-                .map(|field| Blamed { pointer: pointer(&field), detail: message.clone() })
+                .map(|field| BlamedField { pointer: pointer(&field), detail: message.clone() })
                 .collect(),
             detail: message,
             reason,
@@ -148,7 +148,8 @@ mod tests {
         let expected = serde_json::json!({
             "type": "/problems/busy", "title": "busy", "status": 429, "detail": "more waits than may", "reason": "BUSY",
             "retryable": true, "retry_after_ms": 1001, "outcome": "unknown",
-            "errors": [{ "pointer": "/events/0", "detail": "more waits than may" }], "metadata": { "topic": "shop/orders" },
+            "errors": [{ "pointer": "/events/0", "detail": "more waits than may" }],
+            "metadata": { "topic": "shop/orders" },
         });
         assert_eq!(document, expected);
     }

@@ -5,11 +5,12 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tonic::metadata::MetadataValue;
 use tonic::{Code, Request, Status};
-use wattle::api::v1;
 use wattle::api::v1::admin_service_client::AdminServiceClient;
 use wattle::api::v1::publisher_service_client::PublisherServiceClient;
 use wattle::api::v1::reader_service_client::ReaderServiceClient;
 use wattle::api::v1::subscriber_service_client::SubscriberServiceClient;
+use wattle::api::v1::topology_service_client::TopologyServiceClient;
+use wattle::api::{Digest, v1};
 use wattle::dispatch::AUDIT_TOPIC;
 use wattle::model::Event;
 use wattle::server::{Tls, TlsTexts};
@@ -92,7 +93,7 @@ async fn a_stream_ends_when_its_token_expires() {
     assert_eq!(ended(&mut reading).await.code(), Code::Unauthenticated);
 }
 
-/// 2027-01-16.
+/// The same second as in the access file above.
 const EXPIRES_S: u64 = 1_800_057_600;
 
 #[tokio::test]
@@ -204,4 +205,84 @@ async fn a_change_is_recorded_before_its_answer_and_so_are_denials() {
         ..v1::PublishRequest::default()
     };
     assert_eq!(publisher.publish(with(forged, &bob)).await.unwrap_err().code(), Code::FailedPrecondition);
+}
+
+#[tokio::test]
+async fn a_topology_is_judged_by_its_namespaces() {
+    let file = || {
+        format!(
+            "wattle: access/v1\nprincipals:\n  ada: {{ token: \"{}\" }}\nrules:\n  - {{ who: [ada], may: [apply], \
+             topics: [\"u/*\"], subscribers: [\"u/*\"] }}\n",
+            token(1).1
+        )
+    };
+    let house = House::open(&file(), "").await;
+    let mut client = TopologyServiceClient::new(house.connect(None).await.unwrap());
+    let mut planned = async |document: &str, component: Option<&str>| {
+        let component = component.map(|name| (name.to_owned(), Digest::of(b"nothing").to_string()));
+        let topology = v1::Topology {
+            documents: vec![document.to_owned()],
+            components: component.into_iter().collect(),
+            ..v1::Topology::default()
+        };
+        let request = v1::PlanTopologyRequest { topology: Some(topology) };
+        client.plan_topology(with(request, &token(1).0)).await.unwrap_err()
+    };
+    let foreign =
+        "wattle: v1\nname: t\ntopics: { in: {}, more: {} }\nsubscribers: { more: { from: more, plugin: /a.wasm } }\n";
+    assert_eq!(planned(foreign, Some("t/more")).await.code(), Code::PermissionDenied);
+
+    let own = "wattle: v1\nname: u\ntopics: { a: {} }\nsubscribers: { own: { from: a, plugin: /a.wasm } }\n";
+    assert_eq!(planned(own, Some("u/own")).await.code(), Code::NotFound, "the component is not uploaded");
+    let reserved = "wattle: v1\nname: wattle\ntopics: { a: {} }\nsubscribers: { own: { from: a, plugin: /a.wasm } }\n";
+    assert_eq!(planned(reserved, Some("wattle/own")).await.code(), Code::PermissionDenied);
+    house.gate.replace(rules(&file().replace("u/*", "*/*"), ""));
+    let refused = planned(reserved, None).await;
+    assert_eq!(refused.code(), Code::InvalidArgument);
+    assert!(refused.message().contains("reserved"), "{refused:?}");
+
+    // A subscriber would give the events of a topic to whoever writes its handler: there is none in another namespace.
+    let spy = "wattle: v1\nname: u\ntopics: {}\nsubscribers: { spy: { from: t/in, plugin: /a.wasm } }\n";
+    let refused = planned(spy, None).await;
+    assert_eq!(refused.code(), Code::InvalidArgument);
+    assert!(refused.message().contains("t/in"), "{refused:?}");
+}
+
+#[tokio::test]
+async fn a_principal_over_its_limits_is_refused_and_others_are_not() {
+    let text = format!(
+        "wattle: access/v1\nprincipals:\n  ci: {{ token: \"{}\" }}\n  ada: {{ token: \"{}\" }}\nrules:\n  - {{ who: \
+         [ci, ada], may: [inspect, publish], topics: [\"*/*\"] }}\nlimits:\n  ci: {{ connections: 1, publish: 1KiB/s \
+         }}\n",
+        token(1).1,
+        token(2).1
+    );
+    let house = House::open(&text, "").await;
+    let (first, second) = (house.connect(None).await.unwrap(), house.connect(None).await.unwrap());
+    let list = async |channel: &tonic::transport::Channel, number| {
+        let request = with(v1::ListTopicsRequest {}, &token(number).0);
+        AdminServiceClient::new(channel.clone()).list_topics(request).await.map(drop).map_err(|status| status.code())
+    };
+    assert_eq!(list(&first, 1).await, Ok(()));
+    assert_eq!(list(&first, 1).await, Ok(()), "the connection counts once");
+    assert_eq!(list(&second, 1).await, Err(Code::ResourceExhausted));
+    assert_eq!(list(&second, 2).await, Ok(()), "another principal on it");
+
+    let publish = async |number: u8, id: &str| {
+        let events = vec![event(id, "a", &"x".repeat(8 << 10))];
+        let request = v1::PublishRequest { topic: TOPIC.to_owned(), events, ..v1::PublishRequest::default() };
+        let published = PublisherServiceClient::new(first.clone()).publish(with(request, &token(number).0)).await;
+        published.map(drop).map_err(|status| status.code())
+    };
+    assert_eq!(publish(1, "1").await, Ok(()), "eight seconds' worth");
+    assert_eq!(publish(1, "2").await, Err(Code::ResourceExhausted));
+    assert_eq!(publish(2, "3").await, Ok(()));
+    // A connection that ends is given back.
+    drop(first);
+    let again = async {
+        while list(&second, 1).await.is_err() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), again).await.expect("its place is free");
 }

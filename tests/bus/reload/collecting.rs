@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use wattle::api::{Garbage, Node};
 use wattle::deploy::TopologyError;
+use wattle::dispatch::AUDIT_TOPIC;
 use wattle::effects::{Disk, MemoryDisk};
 use wattle::engine::Engine;
 use wattle::engine::embedded::EmbeddedEngine;
@@ -27,6 +28,7 @@ pub(crate) async fn all_is_listed(log: &MemoryDisk, bus: &Bus<EmbeddedEngine>, c
     let known = || engine.topics().iter().map(|topic| topic.number.0).collect::<BTreeSet<_>>();
     until(&format!("{context}: what is gone is gone from the disk"), || segments_of(log).is_subset(&known())).await;
     let mut listed: BTreeSet<String> = bus.tree.plan().topics.iter().map(|topic| topic.label()).collect();
+    listed.insert(AUDIT_TOPIC.to_owned());
     listed.extend(bus.reloader.garbage().await.unwrap().into_iter().map(|of| of.name));
     for topic in engine.topics() {
         let name = topic.name.split('@').next().unwrap();
