@@ -180,11 +180,21 @@ impl Security {
         }
     }
 
+    /// Whether a file of TLS is not as it was.
+    fn has_other_certificates(&self) -> bool {
+        let pair = self.files.certificate.iter().flat_map(|(certificate, key)| [certificate, key]);
+        let mut files = pair.chain(self.files.client_authorities.iter().map(|(path, _)| path));
+        files.any(|path| self.seen.iter().any(|(seen, before)| seen == path && signature(path) != *before))
+    }
+
     /// Reads the files again. What does not fit leaves what there is.
     fn renewed(mut self) -> Self {
-        let before: Vec<PathBuf> = self.seen.iter().map(|(path, _)| path.clone()).collect();
+        let (before, has_other_certificates) = (self.seen.clone(), self.has_other_certificates());
+        let before: Vec<PathBuf> = before.into_iter().map(|(path, _)| path).collect();
         self.look(&before);
-        if let (Some(tls), Some(pair)) = (&self.tls, &self.files.certificate) {
+        if let (Some(tls), Some(pair)) = (&self.tls, &self.files.certificate)
+            && has_other_certificates
+        {
             let renewed = texts(&self.files, pair).and_then(|texts| {
                 tls.replace(&texts).map_err(|error| SecurityError::Tls { path: pair.0.clone(), error })
             });

@@ -87,7 +87,10 @@ impl TlsOptions {
     fn distrust(&self, address: &Address, why: &CertificateError) -> String {
         let host = address.host();
         match why {
-            CertificateError::UnknownIssuer | CertificateError::BadSignature => match &self.authorities {
+            // The last one: an authority that is known has the name of the one that has signed it, and another key.
+            CertificateError::UnknownIssuer
+            | CertificateError::BadSignature
+            | CertificateError::UnsupportedSignatureAlgorithmForPublicKeyContext { .. } => match &self.authorities {
                 Some(path) => format!(
                     "its certificate is signed by no authority of {}; --tls-ca has to name the file of its authority",
                     path.display()
