@@ -113,7 +113,9 @@ fn rules(path: &Path) -> (Result<Access, SecurityError>, Vec<PathBuf>) {
     };
     let (source, files) = (Source { path: path.to_owned(), text }, KeyFiles::default());
     let (access, diagnostics) = access::check(&source, &files);
-    let problems = render::text(&[source], &diagnostics, Style { colour: false, width: WIDTH });
+    // A token that was pasted into the file must not come into the log with its line.
+    let shown = access::masked(&source).into_owned();
+    let problems = render::text(&[shown], &diagnostics, Style { colour: false, width: WIDTH });
     let access = access.ok_or_else(|| SecurityError::Access { path: path.to_owned(), problems: problems.clone() });
     if access.is_ok() && !problems.is_empty() {
         tracing::warn!("the access file has warnings:\n{problems}");

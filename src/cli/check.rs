@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::components::{self, PluginWorld};
 use super::diagnostics::write_diagnostics;
-use super::load::{EXIT_BAD_CONFIGURATION, EXIT_OK, EXIT_USAGE, World, load, refuse};
+use super::load::{EXIT_BAD_CONFIGURATION, EXIT_OK, EXIT_USAGE, World, load_with_access, refuse};
 use super::{Exit, Failure, Outcome};
 use crate::access::{self, Access};
 use crate::topology::render::{self, Report};
@@ -69,7 +69,7 @@ pub(super) fn finish(written: io::Result<u8>) -> Outcome {
 ///
 /// Those of writing.
 pub fn write(args: &CheckArgs, out: &mut dyn Write, notices: &mut dyn Write) -> io::Result<u8> {
-    let sources = match load(&args.paths) {
+    let sources = match load_with_access(&args.paths) {
         Ok(sources) => sources,
         Err(errors) => return refuse(&errors, notices),
     };

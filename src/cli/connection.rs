@@ -48,7 +48,7 @@ pub(super) struct ServerArg {
     #[arg(help_heading = HEADING, hide_short_help = true)]
     token_file: Option<PathBuf>,
 
-    /// Certificate authorities of the bus, in PEM, in place of those that the system trusts
+    /// Certificate authorities of the bus, in PEM [default: the authorities of the system]
     #[arg(long, env = "WATTLE_TLS_CA", value_name = "FILE")]
     #[arg(help_heading = HEADING, hide_short_help = true)]
     tls_ca: Option<PathBuf>,

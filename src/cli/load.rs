@@ -8,6 +8,7 @@ use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
+use crate::access;
 use crate::toolchain;
 use crate::topology::{PathKind, Source, Surroundings, bounds, cases};
 
@@ -64,12 +65,23 @@ impl LoadError {
 const STDIN: &str = "standard input";
 
 /// Reads files, `-` from standard input, and of folders every `*.yaml` and `*.yml` that is neither hidden nor a test
-/// file, by name. What is named twice is read once.
+/// file or an access file, by name. What is named twice is read once.
 ///
 /// # Errors
 ///
 /// Everything that cannot be read.
 pub fn load(paths: &[PathBuf]) -> Result<Vec<Source>, Vec<LoadError>> {
+    let mut sources = load_with_access(paths)?;
+    sources.retain(|source| paths.contains(&source.path) || !access::is_access_file(source));
+    Ok(sources)
+}
+
+/// As [`load`], with the access files in folders, which are no topologies.
+///
+/// # Errors
+///
+/// Everything that cannot be read.
+pub(super) fn load_with_access(paths: &[PathBuf]) -> Result<Vec<Source>, Vec<LoadError>> {
     load_files(paths, topologies)
 }
 
@@ -278,5 +290,24 @@ impl Surroundings for WithoutPlugins {
 
     fn text(&self, path: &Path, bytes_max: usize) -> Result<String, String> {
         World.text(path, bytes_max)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_access_file_beside_topologies_is_none_of_them() {
+        let folder = tempfile::tempdir().unwrap();
+        let (topology, access) = (folder.path().join("a.yaml"), folder.path().join("access.yaml"));
+        std::fs::write(&topology, "wattle: v1\nname: a\n").unwrap();
+        std::fs::write(&access, "wattle: access/v1\nprincipals: {}\nrules: []\n").unwrap();
+        let loaded = |paths: &[PathBuf]| -> Vec<PathBuf> {
+            load(paths).unwrap().into_iter().map(|source| source.path).collect()
+        };
+        assert_eq!(loaded(&[folder.path().to_owned()]), [topology]);
+        assert_eq!(loaded(std::slice::from_ref(&access)), [access], "it is named, and refused with words");
+        assert_eq!(load_with_access(&[folder.path().to_owned()]).unwrap().len(), 2);
     }
 }

@@ -71,7 +71,7 @@ struct AddArgs {
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
 
-    /// Certificate authorities of the bus, in PEM, in place of those that the system trusts
+    /// Certificate authorities of the bus, in PEM [default: the authorities of the system]
     #[arg(long, value_name = "FILE")]
     tls_ca: Option<PathBuf>,
 
