@@ -1,8 +1,8 @@
 //! Who has changed what: a record of each call that operates, deploys or applies, and of each that was denied.
 //!
-//! Promises: the record is durable before the caller gets its answer. Where it cannot be stored, since the disk is
-//! full, it is in the log: whoever frees the disk must not be kept from it. Denials of one caller are recorded up to a
-//! rate. Must not know: protocols, how a record is stored.
+//! Promises: the record is durable before the caller gets its answer, and is made also where the caller goes away.
+//! Where it cannot be stored, since the disk is full, it is in the log: whoever frees the disk must not be kept from
+//! it. Denials of one caller are recorded up to a rate. Must not know: protocols, how a record is stored.
 
 use std::collections::HashMap;
 use std::pin::Pin;
@@ -12,9 +12,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde::Serialize;
 use serde_json::{Map, Value};
+use tokio::runtime::Handle;
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use super::auth::Caller;
+use super::calls::Calls;
 use super::listener::Peer;
 use crate::dispatch::{AUDIT_TOPIC, Publisher};
 use crate::effects;
@@ -56,18 +59,18 @@ pub(super) enum Decision {
 
 /// What is recorded of a call: the data of the event, as JSON.
 #[derive(Debug, Serialize)]
-struct Record<'a> {
+struct Record {
     /// The caller's name; `anonymous` where it has shown nothing.
-    who: &'a str,
+    who: String,
     /// The address and the port that it calls from.
     from: String,
     /// The method or the route.
-    call: &'a str,
+    call: String,
     /// What the call was about: names, filters, digests.
     request: Map<String, Value>,
     decision: Decision,
-    /// `OK`, or the code of the refusal.
-    outcome: &'a str,
+    /// `OK`, or the code of the refusal; [`CANCELLED`].
+    outcome: String,
     /// Further denials of the caller that were not recorded, since there were too many.
     #[serde(skip_serializing_if = "is_zero")]
     unrecorded: u32,
@@ -108,25 +111,25 @@ pub(super) struct Audit(Arc<Inner>);
 struct Inner {
     journal: Box<dyn Journal>,
     denials: Mutex<Denials>,
+    /// A stop waits for records.
+    calls: Calls,
 }
 
 impl Audit {
-    pub(super) fn new(journal: impl Journal) -> Self {
-        Self(Arc::new(Inner { journal: Box::new(journal), denials: Mutex::default() }))
+    pub(super) fn new(journal: impl Journal, calls: Calls) -> Self {
+        Self(Arc::new(Inner { journal: Box::new(journal), denials: Mutex::default(), calls }))
     }
 
-    /// Records a call that was made; resolves when the record is durable, or cannot be stored.
-    pub(super) async fn made(&self, who: &str, peer: &Peer, call: &str, subject: &Subject, outcome: &str) {
-        self.record(Record {
-            who,
+    /// A call that is about to be made, and is recorded when it has ended.
+    pub(super) fn open(&self, who: &str, peer: &Peer, call: &str, subject: &Subject) -> OpenRecord {
+        OpenRecord {
+            audit: self.clone(),
+            who: who.to_owned(),
             from: peer.address.to_string(),
-            call,
-            request: subject.take(),
-            decision: Decision::Allowed,
-            outcome,
-            unrecorded: 0,
-        })
-        .await;
+            call: call.to_owned(),
+            subject: subject.clone(),
+            is_open: true,
+        }
     }
 
     /// Records a call that was denied, unless the caller was denied too often within a short time.
@@ -135,20 +138,29 @@ impl Audit {
         let key = who.map_or_else(|| peer.address.ip().to_string(), str::to_owned);
         let counted = self.0.denials.lock().unwrap_or_else(PoisonError::into_inner).count(&key, Instant::now());
         let Some(unrecorded) = counted else { return };
-        self.record(Record {
-            who: who.unwrap_or(Caller::ANONYMOUS),
+        let record = Record {
+            who: who.unwrap_or(Caller::ANONYMOUS).to_owned(),
             from: peer.address.to_string(),
-            call,
+            call: call.to_owned(),
             request: subject.take(),
             decision: Decision::Denied,
-            outcome,
+            outcome: outcome.to_owned(),
             unrecorded,
-        })
-        .await;
+        };
+        let _ = self.record(record).await;
     }
 
-    async fn record(&self, record: Record<'_>) {
-        let data = serde_json::to_string(&record).unwrap_or_default();
+    /// Records in a task of its own, which ends also where nobody waits for it any more.
+    fn record(&self, record: Record) -> JoinHandle<()> {
+        let (audit, call) = (self.clone(), self.0.calls.token());
+        effects::task(async move {
+            let _call = call;
+            audit.store(&record).await;
+        })
+    }
+
+    async fn store(&self, record: &Record) {
+        let data = serde_json::to_string(record).unwrap_or_default();
         let attributes = [("datacontenttype".to_owned(), Attribute::String("application/json".to_owned()))];
         let event = Event {
             id: format!("{:016x}{:016x}", effects::random(), effects::random()),
@@ -159,6 +171,55 @@ impl Audit {
         };
         if let Err(error) = self.0.journal.append(event.encode()).await {
             tracing::error!(record = data, error, "an audit record was not stored: this line has it");
+        }
+    }
+}
+
+/// The outcome of a call whose caller went away before its answer: it may have been done.
+const CANCELLED: &str = "CANCELLED";
+
+/// A call that was allowed. It is recorded also where its caller goes away, which takes the call's future away with it:
+/// what it has begun may go on.
+pub(super) struct OpenRecord {
+    audit: Audit,
+    who: String,
+    from: String,
+    call: String,
+    subject: Subject,
+    is_open: bool,
+}
+
+impl OpenRecord {
+    /// Records the outcome; resolves when the record is durable, or cannot be stored.
+    pub(super) async fn close(mut self, outcome: &str) {
+        let recording = self.record(outcome);
+        let _ = recording.await;
+    }
+
+    /// It was denied after all, which is recorded as such.
+    pub(super) fn withdraw(mut self) {
+        self.is_open = false;
+    }
+
+    fn record(&mut self, outcome: &str) -> JoinHandle<()> {
+        self.is_open = false;
+        self.audit.record(Record {
+            who: std::mem::take(&mut self.who),
+            from: std::mem::take(&mut self.from),
+            call: std::mem::take(&mut self.call),
+            request: self.subject.take(),
+            decision: Decision::Allowed,
+            outcome: outcome.to_owned(),
+            unrecorded: 0,
+        })
+    }
+}
+
+impl Drop for OpenRecord {
+    fn drop(&mut self) {
+        // Without a runtime the process ends.
+        if self.is_open && Handle::try_current().is_ok() {
+            drop(self.record(CANCELLED));
         }
     }
 }
@@ -195,6 +256,40 @@ impl Denials {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    struct Sent(tokio::sync::mpsc::UnboundedSender<Bytes>);
+
+    impl Journal for Sent {
+        fn append(&self, event: Bytes) -> Pin<Box<dyn Future<Output = Result<(), String>> + Send + '_>> {
+            let sent = self.0.send(event).map_err(|error| error.to_string());
+            Box::pin(std::future::ready(sent))
+        }
+    }
+
+    #[tokio::test]
+    async fn a_call_is_recorded_once_also_where_its_caller_goes_away() {
+        let (sender, mut records) = tokio::sync::mpsc::unbounded_channel();
+        let calls = Calls::default();
+        let audit = Audit::new(Sent(sender), calls.clone());
+        let peer = Peer { address: ([127, 0, 0, 1], 7).into(), certificate: None, shares: Mutex::default() };
+        let subject = Subject::default();
+        let mut outcome = async || {
+            let event = Event::decode(&records.recv().await.unwrap()).unwrap();
+            let record: Value = serde_json::from_slice(event.data.unwrap().as_bytes()).unwrap();
+            (record["request"]["number"].clone(), record["outcome"].as_str().unwrap().to_owned())
+        };
+        subject.set("number", 1);
+        audit.open("ada", &peer, "/Pause", &subject).close("OK").await;
+        assert_eq!(outcome().await, (1.into(), "OK".to_owned()));
+        subject.set("number", 2);
+        drop(audit.open("ada", &peer, "/Pause", &subject));
+        assert_eq!(outcome().await, (2.into(), CANCELLED.to_owned()));
+        audit.open("ada", &peer, "/Pause", &subject).withdraw();
+        subject.set("number", 3);
+        audit.denied(None, &peer, "/Pause", &subject, "FORBIDDEN").await;
+        assert_eq!(outcome().await, (3.into(), "FORBIDDEN".to_owned()), "nothing of what was withdrawn");
+        assert!(calls.answered(Duration::from_secs(60)).await, "a stop waits for records");
+    }
 
     #[tokio::test(start_paused = true)]
     async fn denials_of_one_caller_are_recorded_up_to_a_rate_and_the_rest_is_counted() {

@@ -115,7 +115,9 @@ fn versions_are_deployed_listed_gone_back_from_and_pinned() {
     let snapshots = bus.run(&["state", "snapshots", "work"]).ok();
     assert!(snapshots.contains(" deploy ") && snapshots.contains("before the deploy of "), "{snapshots}");
     let status = bus.run(&["status"]).ok();
-    assert!(status.contains(" in 1 of 1 lane: 0 of 1,000 events, 0 s of 1 min, ends at the latest in "), "{status}");
+    // How many seconds it has taken depends on the machine.
+    assert!(status.contains(" in 1 of 1 lane: 0 of 1,000 events, "), "{status}");
+    assert!(status.contains(" s of 1 min, ends at the latest in "), "{status}");
     assert_eq!(job(&bus, "echo"), "echo");
     let status: Value = serde_json::from_str(&bus.run(&["status", "-o", "json"]).ok()).unwrap();
     assert_eq!(status["subscribers"][0]["candidate"]["handled"], 1);

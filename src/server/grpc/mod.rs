@@ -28,7 +28,7 @@ use tonic_health::pb::health_server::{Health, HealthServer};
 use tonic_types::{ErrorDetails, StatusExt};
 use tower_service::Service;
 
-use super::audit::{Audit, Subject};
+use super::audit::{Audit, OpenRecord, Subject};
 use super::auth::{Caller, Gate, Names, Right};
 use super::calls::Calls;
 use super::listener::Peer;
@@ -118,7 +118,7 @@ impl<E: Engine, C: Compile> Services<E, C> {
     pub(super) fn routes<H: Health>(self, health: HealthServer<H>) -> Result<Grpc, StartError> {
         let Self { tree, reloader, capsules, closing, calls } = self;
         let (publisher, engine) = (tree.publisher().clone(), tree.engine().clone());
-        let audit = Audit::new(publisher.clone());
+        let audit = Audit::new(publisher.clone(), calls.clone());
         let names: Arc<dyn Names> = Arc::new(TreeNames(tree.clone()));
         let waiting = ByteBudget::of(bounds::WAITING_BYTES_MAX);
         let (closing, calls) = (&closing, &calls);
@@ -250,9 +250,10 @@ impl Grpc {
         };
         let (subject, path) = (Subject::default(), request.uri().path().to_owned());
         request.extensions_mut().insert(caller.clone());
-        if right.is_audited {
+        let record = right.is_audited.then(|| {
             request.extensions_mut().insert(subject.clone());
-        }
+            self.audit.open(caller.name(), peer, &path, &subject)
+        });
         let granted = || caller.granted(right.verbs, Vec::new());
         let answer = match right.streams_requests.then(granted).flatten() {
             None => self.call(request).await,
@@ -264,15 +265,16 @@ impl Grpc {
         };
         // An error has its status among the headers, since it has no body.
         let status = Status::from_header_map(answer.headers());
-        match status.as_ref().map(Status::code) {
-            Some(Code::PermissionDenied | Code::Unauthenticated) => {
+        match (status.as_ref().map(Status::code), record) {
+            (Some(Code::PermissionDenied | Code::Unauthenticated), record) => {
+                record.into_iter().for_each(OpenRecord::withdraw);
                 self.audit.denied(Some(caller.name()), peer, &path, &subject, reason::FORBIDDEN).await;
             }
-            code if right.is_audited => {
+            (code, Some(record)) => {
                 let outcome = code.map_or_else(|| "OK".to_owned(), |code| format!("{code:?}"));
-                self.audit.made(caller.name(), peer, &path, &subject, &outcome).await;
+                record.close(&outcome).await;
             }
-            _ => {}
+            (_, None) => {}
         }
         answer
     }
