@@ -59,7 +59,7 @@ pub(super) struct DevArgs {
     topologies: Vec<PathBuf>,
 
     /// Publish a file of CloudEvents, one JSON object per line, to the only root topic or to TOPIC
-    #[arg(long, value_name = "[TOPIC=]FILE")]
+    #[arg(long, value_name = "[TOPIC=]FILE", conflicts_with_all = ["tls_cert", "access"])]
     input: Vec<String>,
 
     /// Exit when all events are handled, and print counters and failures
