@@ -31,7 +31,7 @@ pub const KEYS_BYTES_MAX: usize = 256 << 10;
 /// Most keys of an issuer.
 pub const KEYS_MAX: usize = 100;
 
-/// Longest JWT in bytes; proxies in front of other servers have the same limit for a header.
+/// Longest JWT in bytes; reverse proxies have the same limit for a header.
 pub const JWT_BYTES_MAX: usize = 8 << 10;
 /// Longest `sub` of a JWT in bytes: it is in messages and in the audit.
 pub const SUBJECT_BYTES_MAX: usize = 255;

@@ -82,8 +82,7 @@ pub fn principal_name_problem(name: &str) -> Option<(String, String)> {
     }
 }
 
-/// The same source without the tokens that were written into it by mistake, for whoever shows lines of it. Places in it
-/// stay where they are.
+/// The source with tokens that were pasted into it masked, so that its lines can be printed. Spans stay valid.
 pub fn masked(source: &Source) -> Cow<'_, Source> {
     match token::mask(&source.text) {
         Cow::Borrowed(_) => Cow::Borrowed(source),
@@ -91,8 +90,8 @@ pub fn masked(source: &Source) -> Cow<'_, Source> {
     }
 }
 
-/// Checks an access file. There are rules exactly when none of the diagnostics is an error. Whoever prints lines of the
-/// file next to them prints those of its [`masked`] source.
+/// Checks an access file. There are rules exactly when none of the diagnostics is an error. To print lines of
+/// the file with them, use its [`masked`] source.
 pub fn check(source: &Source, files: &dyn Files) -> (Option<Access>, Vec<Diagnostic>) {
     check_numbered(0, source, files)
 }

@@ -34,7 +34,7 @@ pub(super) struct Principal {
     pub(super) name: Arc<str>,
     /// What it is with a token or a certificate.
     pub(super) identity: Identity,
-    /// From when on nobody is it.
+    /// The second since 1970 at which its credentials expire.
     pub(super) expires_s: Option<u64>,
     /// Positions of the rules that name it.
     pub(super) rules: Vec<u32>,

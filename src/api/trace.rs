@@ -110,8 +110,8 @@ pub enum TraceOutcome {
 }
 
 impl Trace {
-    /// What of it somebody sees who may not see all topics and subscribers: of the rest only the numbers. `None` where
-    /// the event that was asked for is none of what may be seen.
+    /// The part that a caller sees who may inspect only some topics and subscribers: the rest is counted. `None` if the
+    /// requested event is not in that part.
     pub fn restricted(self, topic: impl Fn(&str) -> bool, subscriber: impl Fn(&str) -> bool) -> Option<Self> {
         let Self { events, found, is_cut, .. } = self;
         let mut shown = Self { is_cut, ..Self::default() };

@@ -223,7 +223,7 @@ mod tests {
 
     use super::*;
 
-    /// Without the variables of whoever runs the tests.
+    /// Without the environment variables of the test process.
     fn parsed(words: &[&str]) -> Option<ServerArg> {
         let words: Vec<_> = words.iter().map(|word| (*word).to_owned()).collect();
         ServerArg::of_words(&words, Line::command().mut_args(|argument| argument.env(None::<&str>)))

@@ -270,7 +270,7 @@ fn parsed(text: &str) -> Result<Profiles, String> {
         return Err(format!("it is larger than {} KiB", FILE_BYTES_MAX >> 10));
     }
     let profiles: Profiles = toml::from_str(text).map_err(|error| {
-        // Without the line itself: somebody may have written a token where it does not belong.
+        // Without the line itself: it may contain a token that was pasted into the file.
         let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
         format!("line {}: {}", before.matches('\n').count() + 1, error.message())
     })?;

@@ -39,22 +39,20 @@ enum TokenCommand {
   wattle token new ci -o json")]
 struct NewTokenArgs {
     /// Name of the principal that is to have the token
-    #[arg(default_value = PLACEHOLDER, hide_default_value = true)]
-    name: String,
+    name: Option<String>,
 
     /// Output format
     #[arg(short, long, value_enum, default_value_t)]
     output: Output,
 }
 
-/// What stands for the name of the principal.
-const PLACEHOLDER: &str = "NAME";
-
 /// Runs the command.
 pub(super) fn run(args: &TokenArgs) -> Outcome {
     let TokenCommand::New(args) = &args.command;
-    if let Some((problem, help)) = principal_name_problem(&args.name).filter(|_| args.name != PLACEHOLDER) {
-        return Err(Failure::new(Exit::Usage, format!("`{}`: {problem}; {help}", args.name)));
+    if let Some(name) = &args.name
+        && let Some((problem, help)) = principal_name_problem(name)
+    {
+        return Err(Failure::new(Exit::Usage, format!("`{name}`: {problem}; {help}")));
     }
     let mut random = Zeroizing::new([0; NewToken::RANDOM_BYTES]);
     let filled = aws_lc_rs::rand::fill(&mut *random);
@@ -70,11 +68,11 @@ fn write(args: &NewTokenArgs, token: &NewToken, out: &mut dyn Write, notices: &m
     let (text, hash) = (token.text().reveal(), token.hash());
     match output {
         Output::Json => {
-            let name = Some(name).filter(|name| *name != PLACEHOLDER);
             writeln!(out, "{}", *Zeroizing::new(json!({ "name": name, "token": text, "sha256": hash }).to_string()))?;
         }
         Output::Text => {
             writeln!(out, "{text}")?;
+            let name = name.as_deref().unwrap_or("NAME");
             writeln!(notices, "add to `principals` of the access file (the token is not shown again):")?;
             writeln!(notices, "  {name}:\n    token: \"{hash}\"  # {}", token.id())?;
         }
@@ -86,16 +84,16 @@ fn write(args: &NewTokenArgs, token: &NewToken, out: &mut dyn Write, notices: &m
 mod tests {
     use super::*;
 
-    fn written(name: &str, output: Output) -> (String, String) {
+    fn written(name: Option<&str>, output: Output) -> (String, String) {
         let token = NewToken::from_random(&Zeroizing::new([7; NewToken::RANDOM_BYTES]));
         let (mut out, mut notices) = (Vec::new(), Vec::new());
-        write(&NewTokenArgs { name: name.to_owned(), output }, &token, &mut out, &mut notices).unwrap();
+        write(&NewTokenArgs { name: name.map(str::to_owned), output }, &token, &mut out, &mut notices).unwrap();
         (String::from_utf8(out).unwrap(), String::from_utf8(notices).unwrap())
     }
 
     #[test]
     fn the_secret_is_on_standard_output_only() {
-        let (out, notices) = written("ci", Output::Text);
+        let (out, notices) = written(Some("ci"), Output::Text);
         assert_eq!(out, format!("wtl_07070707_{}\n", "07".repeat(32)));
         assert!(!notices.contains(&"07".repeat(32)), "{notices}");
         let lines: Vec<&str> = notices.lines().skip(1).collect();
@@ -105,7 +103,7 @@ mod tests {
 
     #[test]
     fn json_has_both() {
-        let (out, notices) = written(PLACEHOLDER, Output::Json);
+        let (out, notices) = written(None, Output::Json);
         let found: serde_json::Value = serde_json::from_str(&out).unwrap();
         assert_eq!((found["name"].clone(), notices.as_str()), (serde_json::Value::Null, ""));
         assert_eq!(found["token"], format!("wtl_07070707_{}", "07".repeat(32)));
@@ -121,7 +119,7 @@ mod tests {
                 Err("there is none".to_owned())
             }
         }
-        let (out, notices) = written("ci", Output::Text);
+        let (out, notices) = written(Some("ci"), Output::Text);
         let lines: Vec<&str> = notices.lines().skip(1).collect();
         let rules = "rules:\n  - { who: [ci], may: [metrics], bus: true }";
         let text = format!("wattle: access/v1\nprincipals:\n{}\n{rules}\n", lines.join("\n"));

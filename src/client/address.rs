@@ -51,7 +51,7 @@ fn port(text: &str) -> Result<u16, String> {
 pub enum Scheme {
     /// Plain text.
     Http,
-    /// Plain text: whoever is on the way can read along.
+    /// Encrypted with TLS 1.2 or 1.3.
     Https,
 }
 

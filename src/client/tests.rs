@@ -447,7 +447,7 @@ async fn a_token_goes_with_each_call_and_is_not_printed() {
 #[tokio::test]
 async fn a_token_is_not_sent_in_plain_text_to_another_machine() {
     let token = Some(Token::from_secret(Secret::new("hunter2".to_owned())));
-    // An address of examples, which nobody has.
+    // Addresses that are reserved for documentation.
     for server in ["192.0.2.1:7411", "http://192.0.2.1", "[2001:db8::1]:7411", "::ffff:192.0.2.1"] {
         let options = ConnectOptions { token: token.clone(), ..ConnectOptions::default() };
         let error = failure(server, options).await;

@@ -79,7 +79,7 @@ impl Target {
     }
 
     /// Connects to the first of a host's addresses that takes it. Each has its share of the time, so that one that
-    /// swallows everything keeps nobody from the next.
+    /// never answers leaves time for the next.
     async fn reach(&self, end: Instant) -> io::Result<TcpStream> {
         let (address, within) = (&self.address, self.within);
         let late = || io::Error::new(io::ErrorKind::TimedOut, format!("it took more than {}", show_duration(within)));

@@ -13,7 +13,7 @@ pub const TOPIC: &str = "wattle/audit";
 /// How long records are kept.
 const KEPT: Duration = Duration::from_secs(90 * 24 * 60 * 60);
 
-/// As a topic that nobody declares: without deduplication, and kept for a fixed time.
+/// Fixed settings, since no topology declares the topic: no deduplication, and a fixed retention.
 pub(crate) fn settings() -> TopicSettings {
     let retention = Retention { age: Some(KEPT), partition_bytes: None, force: false };
     TopicSettings { retention, ..TopicSettings::default() }

@@ -137,41 +137,35 @@ impl TreeState {
             is_internal: false,
         });
         let refused = numbered.topics().zip((0..).map(TopicIndex)).filter_map(|((topic, _), index)| {
-            Some(publish::PublishTarget {
-                name: format!("{}{}", topic.label(), rules::delay::REFUSED_SUFFIX),
-                topic: numbered.guard(index)?.refused,
-                partitions: 1,
-                parent: Some(format!("{}{}", topic.label(), rules::delay::SUFFIX)),
-                diverted_from: None,
-                key: None,
-                id: None,
-                schema: None,
-                dedupes: false,
-                per_key: false,
-                is_dead_letters: false,
-                delayed: None,
-                guard: None,
-                backlog: None,
-                is_internal: false,
-            })
+            let name = format!("{}{}", topic.label(), rules::delay::REFUSED_SUFFIX);
+            let parent = Some(format!("{}{}", topic.label(), rules::delay::SUFFIX));
+            Some(publish::PublishTarget { parent, ..hidden_target(name, numbered.guard(index)?.refused) })
         });
         let audit = numbered.audit().map(|topic| publish::PublishTarget {
-            name: rules::audit::TOPIC.to_owned(),
-            topic,
-            partitions: 1,
-            parent: None,
-            diverted_from: None,
-            key: None,
-            id: None,
-            schema: None,
-            dedupes: false,
-            per_key: false,
-            is_dead_letters: false,
-            delayed: None,
-            guard: None,
-            backlog: None,
             is_internal: true,
+            ..hidden_target(rules::audit::TOPIC.to_owned(), topic)
         });
         Targets::new(targets.chain(refused).chain(audit))
+    }
+}
+
+/// A topic that no plan declares.
+fn hidden_target(name: String, topic: TopicId) -> publish::PublishTarget {
+    publish::PublishTarget {
+        name,
+        topic,
+        partitions: 1,
+        parent: None,
+        diverted_from: None,
+        key: None,
+        id: None,
+        schema: None,
+        dedupes: false,
+        per_key: false,
+        is_dead_letters: false,
+        delayed: None,
+        guard: None,
+        backlog: None,
+        is_internal: false,
     }
 }
